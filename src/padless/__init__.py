@@ -1,0 +1,1 @@
+"""Variable-length sequences in PyTorch at the cost of their real rows."""
