@@ -10,6 +10,21 @@ __all__ = ["Packed"]
 
 
 class Packed:
-    def __init__(self, data: Tensor, layout: Layout) -> None:
-        self._data = data
-        self._layout = layout
+    """A batch of B sequences of different lengths: data `(N, *)` and the lengths."""
+
+    __slots__ = ("__weakref__", "_data", "_layout")
+    _data: Tensor
+    _layout: Layout
+
+    @classmethod
+    def _of(cls, data: Tensor, layout: Layout) -> Packed:
+        """The batch of `data (N, *)` and `layout`, which are trusted."""
+        packed = object.__new__(cls)
+        object.__setattr__(packed, "_data", data)
+        object.__setattr__(packed, "_layout", layout)
+        return packed
+
+    @property
+    def data(self) -> Tensor:
+        """The rows `(N, *)`, sequence after sequence."""
+        return self._data
