@@ -25,11 +25,14 @@ __all__ = ["Layout", "lengths_of_batch_sizes", "slot_steps"]
 class Layout:
     """B lengths, and all that follows from them; computed once, never changed.
 
-    `lengths` are trusted: they come from `_checks.as_lengths`.
+    `lengths` are trusted: they come from `_checks.as_lengths`. `order` is given where a
+    `PackedSequence` has settled the slots; otherwise it follows from the lengths.
     """
 
-    def __init__(self, lengths: Tensor) -> None:
+    def __init__(self, lengths: Tensor, *, order: Tensor | None = None) -> None:
         self.lengths = lengths  # (B,) int64, host
+        if order is not None:
+            self.__dict__["order"] = order  # where cached_property would keep it
 
     @cached_property
     def batch(self) -> int:
