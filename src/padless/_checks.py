@@ -154,3 +154,33 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
 
 def _first(mask: Tensor) -> int:
     return int(mask.nonzero()[0, 0])
+
+
+def check_state(
+    state: Tensor, shape: tuple[int, ...], rows: Tensor, name: str, *, any_dtype: bool = False
+) -> None:
+    """Raise RuntimeError, in torch's words, unless an initial state has this shape and goes with the rows."""
+    if tuple(state.shape) != shape:
+        raise RuntimeError(f"Expected {name} size {shape}, got {list(state.shape)}")
+    if state.layout != torch.strided:
+        raise RuntimeError(f"{name} must be a dense tensor, got layout {state.layout}")
+    if state.dtype != rows.dtype and not any_dtype:
+        raise RuntimeError(f"{name} has dtype {state.dtype}, but the input has {rows.dtype}")
+    if state.device != rows.device:
+        raise RuntimeError(f"{name} is on {state.device}, but the input is on {rows.device}")
+
+
+def check_weights(
+    weights: Sequence[Any], names: Sequence[str], shapes: Sequence[tuple[int, ...]], device: torch.device
+) -> None:
+    """Raise RuntimeError unless the flat weights are dense tensors of one dtype, of these shapes, on this device."""
+    dtype = weights[0].dtype if isinstance(weights[0], Tensor) else None
+    for weight, name, shape in zip(weights, names, shapes, strict=True):
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided:
+            raise RuntimeError(f"{name} must be a dense tensor, got {type(weight).__name__}")
+        if tuple(weight.shape) != shape:
+            raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+        if weight.dtype != dtype:
+            raise RuntimeError(f"{name} has dtype {weight.dtype}, but {names[0]} has {dtype}")
+        if weight.device != device:
+            raise RuntimeError(f"{name} is on {weight.device}, but the input is on {device}")
