@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +54,12 @@ def _needs_composed(rows: Tensor) -> bool:
     )
 
 
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device has none, and refuses to be asked
+
+
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -80,7 +87,7 @@ class _Layer(torch.autograd.Function):
         rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, output, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[4:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.
-        with torch.autocast(rows.device.type, enabled=False):
+        with _without_autocast(rows.device.type):
             if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
                 inputs = (rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
                 return (None,) * 4 + _differentiable_backward(ctx, inputs, grads, needs)
