@@ -19,6 +19,7 @@ test: .venv/ready  ## run every test, docstring example and document (ARGS='-k n
 
 lint: .venv/ready  ## ruff, pyright, and the contracts on who may import whom
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
