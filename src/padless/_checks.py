@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import LayoutError, LengthsError
 
-__all__ = ["as_lengths", "check_batch_sizes", "check_permutation"]
+__all__ = ["as_lengths", "check_batch_sizes", "check_permutation", "lengths_of_offsets"]
 
 _WHOLE_DTYPES = frozenset(
     {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -150,6 +150,31 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     seen = torch.bincount(host, minlength=count)
     if int(seen.max()) > 1:
         raise LayoutError(f"{name} names sequence {_first(seen > 1)} more than once")
+
+
+def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
+    """Lengths `(B,)`, int64 on the host, of `offsets (B+1,)` that cut `rows` rows.
+
+    Raises:
+        LayoutError: offsets that do not start at 0, ever fall, or do not end at `rows`.
+    """
+    try:
+        starts = as_lengths(offsets, name="offsets")
+    except LengthsError as error:
+        raise LayoutError(str(error)) from None
+    if starts.numel() == 0:
+        raise LayoutError("offsets must have B+1 entries, at least one, got none")
+    if int(starts[0]) != 0:
+        raise LayoutError(f"offsets[0] = {int(starts[0])}, but the first sequence starts at 0")
+    lengths = starts.diff()
+    if bool((lengths < 0).any()):
+        i = _first(lengths < 0) + 1
+        raise LayoutError(
+            f"offsets[{i}] = {int(starts[i])} is smaller than offsets[{i - 1}] = {int(starts[i - 1])}"
+        )
+    if int(starts[-1]) != rows:
+        raise LayoutError(f"offsets end at {int(starts[-1])}, but the data have {rows} rows")
+    return lengths
 
 
 def _first(mask: Tensor) -> int:
