@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._schedule import Schedule
+from ._products import linear, outer
 from .contract import Cell, LayerWeights, States
 
 __all__ = ["backward", "forward"]
@@ -70,11 +71,11 @@ def backward(
     else:
         d_bias_hh = d_hidden.sum(0) if needs[6] else None
     return (
-        d_input @ weights.w_ih if needs[0] else None,
+        linear(d_input, weights.w_ih.t()) if needs[0] else None,
         d_states[0] if needs[1] else None,
         d_c0 if needs[2] else None,
-        d_input.t() @ rows if needs[3] else None,
-        d_hidden.t() @ previous if needs[4] else None,
+        outer(d_input, rows) if needs[3] else None,
+        outer(d_hidden, previous) if needs[4] else None,
         d_bias if needs[5] else None,
         d_bias_hh if needs[6] else None,
         d_w_hr,
@@ -111,10 +112,6 @@ def _both_biases(weights: LayerWeights) -> Tensor | None:
     return weights.b_ih + weights.b_hh
 
 
-def _input_product(rows: Tensor, w_ih: Tensor, bias: Tensor | None) -> Tensor:
-    return rows @ w_ih.t() if bias is None else torch.addmm(bias, rows, w_ih.t())
-
-
 # ---- LSTM ------------------------------------------------------------------------------------------
 
 
@@ -123,17 +120,17 @@ def _lstm_forward(
 ) -> tuple[Tensor, States, Saved]:
     h0, c0 = states
     width = c0.shape[1]
-    gates = _input_product(rows, weights.w_ih, _both_biases(weights))
+    gates = linear(rows, weights.w_ih, _both_biases(weights))
     cells = gates.new_empty(schedule.rows, width)
     hidden = torch.empty_like(cells)  # before the projection
     output = hidden if weights.w_hr is None else gates.new_empty(schedule.rows, h0.shape[1])
-    w_hh, sizes = weights.w_hh.t(), schedule.sizes
+    sizes = schedule.sizes
     outputs, cell_parts, hidden_parts = output.split(sizes), cells.split(sizes), hidden.split(sizes)
     gate_parts = gates.split(sizes)
     sigmoid_parts = gates[:, : 2 * width].split(sizes)
     i_parts, f_parts, g_parts, o_parts = (part.split(sizes) for part in gates.split(width, 1))
     for t in _steps(schedule, reverse=reverse):
-        gate_parts[t].addmm_(_carried(outputs, t, schedule, h0, reverse), w_hh)
+        gate_parts[t].add_(linear(_carried(outputs, t, schedule, h0, reverse), weights.w_hh))
         sigmoid_parts[t].sigmoid_()
         g_parts[t].tanh_()
         o_parts[t].sigmoid_()
@@ -141,7 +138,7 @@ def _lstm_forward(
         c.addcmul_(i_parts[t], g_parts[t])
         h = torch.tanh(c, out=hidden_parts[t]).mul_(o_parts[t])
         if weights.w_hr is not None:
-            torch.mm(h, weights.w_hr.t(), out=outputs[t])
+            outputs[t].copy_(linear(h, weights.w_hr))
     finals = (_finals(output, schedule, reverse), _finals(cells, schedule, reverse))
     return output, finals, (gates, cells)
 
@@ -165,37 +162,38 @@ def _lstm_backward(
     c_slope = torch.addcmul(o, o * tanh_c, tanh_c, value=-1)  # dc/dh: o (1 - tanh(c)^2)
     slopes = torch.empty_like(gates)  # of the loss's dc (i, f, g) and dh (o) to the gates' inputs
     slope_i, slope_f, slope_g, slope_o = slopes.split(width, 1)
-    slope_i.copy_(g * i * (1 - i))
+    torch.addcmul(i, i, i, value=-1, out=slope_i).mul_(g)  # g i (1 - i)
     previous_c = torch.cat([states[1], cells]).index_select(
         0, schedule.previous_rows(reverse=reverse).to(cells.device)
     )
-    slope_f.copy_(previous_c * f * (1 - f))
-    slope_g.copy_(i * (1 - g * g))
-    slope_o.copy_(tanh_c * o * (1 - o))
+    torch.addcmul(f, f, f, value=-1, out=slope_f).mul_(previous_c)
+    torch.addcmul(i, i * g, g, value=-1, out=slope_g)  # i (1 - g^2)
+    torch.addcmul(o, o, o, value=-1, out=slope_o).mul_(tanh_c)
 
     sizes = schedule.sizes
     grad_parts, c_slope_parts = grad_output.split(sizes), c_slope.split(sizes)
     f_parts, o_slopes, d_gate_parts = f.split(sizes), slope_o.split(sizes), slopes.split(sizes)
     ifg_slopes = slopes.view(-1, 4, width)[:, :3].split(sizes)
     projected: list[Tensor] = [dh] * schedule.steps  # gradient of the output at each step
+    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=not reverse):
         size = sizes[t]
         dh_t, dc_t = dh[:size], dc[:size]
         dh_t.add_(grad_parts[t])
         if weights.w_hr is not None:
             projected[t] = dh_t.clone()
-            dh_hidden = dh_t @ weights.w_hr
+            dh_hidden = linear(dh_t, weights.w_hr.t())
         else:
             dh_hidden = dh_t
         dc_t.addcmul_(dh_hidden, c_slope_parts[t])
         ifg_slopes[t].mul_(dc_t.unsqueeze(1))
         o_slopes[t].mul_(dh_hidden)
         dc_t.mul_(f_parts[t])
-        torch.mm(d_gate_parts[t], weights.w_hh, out=dh_t)
+        dh_t.copy_(linear(d_gate_parts[t], w_hh))
     d_w_hr = None
     if weights.w_hr is not None:
         d_out = torch.cat(projected) if projected else grad_output
-        d_w_hr = d_out.t() @ (o * tanh_c)
+        d_w_hr = outer(d_out, o * tanh_c)
     return slopes, slopes, (dh, dc), d_w_hr
 
 
@@ -207,15 +205,14 @@ def _gru_forward(
 ) -> tuple[Tensor, States, Saved]:
     (h0,) = states
     width, sizes = h0.shape[1], schedule.sizes
-    gates = _input_product(rows, weights.w_ih, weights.b_ih)
+    gates = linear(rows, weights.w_ih, weights.b_ih)
     output, hidden_n = gates.new_empty(schedule.rows, width), gates.new_empty(schedule.rows, width)
     outputs, n_hidden_parts = output.split(sizes), hidden_n.split(sizes)
     rz_parts, n_parts = gates[:, : 2 * width].split(sizes), gates[:, 2 * width :].split(sizes)
     r_parts, z_parts = gates[:, :width].split(sizes), gates[:, width : 2 * width].split(sizes)
-    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=reverse):
         h = _carried(outputs, t, schedule, h0, reverse)
-        product = _input_product(h, weights.w_hh, weights.b_hh) if weights.b_hh is not None else h @ w_hh
+        product = linear(h, weights.w_hh, weights.b_hh)
         rz_parts[t].add_(product[:, : 2 * width]).sigmoid_()
         n_hidden = n_hidden_parts[t].copy_(product[:, 2 * width :])
         n = n_parts[t].addcmul_(r_parts[t], n_hidden).tanh_()
@@ -241,18 +238,19 @@ def _gru_backward(
     hidden_slopes = torch.empty_like(gates)  # of dh to what the hidden product gives
     slope_r, slope_z, slope_hn = hidden_slopes.split(width, 1)
     slope_n = (1 - z) * (1 - n * n)  # of dh to n's input
-    slope_z.copy_((previous - n) * z * (1 - z))
-    slope_hn.copy_(slope_n * r)
-    slope_r.copy_(slope_n * hidden_n * r * (1 - r))
+    torch.addcmul(z, z, z, value=-1, out=slope_z).mul_(previous - n)  # (h - n) z (1 - z)
+    torch.mul(slope_n, r, out=slope_hn)
+    torch.addcmul(slope_hn, slope_hn, r, value=-1, out=slope_r).mul_(hidden_n)
 
     grad_parts, z_parts, n_slopes = grad_output.split(sizes), z.split(sizes), slope_n.split(sizes)
     by_gate, d_hidden_parts = hidden_slopes.view(-1, 3, width).split(sizes), hidden_slopes.split(sizes)
+    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=not reverse):
         dh_t = dh[: sizes[t]]
         dh_t.add_(grad_parts[t])
         by_gate[t].mul_(dh_t.unsqueeze(1))
         n_slopes[t].mul_(dh_t)
-        dh_t.mul_(z_parts[t]).addmm_(d_hidden_parts[t], weights.w_hh)
+        dh_t.mul_(z_parts[t]).add_(linear(d_hidden_parts[t], w_hh))
     d_input = torch.cat([hidden_slopes[:, : 2 * width], slope_n], 1)
     return d_input, hidden_slopes, (dh,), None
 
@@ -264,10 +262,10 @@ def _rnn_forward(
     rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool, relu: bool
 ) -> tuple[Tensor, States, Saved]:
     (h0,) = states
-    output = _input_product(rows, weights.w_ih, _both_biases(weights))
-    parts, w_hh = output.split(schedule.sizes), weights.w_hh.t()
+    output = linear(rows, weights.w_ih, _both_biases(weights))
+    parts = output.split(schedule.sizes)
     for t in _steps(schedule, reverse=reverse):
-        h = parts[t].addmm_(_carried(parts, t, schedule, h0, reverse), w_hh)
+        h = parts[t].add_(linear(_carried(parts, t, schedule, h0, reverse), weights.w_hh))
         h.relu_() if relu else h.tanh_()
     return output, (_finals(output, schedule, reverse),), ()
 
@@ -283,10 +281,11 @@ def _rnn_backward(
     (dh,) = running
     sizes = schedule.sizes
     grad_parts, slope_parts = grad_output.split(sizes), slopes.split(sizes)
+    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=not reverse):
         dh_t = dh[: sizes[t]]
         d_gates = slope_parts[t].mul_(dh_t.add_(grad_parts[t]))
-        torch.mm(d_gates, weights.w_hh, out=dh_t)
+        dh_t.copy_(linear(d_gates, w_hh))
     return slopes, slopes, (dh,), None
 
 
