@@ -79,7 +79,9 @@ def test_pack_of_a_padded_batch_never_reads_the_padding(
 
 @pytest.mark.parametrize("make", [list, tuple, numpy.array, torch.tensor, lambda x: torch.tensor(x).float()])
 def test_lengths_of_every_kind_are_taken(make: Any) -> None:
-    assert_same(Packed(torch.arange(3), make([2, 0, 1])), [torch.tensor([0, 1]), torch.arange(0), torch.tensor([2])])
+    assert_same(
+        Packed(torch.arange(3), make([2, 0, 1])), [torch.tensor([0, 1]), torch.arange(0), torch.tensor([2])]
+    )
     assert pack(torch.zeros(3, 2), make([2, 0, 1])).lengths.tolist() == [2, 0, 1]
 
 
@@ -110,15 +112,19 @@ def test_lengths_that_are_handed_out_or_in_can_be_written_without_effect() -> No
     packed = Packed(torch.zeros(3), given_lengths)
     for handed in (given_lengths, packed.lengths, packed.offsets, packed.to_packed_sequence().batch_sizes):
         handed.fill_(7)
-    packed.to_packed_sequence().sorted_indices.fill_(7)  # pyright: ignore[reportOptionalMemberAccess]
+    order = packed.to_packed_sequence().sorted_indices
+    assert order is not None
+    order.fill_(7)
     assert (packed.lengths.tolist(), packed.offsets.tolist()) == ([1, 2], [0, 1, 3])
-    assert packed.to_packed_sequence().sorted_indices.tolist() == [1, 0]  # pyright: ignore[reportOptionalMemberAccess]
+    assert packed._layout.order.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("name", ["data", "lengths", "_data", "_layout", "anything"])
 def test_attributes_cannot_be_set_or_deleted(name: str) -> None:
     packed = Packed(torch.zeros(3), [1, 2])
-    message = rf"^a Packed cannot be changed: make another, by \.map\(\.\.\.\) or pack\(\.\.\.\) \(\.{name}\)$"
+    message = (
+        rf"^a Packed cannot be changed: make another, by \.map\(\.\.\.\) or pack\(\.\.\.\) \(\.{name}\)$"
+    )
     with pytest.raises(AttributeError, match=message):
         setattr(packed, name, torch.zeros(3))
     with pytest.raises(AttributeError, match=message):
@@ -289,7 +295,10 @@ def test_one_number_a_row_never_becomes_one_a_feature() -> None:
 def test_gradients_flow_through_arithmetic_and_map() -> None:
     a = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
     b = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    function = lambda a, b: ((Packed(a, [4, 2]) * Packed(b, [4, 2]) + 1) / 2).map(torch.tanh).data
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        return ((Packed(a, [4, 2]) * Packed(b, [4, 2]) + 1) / 2).map(torch.tanh).data
+
     assert torch.autograd.gradcheck(function, (a, b))
     assert torch.autograd.gradgradcheck(function, (a, b))
 
@@ -306,7 +315,7 @@ def test_the_first_sequence_whose_lengths_differ_is_named(lengths: list[int], da
     longer = [n + (k >= i) for k, n in enumerate(lengths)]
     message = rf"^lengths differ: sequence {i} has {lengths[i]} rows on the left, {longer[i]} on the right$"
     with pytest.raises(LengthsError, match=message):
-        pack(sequences_of(lengths)) + pack(sequences_of(longer))
+        operator.add(pack(sequences_of(lengths)), pack(sequences_of(longer)))
 
 
 # --- moving ---------------------------------------------------------------------------------------

@@ -115,7 +115,8 @@ class Packed:
             ValueError: a dimension other than the sequences' first is ragged.
             LayoutError: offsets that do not cut all values of a jagged tensor.
 
-        >>> nested = torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3])], layout=torch.jagged)
+        >>> sequences = [torch.tensor([1, 2]), torch.tensor([3])]
+        >>> nested = torch.nested.nested_tensor(sequences, layout=torch.jagged)
         >>> Packed.from_nested(nested).data
         tensor([1, 2, 3])
         """
@@ -169,7 +170,7 @@ class Packed:
         return self._data.device
 
     def __len__(self) -> int:
-        return self._layout.batch
+        return self._layout.lengths.shape[0]  # a shape, which a compiler can read, unlike a cached property
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.unpack())
