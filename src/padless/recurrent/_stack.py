@@ -79,6 +79,8 @@ def run(
         if options.dropout and options.training and layer < options.num_layers - 1:
             # On the same rows in the same order as torch, so that a seed draws the same mask.
             rows = functional.dropout(rows, options.dropout, training=True)
+    if options.directions == 1 and rows.requires_grad:
+        rows = rows.clone()  # callers change outputs in place (ReLU, dropout); the node below keeps its own
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
