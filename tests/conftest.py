@@ -25,7 +25,10 @@ torch.set_num_threads(1)
 def same_numbers_every_time() -> Iterator[None]:
     """Seeds torch, and fills memory that is allocated but not written with NaN, so that reading it shows."""
     torch.manual_seed(0)
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)  # the filling is part of this mode
     yield

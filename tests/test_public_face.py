@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,11 @@ def test_public_members_are_documented(name):
 
 
 def test_version_is_that_of_the_installed_package():
-    from importlib.metadata import version
-
-    assert padless.__version__ == version("padless")
+    try:
+        installed = metadata.version("padless")
+    except metadata.PackageNotFoundError:
+        pytest.skip("padless runs from a bare source tree")
+    assert padless.__version__ == installed
 
 
 def test_the_package_tells_type_checkers_that_it_is_typed():
