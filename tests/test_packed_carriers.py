@@ -136,6 +136,16 @@ def test_a_tree_spec_passes_through_json() -> None:
     assert_equal(pytree.tree_unflatten([packed_of().data], again)[0], packed_of())
 
 
+def test_function_transforms_give_gradients_of_the_same_lengths() -> None:
+    packed = packed_of()
+    gradient = torch.func.grad(lambda p: (p.map(torch.square).pad() + p[[1, 2]].data.sum()).sum())(packed)
+    leaf = packed.data.clone().requires_grad_()
+    again = packed_of(leaf)
+    (again.map(torch.square).pad() + again[[1, 2]].data.sum()).sum().backward()
+    assert leaf.grad is not None
+    assert_equal(gradient, packed_of(leaf.grad))
+
+
 # --- torch.compile --------------------------------------------------------------------------------
 
 

@@ -82,6 +82,16 @@ MAKING = [
     ),
     (lambda: pack(3), TypeError, "pack takes tensors (len, *), got int"),
     (lambda: pack({"a": torch.zeros(1)}), TypeError, "pack takes tensors (len, *), got dict"),
+    (
+        lambda: pack(packed().to_packed_sequence()),
+        TypeError,
+        "pack takes tensors (len, *), got PackedSequence: use Packed.from_packed_sequence",
+    ),
+    (
+        lambda: pack(packed().to_nested()),
+        TypeError,
+        "pack takes a padded tensor, got a nested one: use Packed.from_nested",
+    ),
     (lambda: pack("ab"), TypeError, "pack takes tensors (len, *), got str"),
     (
         lambda: pack([torch.zeros(1), numpy.zeros(1)]),

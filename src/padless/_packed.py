@@ -7,7 +7,7 @@ import numbers
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from ._nested import nested_of_rows, rows_of_nested
 from ._rows import RowMap, move_rows
 from .convert import layout_of_packed_sequence
 from .errors import LengthsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Packed", "pack"]
 
@@ -178,7 +181,7 @@ class Packed:
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
     @overload
-    def __getitem__(self, index: slice | list[int] | list[bool] | Tensor) -> Packed: ...
+    def __getitem__(self, index: slice | list[int] | list[bool] | NDArray[Any] | Tensor) -> Packed: ...
     def __getitem__(self, index: Any) -> Tensor | Packed:
         """Sequence `index` `(len, *)`, a view; or the batch of several.
 
@@ -511,6 +514,8 @@ def pack(sequences: Iterable[Tensor] | Tensor, lengths: Any = None, batch_first:
         return _pack_padded(sequences, lengths, batch_first)
     if lengths is not None:
         raise TypeError(f"lengths go with a padded tensor only, got {type(sequences).__name__} and lengths")
+    if isinstance(sequences, PackedSequence):
+        raise TypeError("pack takes tensors (len, *), got PackedSequence: use Packed.from_packed_sequence")
     if isinstance(sequences, (str, bytes, dict)) or not isinstance(sequences, Iterable):
         raise TypeError(f"pack takes tensors (len, *), got {type(sequences).__name__}")
     tensors = list(sequences)
@@ -521,6 +526,8 @@ def pack(sequences: Iterable[Tensor] | Tensor, lengths: Any = None, batch_first:
 
 
 def _pack_padded(padded: Tensor, lengths: Any, batch_first: bool) -> Packed:
+    if padded.is_nested:
+        raise TypeError("pack takes a padded tensor, got a nested one: use Packed.from_nested")
     if lengths is None:
         raise TypeError("pack(padded) needs lengths; pack(list(tensor)) packs whole rows")
     if padded.dim() < 2:
