@@ -21,7 +21,7 @@ lint: .venv/ready  ## ruff, pyright, and the contracts on who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: .venv/ready  ## time padless against torch packed and torch padded on this machine
 	$(BIN)/padless bench $(ARGS)
