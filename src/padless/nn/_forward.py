@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -19,6 +21,24 @@ __all__ = ["forward"]
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     """What `module(input, hx, lengths=lengths)` returns."""
+    # Without dynamo in memory nobody is compiling, and importing it would take two seconds.
+    if "torch._dynamo" in sys.modules:
+        return _forward_kept_from_dynamo(module, input, hx, lengths)
+    return _forward(module, input, hx, lengths)
+
+
+def _forward_kept_from_dynamo(*arguments: Any) -> tuple[Any, Any]:
+    """`_forward` as one step that `torch.compile` leaves alone: its loops depend on the lengths."""
+    global _disabled_forward
+    if _disabled_forward is None:
+        _disabled_forward = torch.compiler.disable(_forward)
+    return _disabled_forward(*arguments)
+
+
+_disabled_forward: Callable[..., tuple[Any, Any]] | None = None
+
+
+def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     module._update_flat_weights()
     batch = open_input(module, input, lengths)
     states = _initial_states(module, batch, hx)
