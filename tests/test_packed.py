@@ -117,6 +117,7 @@ def test_lengths_that_are_handed_out_or_in_can_be_written_without_effect() -> No
     order.fill_(7)
     assert (packed.lengths.tolist(), packed.offsets.tolist()) == ([1, 2], [0, 1, 3])
     assert packed._layout.order.tolist() == [1, 0]
+    assert packed.to_packed_sequence().batch_sizes.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("name", ["data", "lengths", "_data", "_layout", "anything"])

@@ -220,7 +220,6 @@ class Packed:
         start, stop, step = index.indices(len(self))
         if step != 1:
             return self._gathered(torch.tensor(range(start, stop, step), dtype=torch.int64))
-        stop = max(start, stop)
         first, last = self._layout.offsets[[start, stop]].tolist()
         return Packed._of(self._data[first:last], Layout(self._layout.lengths[start:stop]))
 
