@@ -1,0 +1,7 @@
+"""`python -m padless`: the same as the command `padless`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,106 @@
+"""The command line; parses and words errors, and leaves the work to other rooms. Exit codes: 0 done, 1 failed, 2 bad usage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import PadlessError, UsageError
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `arguments` (default: the process's own)."""
+    options = argparse.Namespace(command=None)
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+        sys.stdout.flush()
+        return 0
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        hint = f"; go on with: padless demo --resume --out {options.out}" if options.command == "demo" else ""
+        return _fail(f"interrupted{hint}", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+        return 1
+    except (PadlessError, OSError) as error:
+        return _fail(str(error), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="padless", description="Variable-length sequences at the cost of their real rows.")
+    parser.add_argument("--version", action="version", version=f"padless {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="train on real data without padding, and compare with torch",
+        description="Trains a bidirectional LSTM on the functions of Python's own library, and compares with torch.",
+        epilog="example: padless demo --quick --out runs/quick",
+    )
+    demo.add_argument("--quick", action="store_true", help="a small part of the data, under 40 seconds")
+    demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 2)")
+    demo.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    demo.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (%(default)s)"
+    )
+    demo.set_defaults(run=_demo)
+    doctor = commands.add_parser(
+        "doctor", help="what runs here, and why", epilog="example: padless doctor --json"
+    )
+    doctor.add_argument("--json", action="store_true", help="the same as JSON")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from .demo.command import run_demo
+
+    run_demo(out=options.out, quick=options.quick, epochs=options.epochs, resume=options.resume)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    import torch
+
+    from . import backends
+
+    facts: dict[str, Any] = {
+        "padless": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "backend": backends.active(),
+        "available": list(backends.available()),
+        "why": backends.why(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "openmp": torch.backends.openmp.is_available(),
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        print(f"{name.replace('_', ' '):<16} {text}")
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"padless: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The same training steps by padless, torch packed and torch padded, interleaved and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .data import Data
+from .model import Reader, padded_twin, torch_twin
+from .train import loss_of
+
+__all__ = ["CONTENDERS", "Comparison", "compare"]
+
+CONTENDERS = ("padless", "torch packed", "torch padded")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds that each contender took for the same steps, and how far the losses came apart."""
+
+    steps: int
+    seconds: dict[str, float]  # of all steps together
+    largest_loss_difference: float
+
+    def ratio(self, other: str) -> float:
+        """How many times as long as padless `other` took."""
+        return self.seconds[other] / self.seconds["padless"]
+
+
+def compare(
+    reader: Reader,
+    batches: Sequence[Sequence[int]],
+    data: Data,
+    *,
+    learning_rate: float,
+    on_step: Callable[[int, int], None] = lambda done, steps: None,
+) -> Comparison:
+    """Train a copy of `reader` by each contender on `batches`, taking turns batch by batch.
+
+    All start from the same weights. A step is everything: pack or pad, forward, loss, backward, optimizer. Who goes
+    first changes from batch to batch. `reader` itself is left as it is. One step each comes before, untimed and
+    undone, so that nobody pays for first calls.
+    """
+    tensors = [torch.tensor(sequence) for sequence in data.sequences]
+    labels = torch.tensor(data.labels)
+    shortest = min(batches, key=lambda batch: max(len(tensors[i]) for i in batch))
+    for model in _models(reader).values():
+        loss_of(model, shortest, tensors, labels).backward()
+
+    models = _models(reader)
+    optimizers = {
+        name: torch.optim.Adam(model.parameters(), lr=learning_rate) for name, model in models.items()
+    }
+    seconds = dict.fromkeys(CONTENDERS, 0.0)
+    difference = 0.0
+    for turn, batch in enumerate(batches):
+        losses = []
+        for k in range(len(CONTENDERS)):
+            name = CONTENDERS[(turn + k) % len(CONTENDERS)]
+            begin = time.perf_counter()
+            loss = loss_of(models[name], batch, tensors, labels)
+            optimizers[name].zero_grad()
+            loss.backward()
+            optimizers[name].step()
+            losses.append(loss.item())
+            seconds[name] += time.perf_counter() - begin
+        difference = max(difference, max(losses) - min(losses))
+        on_step(turn + 1, len(batches))
+    return Comparison(len(batches), seconds, difference)
+
+
+def _models(reader: Reader) -> dict[str, torch.nn.Module]:
+    own = torch_twin(reader, lstm=type(reader.lstm))
+    return dict(zip(CONTENDERS, (own, torch_twin(reader), padded_twin(reader)), strict=True))

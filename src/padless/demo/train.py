@@ -1,0 +1,208 @@
+"""Trains the model, and can be killed at any moment: a checkpoint an epoch, resumed bit for bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backends import active
+from ..errors import PadlessError
+from .data import Data
+from .model import Reader
+
+__all__ = [
+    "Epoch",
+    "Run",
+    "Settings",
+    "epoch_batches",
+    "loss_of",
+    "new_run",
+    "read_checkpoint",
+    "resume_run",
+    "train",
+]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result of a run, besides the data and the number of epochs."""
+
+    functions: int | None = None  # training functions used, None: all
+    batch_size: int = 64
+    embedding_size: int = 64
+    hidden_size: int = 64
+    learning_rate: float = 5e-3
+    seed: int = 0
+    threads: int = 1  # sums are split over threads, so the bits of a run depend on their number
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to."""
+
+    loss: float  # mean over the training functions
+    accuracy: float  # on the held-out functions, 0 to 1
+    seconds: float
+
+
+@dataclass
+class Run:
+    """A model in training: all that a checkpoint holds."""
+
+    settings: Settings
+    fingerprint: str
+    reader: Reader
+    optimizer: torch.optim.Optimizer
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint so that `path` always holds a whole one, also after a kill or a power cut."""
+        state = {
+            "format": _FORMAT,
+            "settings": asdict(self.settings),
+            "fingerprint": self.fingerprint,
+            "software": _software(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "model": self.reader.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def new_run(settings: Settings, data: Data) -> Run:
+    """A run at its beginning; its weights follow from `settings.seed`."""
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    reader = Reader(
+        data.vocabulary_size,
+        len(data.classes),
+        embedding_size=settings.embedding_size,
+        hidden_size=settings.hidden_size,
+    )
+    return Run(settings, data.fingerprint, reader, _optimizer(reader, settings))
+
+
+def resume_run(path: Path, data: Data) -> Run:
+    """The run that the checkpoint at `path` holds, as it was when it was saved.
+
+    Raises:
+        PadlessError: the file is no whole checkpoint, or one of other data.
+    """
+    state = read_checkpoint(path)
+    if state["fingerprint"] != data.fingerprint:
+        raise PadlessError(
+            f"{path} was trained on another standard library ({state['software']}); start anew without --resume"
+        )
+    try:
+        run = new_run(Settings(**state["settings"]), data)
+        run.reader.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.epochs.extend(Epoch(**epoch) for epoch in state["epochs"])
+        torch.set_rng_state(state["random"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise PadlessError(
+            f"{path} does not fit this version of the demo; start anew without --resume"
+        ) from error
+    return run
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's content, checked to be one; executes nothing that the file holds."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise PadlessError(f"cannot read {path}: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise PadlessError(f"{path} is not a whole checkpoint; start anew without --resume") from error
+    needed = {"settings", "fingerprint", "software", "epochs", "model", "optimizer", "random"}
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or not needed <= state.keys():
+        raise PadlessError(f"{path} is no checkpoint of this demo; start anew without --resume")
+    return state
+
+
+def train(
+    run: Run,
+    data: Data,
+    *,
+    epochs: int,
+    path: Path,
+    on_step: Callable[[int, int, int], None] = lambda epoch, done, steps: None,
+    on_epoch: Callable[[int, Epoch], None] = lambda number, epoch: None,
+) -> None:
+    """Train until `run` has `epochs` epochs, and save it to `path` at the start and after each."""
+    tensors = [torch.tensor(sequence) for sequence in data.sequences]
+    labels = torch.tensor(data.labels)
+    if not run.epochs:
+        run.save(path)
+    while len(run.epochs) < epochs:
+        number, begin, total = len(run.epochs), time.perf_counter(), 0.0
+        batches = epoch_batches(run.settings, data, number)
+        for done, batch in enumerate(batches, 1):
+            loss = loss_of(run.reader, batch, tensors, labels)
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            total += loss.item() * len(batch)
+            on_step(number + 1, done, len(batches))
+        accuracy = _accuracy(run.reader, data.held_out, tensors, labels)
+        seen = sum(map(len, batches))
+        epoch = Epoch(total / seen, accuracy, time.perf_counter() - begin)
+        run.epochs.append(epoch)
+        run.save(path)
+        on_epoch(number + 1, epoch)
+
+
+def epoch_batches(settings: Settings, data: Data, number: int) -> list[list[int]]:
+    """The batches of epoch `number`, from 0: random, and the same whenever asked."""
+    indices = list(data.training)
+    random.Random(settings.seed).shuffle(indices)  # which functions a shortened run has
+    indices = indices[: settings.functions]
+    random.Random(f"{settings.seed} {number}").shuffle(indices)
+    return list(_chunks(indices, settings.batch_size))
+
+
+def loss_of(
+    model: torch.nn.Module, batch: Sequence[int], tensors: Sequence[Tensor], labels: Tensor
+) -> Tensor:
+    """Mean cross entropy of one batch, given by indices."""
+    return torch.nn.functional.cross_entropy(model([tensors[i] for i in batch]), labels[list(batch)])
+
+
+@torch.no_grad()
+def _accuracy(reader: Reader, indices: Sequence[int], tensors: Sequence[Tensor], labels: Tensor) -> float:
+    longest_first = sorted(indices, key=lambda i: -len(tensors[i]))
+    right = 0
+    for batch in _chunks(longest_first, 128):
+        right += int((reader([tensors[i] for i in batch]).argmax(1) == labels[batch]).sum())
+    return right / len(indices)
+
+
+def _chunks(indices: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+def _optimizer(reader: Reader, settings: Settings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(reader.parameters(), lr=settings.learning_rate)
+
+
+def _software() -> str:
+    return f"Python {platform.python_version()}, torch {torch.__version__}, backend {active()}"
