@@ -76,16 +76,29 @@ class Layout:
     def time_major(self) -> RowMap:
         """From back-to-back rows to time-major rows."""
         slot, step = slot_steps(self.batch_sizes)
-        return RowMap.permutation(self.offsets[self.order][slot] + step)
+        first = self.offsets.index_select(0, self.order)
+        return RowMap.permutation(first.index_select(0, slot).add_(step))
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""
-        sequence = torch.repeat_interleave(torch.arange(self.batch), self.lengths)
-        step = torch.arange(self.rows) - self.offsets[:-1][sequence]
+        step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
+        first = torch.arange(self.batch) * sequence_stride - self.offsets[:-1] * step_stride
         if left:
-            step += (total_length - self.lengths)[sequence]
-        cell = sequence * total_length + step if batch_first else step * self.batch + sequence
+            first += (total_length - self.lengths) * step_stride
+        cell = torch.repeat_interleave(first, self.lengths)
+        cell += torch.arange(0, self.rows * step_stride, step_stride)
         return RowMap.placing(cell, total_length * self.batch)
+
+    def padded_time_major(self, total_length: int, *, batch_first: bool) -> RowMap:
+        """From time-major rows to the cells of a padded grid; cells without a row are filled."""
+        step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
+        slot, step = slot_steps(self.batch_sizes)
+        cell = (self.order * sequence_stride).index_select(0, slot).add_(step, alpha=step_stride)
+        return RowMap.placing(cell, total_length * self.batch)
+
+    def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
+        """How many cells apart two steps and two sequences are; 1 in a batch of none."""
+        return (1, total_length) if batch_first else (max(self.batch, 1), 1)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):
@@ -104,9 +117,9 @@ class Layout:
 
 def slot_steps(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
     """The slot and the step `(N,)` of every time-major row."""
-    step = torch.repeat_interleave(torch.arange(batch_sizes.numel()), batch_sizes)
+    step = torch.repeat_interleave(batch_sizes)
     starts = torch.cumsum(batch_sizes, 0) - batch_sizes
-    return torch.arange(step.numel()) - starts[step], step
+    return torch.arange(step.numel()).sub_(starts.index_select(0, step)), step
 
 
 def lengths_of_batch_sizes(batch_sizes: Tensor, batch: int) -> Tensor:

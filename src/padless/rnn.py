@@ -1,0 +1,403 @@
+"""Twins of `torch.nn.utils.rnn`: its names, signatures, results and gradients, at the cost of the real rows.
+
+Nothing is padded in order to be packed, nothing that was passed in is changed, a length of 0 is a sequence
+like any other, and what was made by hand is checked before it is read.
+"""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ._checks import as_lengths
+from ._layout import Layout
+from ._rows import RowMap, move_rows, split_rows
+from .convert import layout_of_packed_sequence
+from .errors import LayoutError
+
+__all__ = [
+    "PackedSequence",
+    "invert_permutation",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "unpack_sequence",
+    "unpad_sequence",
+]
+
+
+def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> PackedSequence:
+    """PackedSequence of a list of tensors; equal to torch's, bit for bit.
+
+    Args:
+        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor of rows.
+            What comes back has the dtype and device of the first.
+        enforce_sorted: refuse sequences that are not in order of decreasing length, and store no indices.
+            With False they are sorted, and the indices tell how.
+
+    Where a sequence has length 0, `sorted_indices` is stored in either case and counts it.
+
+    Raises:
+        RuntimeError: no sequences, trailing dimensions that do not match, or unsorted ones.
+        AttributeError, IndexError: an element that is no tensor, or has no dimension of time.
+
+    >>> pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])])
+    PackedSequence(data=tensor([1, 4, 2, 5, 3]), batch_sizes=tensor([2, 2, 1]),
+                   sorted_indices=None, unsorted_indices=None)
+    >>> pack_sequence([torch.tensor([1]), torch.tensor([]), torch.tensor([2, 3])], enforce_sorted=False)
+    PackedSequence(data=tensor([2, 1, 3]), batch_sizes=tensor([2, 1]),
+                   sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
+    """
+    if not isinstance(sequences, Iterable):
+        kind = type(sequences).__name__
+        raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
+    rows, sizes = _back_to_back("pack_sequence", sequences, AttributeError)
+    layout = Layout(_host_tensor(sizes))
+    if enforce_sorted:
+        _check_sorted(layout)
+    return _packed_sequence(move_rows(rows, layout.time_major), layout, enforce_sorted)
+
+
+def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
+    """The B sequences `(length, *)` of a PackedSequence, in the caller's order; they share no memory.
+
+    Raises:
+        LayoutError: `batch_sizes` or indices that no batch can have.
+        AttributeError: not a PackedSequence.
+
+    >>> unpack_sequence(pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])]))
+    [tensor([1, 2, 3]), tensor([4, 5])]
+    """
+    _check_packed_sequence("unpack_sequence", packed_sequences)
+    layout = layout_of_packed_sequence(packed_sequences)
+    return split_rows(packed_sequences.data, layout.time_major.inverted(), layout.lengths.tolist())
+
+
+def pack_padded_sequence(
+    input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
+) -> PackedSequence:
+    """PackedSequence of the real rows of a padded batch; equal to torch's, bit for bit.
+
+    Args:
+        input: `(T, B, *)`, or `(B, T, *)` with `batch_first`; T may exceed the longest length.
+        lengths: B whole numbers, 0 to T: list, tuple, NumPy array, or tensor on any device.
+        batch_first: which of the two `input` is.
+        enforce_sorted: refuse lengths that do not decrease, and store no indices. With False the
+            sequences are sorted, and the indices tell how.
+
+    Where a length is 0, or B is, `sorted_indices` is stored in either case and has B entries.
+
+    Raises:
+        LengthsError: a wrong number of lengths, or one that is negative, not whole or longer than T.
+        RuntimeError: unsorted lengths with `enforce_sorted`.
+        TypeError, IndexError: `input` is no tensor, or has no dimensions of time and batch.
+
+    >>> padded = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6]])
+    >>> pack_padded_sequence(padded, [2, 0, 3], batch_first=True, enforce_sorted=False)
+    PackedSequence(data=tensor([4, 1, 5, 2, 6]), batch_sizes=tensor([2, 2, 1]),
+                   sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
+    """
+    if not isinstance(input, Tensor):
+        kind = type(input).__name__
+        raise TypeError(f"pack_padded_sequence: input must be a padded tensor, got {kind}")
+    _check_flag("pack_padded_sequence", batch_first)
+    batch, steps = _grid_shape("pack_padded_sequence: input", input, batch_first)
+    layout = Layout(as_lengths(lengths, batch=batch, steps=steps))
+    if enforce_sorted:
+        _check_sorted(layout)
+    cells, batch_first = _cells(input, batch_first)
+    from_cells = layout.padded_time_major(steps, batch_first=batch_first).inverted()
+    return _packed_sequence(move_rows(cells, from_cells), layout, enforce_sorted)
+
+
+def pad_packed_sequence(
+    sequence: PackedSequence,
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    total_length: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Padded batch and lengths of a PackedSequence, in the caller's order; equal to torch's, bit for bit.
+
+    The batch is `(T, B, *)`, or `(B, T, *)` with `batch_first`, and contiguous; the lengths are int64 `(B,)`
+    on the CPU.
+
+    Args:
+        sequence: made by torch, by padless or by hand.
+        batch_first: which of the two comes back.
+        padding_value: what the cells past a length hold.
+        total_length: T, where it should be more than the longest length.
+
+    Raises:
+        ValueError: `total_length` is less than the longest length.
+        LayoutError: `batch_sizes` or indices that no batch can have.
+        AttributeError: not a PackedSequence.
+        TypeError, RuntimeError: a `padding_value` that is no number, or that the dtype cannot hold.
+
+    >>> packed = pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])])
+    >>> pad_packed_sequence(packed, batch_first=True, padding_value=9)
+    (tensor([[1, 2, 3],
+             [4, 5, 9]]), tensor([3, 2]))
+    """
+    _check_packed_sequence("pad_packed_sequence", sequence)
+    _check_flag("pad_packed_sequence", batch_first)
+    fill = _checked_fill("pad_packed_sequence", sequence.data, padding_value)
+    layout = layout_of_packed_sequence(sequence)
+    steps = layout.steps
+    if total_length is not None:
+        try:
+            total_length = operator.index(total_length)
+        except TypeError:
+            kind = type(total_length).__name__
+            raise TypeError(f"pad_packed_sequence: total_length must be int, not {kind}") from None
+        if total_length < steps:
+            raise ValueError(
+                "Expected total_length to be at least the length of the longest sequence in input, "
+                f"but got total_length={total_length} and max sequence length being {steps}"
+            )
+        steps = total_length
+    to_cells = layout.padded_time_major(steps, batch_first=batch_first)
+    cells = move_rows(sequence.data, to_cells, fill=fill)
+    return _grid(cells, layout.batch, steps, batch_first), layout.lengths
+
+
+def pad_sequence(
+    sequences: Iterable[Tensor],
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Tensor:
+    """Padded batch of a list of tensors: `(T, B, *)`, or `(B, T, *)` with `batch_first`; equal to torch's.
+
+    Args:
+        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor of rows.
+            What comes back has the dtype and device of the first.
+        batch_first: which of the two comes back.
+        padding_value: what the cells without a row hold.
+        padding_side: "right", past a sequence's end, or "left", before its beginning.
+
+    Raises:
+        RuntimeError: no sequences, no iterable, trailing dimensions that do not match, another side, or a
+            `padding_value` that the dtype cannot hold.
+        TypeError, IndexError: an element that is no tensor, or has no dimension of time.
+
+    >>> pad_sequence([torch.tensor([1, 2, 3]), torch.tensor([4])], batch_first=True, padding_side="left")
+    tensor([[1, 2, 3],
+            [0, 0, 4]])
+    """
+    if not isinstance(sequences, Iterable):
+        raise RuntimeError(
+            f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
+        )
+    _check_flag("pad_sequence", batch_first)
+    if not isinstance(padding_side, str):
+        kind = type(padding_side).__name__
+        raise TypeError(f"pad_sequence: padding_side must be 'left' or 'right', not {kind}")
+    if padding_side not in ("left", "right"):
+        raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
+    parts = tuple(sequences)
+    if not _takes_gradients(parts) and len(parts) < 128:
+        # torch's forward is as good as any where sequences are few; its backward copies the batch B times.
+        try:
+            return torch._C._nn.pad_sequence(parts, batch_first, padding_value, padding_side)
+        except (IndexError, OverflowError, RuntimeError, TypeError):
+            pass  # refused below, in words that name the culprit
+    rows, sizes = _back_to_back("pad_sequence", parts, TypeError)
+    if isinstance(padding_value, complex):
+        raise TypeError("pad_sequence: padding_value must be float, not complex")
+    fill = _checked_fill("pad_sequence", rows, padding_value)
+    layout = Layout(_host_tensor(sizes))
+    to_cells = layout.padded(layout.steps, batch_first=batch_first, left=padding_side == "left")
+    return _grid(move_rows(rows, to_cells, fill=fill), layout.batch, layout.steps, batch_first)
+
+
+def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = False) -> list[Tensor]:
+    """The B sequences `(length, *)` of a padded batch; they share no memory, and the batch stays as it is.
+
+    Args:
+        padded_sequences: `(T, B, *)`, or `(B, T, *)` with `batch_first`, padded on the right.
+        lengths: B whole numbers, 0 to T: list, tuple, NumPy array, or tensor on any device.
+        batch_first: which of the two the batch is.
+
+    Raises:
+        LengthsError: a wrong number of lengths, or one that is negative, not whole or longer than T.
+        AttributeError, IndexError: no tensor, or one that has no dimensions of time and batch.
+
+    >>> unpad_sequence(torch.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
+    [tensor([1, 2, 3]), tensor([4])]
+    """
+    if not isinstance(padded_sequences, Tensor):
+        kind = type(padded_sequences).__name__
+        raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")
+    batch, steps = _grid_shape("unpad_sequence: padded_sequences", padded_sequences, batch_first)
+    layout = Layout(as_lengths(lengths, batch=batch, steps=steps))
+    cells, batch_first = _cells(padded_sequences, batch_first)
+    from_cells = layout.padded(steps, batch_first=batch_first).inverted()
+    return split_rows(cells, from_cells, layout.lengths.tolist())
+
+
+def invert_permutation(permutation: Tensor | None) -> Tensor | None:
+    """Inverse of an int64 permutation `(B,)`, on its device; None of None.
+
+    Raises:
+        LayoutError: a number comes twice, which torch answers with uninitialised memory.
+        RuntimeError: a number outside 0..B-1, or another dtype than int64.
+        TypeError, IndexError: no tensor, or one that is not one-dimensional.
+
+    >>> invert_permutation(torch.tensor([2, 0, 1]))
+    tensor([1, 2, 0])
+    """
+    if permutation is None:
+        return None
+    if not isinstance(permutation, Tensor):
+        kind = type(permutation).__name__
+        raise TypeError(f"invert_permutation: permutation must be a tensor, got {kind}")
+    if permutation.dtype != torch.int64:
+        raise RuntimeError(f"invert_permutation: permutation must be int64, got {permutation.dtype}")
+    if permutation.dim() != 1:
+        shape = tuple(permutation.shape)
+        raise IndexError(f"invert_permutation: permutation must be one-dimensional, (B,), got shape {shape}")
+    count = permutation.numel()
+    places = torch.arange(count, device=permutation.device)
+    if not permutation.is_meta and count:
+        outside = (permutation < 0) | (permutation >= count)
+        if bool(outside.any()):  # synchronises when the permutation lives on a device
+            i = int(outside.nonzero()[0, 0])
+            raise RuntimeError(
+                f"invert_permutation: permutation[{i}] = {int(permutation[i])} is outside 0..{count - 1}"
+            )
+    inverse = torch.zeros_like(places).scatter_(0, permutation, places)
+    if not permutation.is_meta and not torch.equal(inverse[permutation], places):
+        i = int((inverse[permutation] != places).nonzero()[0, 0])
+        raise LayoutError(f"invert_permutation: permutation has {int(permutation[i])} more than once")
+    return inverse
+
+
+def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> PackedSequence:
+    """Indices are left out where the caller promised the order and `batch_sizes` counts every sequence."""
+    batch_sizes = layout.batch_sizes
+    if enforce_sorted and batch_sizes.numel() and int(batch_sizes[0]) == layout.batch:
+        return PackedSequence(data, batch_sizes)
+    # Sorted lengths may still have been reordered among equals by the sort: the promised order is kept.
+    order = torch.arange(layout.batch) if enforce_sorted else layout.order
+    unsorted = RowMap.permutation(order).inverse
+    return PackedSequence(data, batch_sizes, order.to(data.device), unsorted.to(data.device))
+
+
+def _check_sorted(layout: Layout) -> None:
+    if layout.is_sorted:
+        layout.__dict__["order"] = torch.arange(layout.batch)
+        return
+    lengths = layout.lengths
+    i = int((lengths[1:] > lengths[:-1]).nonzero()[0, 0]) + 1
+    raise RuntimeError(
+        "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True, "
+        f"but lengths[{i}] = {int(lengths[i])} is larger than lengths[{i - 1}] = {int(lengths[i - 1])}; "
+        "pass `enforce_sorted=False` to have the sequences sorted"
+    )
+
+
+def _host_tensor(sizes: list[int]) -> Tensor:
+    """`torch.tensor(sizes)`, int64, in a third of its time."""
+    return torch.frombuffer(array("q", sizes), dtype=torch.int64)
+
+
+def _back_to_back(
+    name: str, sequences: Iterable[Tensor], no_tensor: type[Exception]
+) -> tuple[Tensor, list[int]]:
+    """The rows of all sequences, one after the other, and their lengths."""
+    parts = tuple(sequences)
+    if not parts:
+        raise RuntimeError(f"{name}: received an empty list of sequences")
+    try:
+        sizes = [part.size(0) for part in parts]
+        rows = torch.cat(parts)
+    except (AttributeError, IndexError, RuntimeError, TypeError):
+        # Only now is each one looked at: 256 looks cost more than to pack 256 short sequences.
+        for i, part in enumerate(parts):
+            _check_sequence(name, i, part, no_tensor)
+        sizes = [part.size(0) for part in parts]
+    else:
+        # torch.cat promotes dtypes, and passes over (0,) whatever the other shapes are.
+        first = parts[0]
+        if rows.dtype == first.dtype and rows.device == first.device and 0 not in sizes:
+            return rows, sizes
+    return torch.cat([_like_first(name, i, part, parts[0]) for i, part in enumerate(parts)]), sizes
+
+
+def _takes_gradients(parts: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(getattr(part, "requires_grad", False) for part in parts)
+
+
+def _check_sequence(name: str, i: int, part: Any, no_tensor: type[Exception]) -> None:
+    if not isinstance(part, Tensor):
+        raise no_tensor(f"{name}: sequences[{i}] must be a tensor (length, *), got {type(part).__name__}")
+    if part.dim() == 0:
+        # torch.nn.utils.rnn.pad_sequence looks at the first by another way than at the others.
+        kind = RuntimeError if name == "pad_sequence" and i == 0 else IndexError
+        raise kind(f"{name}: sequences[{i}] must be a tensor (length, *), got a scalar")
+
+
+def _like_first(name: str, i: int, part: Tensor, first: Tensor) -> Tensor:
+    """`part` in the dtype, device and trailing shape of the first sequence, as torch's copy_ would give it."""
+    part = part.to(device=first.device, dtype=first.dtype)
+    if part.shape[1:] == first.shape[1:]:
+        return part
+    try:
+        return part.expand(part.shape[0], *first.shape[1:])
+    except RuntimeError:
+        raise RuntimeError(
+            f"{name}: sequences[{i}] has shape {tuple(part.shape)}, whose trailing dimensions do not match "
+            f"those of sequences[0], {tuple(first.shape)}"
+        ) from None
+
+
+def _check_flag(name: str, batch_first: Any) -> None:
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"{name}: batch_first must be bool, not {type(batch_first).__name__}")
+
+
+def _check_packed_sequence(name: str, sequence: Any) -> None:
+    if not isinstance(sequence, PackedSequence):
+        raise AttributeError(f"{name}: expected a PackedSequence, got {type(sequence).__name__}")
+
+
+def _checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
+    """`padding_value` as a Python number that the dtype of `data` can hold."""
+    if isinstance(padding_value, Tensor) and padding_value.dim() == 0:
+        padding_value = padding_value.item()
+    if not isinstance(padding_value, (bool, int, float, complex)):
+        raise TypeError(f"{name}: padding_value must be a number, not {type(padding_value).__name__}")
+    try:
+        data.new_full((), padding_value)
+    except RuntimeError as error:
+        raise RuntimeError(f"{name}: padding_value = {padding_value}: {error}") from None
+    return padding_value
+
+
+def _grid_shape(name: str, grid: Tensor, batch_first: bool) -> tuple[int, int]:
+    """B and T of a padded batch."""
+    if grid.dim() < 2:
+        axes = "(B, T, *)" if batch_first else "(T, B, *)"
+        raise IndexError(f"{name} must be {axes}, got shape {tuple(grid.shape)}")
+    return (grid.shape[0], grid.shape[1]) if batch_first else (grid.shape[1], grid.shape[0])
+
+
+def _cells(grid: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
+    """The cells `(B * T, *)` of a padded batch, and whether they run sequence by sequence.
+
+    A transposed view is read as what it is a view of, which spares a copy of the padding.
+    """
+    if not grid.is_contiguous() and grid.transpose(0, 1).is_contiguous():
+        grid, batch_first = grid.transpose(0, 1), not batch_first
+    return grid.flatten(0, 1), batch_first
+
+
+def _grid(cells: Tensor, batch: int, steps: int, batch_first: bool) -> Tensor:
+    return cells.view(*((batch, steps) if batch_first else (steps, batch)), *cells.shape[1:])
