@@ -84,7 +84,7 @@ def padded(sequences: Sequence[Tensor], *, batch_first: bool, value: float = 0.0
     return torch.stack(filled, 0 if batch_first else 1)
 
 
-def _run_padded(layer: nn.Module, sequences: Sequence[Tensor], hx: Any) -> tuple[Any, Any]:
+def _run_padded(layer: Any, sequences: Sequence[Tensor], hx: Any) -> tuple[Any, Any]:
     lengths = [len(s) for s in sequences]
     # NaN in the padding: any use of it, forward or backward, spoils an answer.
     garbage = padded(sequences, batch_first=layer.batch_first, value=math.nan)
@@ -150,10 +150,8 @@ class Problem:
         states = (draw(count, batch, width), draw(count, batch, self.hidden_size))
         self.state = (states if self.cell == "LSTM" else states[:1]) if self.with_state else None
 
-    def twins(self) -> tuple[nn.Module, nn.Module]:
-        return twins(
-            self.cell, self.input_size, self.hidden_size, dtype=self.dtype, **self.options
-        )
+    def twins(self) -> tuple[Any, Any]:
+        return twins(self.cell, self.input_size, self.hidden_size, dtype=self.dtype, **self.options)
 
 
 def twins(cell: str, *args: Any, seed: int = 0, **options: Any) -> tuple[Any, Any]:
@@ -185,9 +183,7 @@ def oracle_answer(layer: nn.Module, problem: Problem) -> Answer:
     state = None
     if problem.state is not None:
         state = tuple(s.to(wide, copy=True).requires_grad_() for s in problem.state)
-    weights = {
-        k: p.detach().to(wide, copy=True).requires_grad_() for k, p in layer.named_parameters()
-    }
+    weights = {k: p.detach().to(wide, copy=True).requires_grad_() for k, p in layer.named_parameters()}
     known = ("num_layers", "bidirectional", "nonlinearity")
     options = {k: v for k, v in problem.options.items() if k in known}
     outputs, last = run_layers(problem.cell, weights, inputs, state, **options)
@@ -217,9 +213,7 @@ def _collect(
         loss = loss + (value * cotangent).to(wide).sum().real
     grads = [torch.zeros_like(leaf) for leaf in leaves.values()]
     if loss.requires_grad:  # it does not where every length is 0 and no state is given
-        grads = torch.autograd.grad(
-            loss, list(leaves.values()), allow_unused=True, materialize_grads=True
-        )
+        grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     result |= dict(zip(leaves, grads, strict=True))
     return {name: value.detach() for name, value in result.items()}
 

@@ -60,9 +60,7 @@ def run_layers(
     return outputs, last_state
 
 
-def _zero_state(
-    cell: str, weights: Mapping[str, Tensor], batch: int, count: int
-) -> tuple[Tensor, ...]:
+def _zero_state(cell: str, weights: Mapping[str, Tensor], batch: int, count: int) -> tuple[Tensor, ...]:
     w_hh = weights["weight_hh_l0"]
     gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[cell]
     h0 = w_hh.new_zeros(count, batch, w_hh.shape[1])
@@ -98,7 +96,7 @@ def _walk(
             state = ((1 - z) * n + z * h,)
         else:
             i, f, g, o = (product("ih", x) + product("hh", h)).chunk(4)
-            c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+            c = torch.sigmoid(f) * state[-1] + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             w_hr = weights.get(f"weight_hr{suffix}")
             state = (h if w_hr is None else w_hr @ h, c)

@@ -6,7 +6,6 @@ import copy
 import io
 import pickle
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,9 +39,9 @@ class Tagger(nn.Module):
 
 
 @pytest.fixture
-def model() -> Iterator[Tagger]:
+def model() -> Tagger:
     torch.manual_seed(0)
-    yield Tagger()
+    return Tagger()
 
 
 def _recurrent(model: nn.Module) -> dict[str, type]:
@@ -85,7 +84,7 @@ def test_shared_layers_stay_one_layer(model: Tagger) -> None:
 def test_two_layers_of_shared_weights_go_on_sharing_them() -> None:
     first, second = nn.LSTM(3, 4), nn.LSTM(3, 4)
     second.weight_hh_l0 = first.weight_hh_l0
-    model = padless.accelerate(nn.ModuleList([first, second]))
+    model: Any = padless.accelerate(nn.ModuleList([first, second]))
     assert model[0].weight_hh_l0 is model[1].weight_hh_l0
     with torch.no_grad():
         model[0].weight_hh_l0.zero_()
@@ -239,7 +238,8 @@ def test_state_dicts_go_both_ways(model: Tagger) -> None:
     torch.manual_seed(5)
     other = padless.accelerate(Tagger())
     assert other.load_state_dict(model.state_dict()) == ([], [])
-    model.eval(), other.eval()
+    model.eval()
+    other.eval()
     x = torch.randn(5, 2, 3)
     torch.testing.assert_close(other(x), model(x))
     assert model.load_state_dict(other.state_dict()) == ([], [])

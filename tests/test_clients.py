@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import (
     pack_sequence,
     pad_packed_sequence,
 )
+from torch.utils.checkpoint import checkpoint
 
 import padless
 
@@ -37,9 +38,7 @@ def pair(name: str, **options: Any) -> tuple[Any, Any]:
 
 def data() -> PackedSequence:
     generator = torch.Generator().manual_seed(4)
-    return by_hand(
-        [torch.randn(n, 3, dtype=torch.float64, generator=generator) for n in (4, 1, 3)]
-    )
+    return by_hand([torch.randn(n, 3, dtype=torch.float64, generator=generator) for n in (4, 1, 3)])
 
 
 def results(layer: Any, given_input: Any = None) -> list[Tensor]:
@@ -108,9 +107,7 @@ def assert_alike_values(layers: tuple[Any, Any]) -> None:
         leaves = list(layer.parameters())
         outputs.append(output.data)
         grads.append(
-            torch.autograd.grad(
-                output.data.square().sum(), leaves, allow_unused=True, materialize_grads=True
-            )
+            torch.autograd.grad(output.data.square().sum(), leaves, allow_unused=True, materialize_grads=True)
         )
     torch.testing.assert_close(*outputs)
     for a, b in zip(*grads, strict=True):
@@ -340,7 +337,7 @@ def test_layers_inside_checkpointing_are_torchs() -> None:
             return layer(x._replace(data=rows))[0].data
 
         leaf = x.data.clone().requires_grad_()
-        output = torch.utils.checkpoint.checkpoint(run, leaf, use_reentrant=False)
+        output = checkpoint(run, leaf, use_reentrant=False)
         output.square().sum().backward()
         found.append([output, leaf.grad, *(p.grad for p in layer.parameters())])
     for a, b in zip(*found, strict=True):

@@ -21,7 +21,7 @@ X = torch.ones(5, 2, 3)  # (T, B, I)
 
 
 def caught(call: Callable[[], Any]) -> Exception:
-    with pytest.raises(Exception) as error:  # noqa: B017, PT011 - what it is is judged by the caller
+    with pytest.raises(Exception) as error:  # what it is, the caller judges
         call()
     return error.value
 
@@ -90,8 +90,7 @@ PADDED: dict[str, Callable[[str], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("what", PADDED)
 def test_padded_call_is_refused_in_torchs_class_and_words(cell: str, what: str) -> None:
     errors = [
-        caught(lambda home=home: getattr(home, cell)(3, 4)(*PADDED[what](cell)))
-        for home in (padless.nn, nn)
+        caught(lambda home=home: getattr(home, cell)(3, 4)(*PADDED[what](cell))) for home in (padless.nn, nn)
     ]
     assert type(errors[0]) is type(errors[1])
     assert str(errors[0]) == str(errors[1])
@@ -175,9 +174,7 @@ each_kind = pytest.mark.parametrize("kind", ["packed_sequence", "packed", "neste
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @each_kind
 @pytest.mark.parametrize("shape", [(2, 1, 4), (2, 3, 4), (1, 2, 4), (2, 2, 3), (2, 2, 5), (4, 2, 4)], ids=str)
-def test_wrong_state_shape_is_refused_for_every_kind(
-    cell: str, kind: str, shape: tuple[int, ...]
-) -> None:
+def test_wrong_state_shape_is_refused_for_every_kind(cell: str, kind: str, shape: tuple[int, ...]) -> None:
     name = r"hidden\[0\]" if cell == "LSTM" else "hidden"
     words = rf"Expected {name} size \(2, 2, 4\), got \[{', '.join(map(str, shape))}\]"
     with pytest.raises(RuntimeError, match=words):
@@ -187,7 +184,9 @@ def test_wrong_state_shape_is_refused_for_every_kind(
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @each_kind
 def test_wrong_state_dtype_is_refused_for_every_kind(cell: str, kind: str) -> None:
-    with pytest.raises(RuntimeError, match=r"hidden.* has dtype torch.float64, but the input has torch.float32"):
+    with pytest.raises(
+        RuntimeError, match=r"hidden.* has dtype torch.float64, but the input has torch.float32"
+    ):
         _call(cell, kind, _states(cell, 2, 2, 4, dtype=torch.float64))
 
 
@@ -201,7 +200,8 @@ def test_state_on_another_device_is_refused_for_every_kind(cell: str, kind: str)
 
 
 @pytest.mark.parametrize(
-    "hx", [torch.zeros(2, 2, 4), (torch.zeros(2, 2, 4),), (torch.zeros(2, 2, 4),) * 3, "state"],
+    "hx",
+    [torch.zeros(2, 2, 4), (torch.zeros(2, 2, 4),), (torch.zeros(2, 2, 4),) * 3, "state"],
     ids=["a tensor", "one", "three", "str"],
 )
 @each_kind
@@ -236,7 +236,10 @@ def test_wrong_width_is_refused_for_every_kind(cell: str, kind: str) -> None:
     ("replace", "words"),
     [
         (lambda m: torch.zeros(1, 4), r"weight_hh_l0 must have shape \(\d+, 4\), got \(1, 4\)"),
-        (lambda m: m.weight_hh_l0.detach().double(), r"weight_hh_l0 has dtype torch.float64, but weight_ih_l0"),
+        (
+            lambda m: m.weight_hh_l0.detach().double(),
+            r"weight_hh_l0 has dtype torch.float64, but weight_ih_l0",
+        ),
         (lambda m: m.weight_hh_l0.detach().to("meta"), r"weight_hh_l0 is on meta, but the input is on cpu"),
         (lambda m: None, r"weight_hh_l0 must be a dense tensor, got NoneType"),
     ],
@@ -292,7 +295,9 @@ def test_lengths_of_an_unbatched_input_are_refused() -> None:
         padless.nn.LSTM(3, 4)(X[:, 0], lengths=[5])
 
 
-@pytest.mark.parametrize("wrong", [None, "text", [[1.0]], (X, torch.tensor([1]))], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize(
+    "wrong", [None, "text", [[1.0]], (X, torch.tensor([1]))], ids=lambda w: type(w).__name__
+)
 def test_an_input_of_no_known_kind_is_refused_by_its_type(wrong: Any) -> None:
     with pytest.raises(TypeError, match=f"input must be .*got {type(wrong).__name__}"):
         padless.nn.LSTM(3, 4)(wrong)

@@ -139,9 +139,7 @@ def test_garbage_in_the_padding_never_reaches_a_result_or_a_gradient(
     for value in (0.0, garbage):
         data = padded(problem.sequences, batch_first=batch_first, value=value).requires_grad_()
         output, last = ours(data, lengths=problem.lengths)
-        loss = output.square().sum() + sum(
-            s.sum() for s in (last if isinstance(last, tuple) else (last,))
-        )
+        loss = output.square().sum() + sum(s.sum() for s in (last if isinstance(last, tuple) else (last,)))
         grads = torch.autograd.grad(loss, [data, *ours.parameters()])
         results.append([output.detach(), loss.detach(), *grads])
     for clean, dirty in zip(*results, strict=True):
@@ -151,9 +149,7 @@ def test_garbage_in_the_padding_never_reaches_a_result_or_a_gradient(
 
 @each_cell
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_output_past_a_length_is_exactly_zero_and_passes_no_gradient(
-    name: str, batch_first: bool
-) -> None:
+def test_output_past_a_length_is_exactly_zero_and_passes_no_gradient(name: str, batch_first: bool) -> None:
     problem = make(name, (2, 5, 0, 3), batch_first=batch_first)
     ours, _ = problem.twins()
     data = padded(problem.sequences, batch_first=batch_first, value=math.nan).requires_grad_()

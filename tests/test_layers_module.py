@@ -31,9 +31,7 @@ def data() -> Any:
 @each_cell
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_initial_values_of_a_seed_are_torchs_bit_for_bit(
-    name: str, bias: bool, bidirectional: bool
-) -> None:
+def test_initial_values_of_a_seed_are_torchs_bit_for_bit(name: str, bias: bool, bidirectional: bool) -> None:
     ours, theirs = pair(name, num_layers=3, bias=bias, bidirectional=bidirectional)
     a, b = ours.state_dict(), theirs.state_dict()
     assert list(a) == list(b)
