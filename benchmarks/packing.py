@@ -128,7 +128,9 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip() or "unknown"
 
 
@@ -146,7 +148,9 @@ def main() -> None:
     torch.set_num_threads(1)
     seconds = 0.05 if options.quick else 0.3
     rows = []
-    print(f"{'function':22}{'mode':15}{'B':>5}{'T':>6}{'I':>5}{'us':>10}{'torch us':>10}{'min':>8}{'median':>8}")
+    print(
+        f"{'function':22}{'mode':15}{'B':>5}{'T':>6}{'I':>5}{'us':>10}{'torch us':>10}{'min':>8}{'median':>8}"
+    )
     for batch, steps in SHAPES[:2] if options.quick else SHAPES:
         for width in WIDTHS:
             for row in measure(batch, steps, width, seconds):

@@ -30,7 +30,9 @@ def sequences_of(
     lengths: list[int], trailing: tuple[int, ...] = (3,), dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
     rows = [torch.randn(n, *trailing, dtype=torch.float64) * 3 for n in lengths]
-    return [r > 0 if dtype == torch.bool else (r.abs() if dtype == torch.uint8 else r).to(dtype) for r in rows]
+    return [
+        r > 0 if dtype == torch.bool else (r.abs() if dtype == torch.uint8 else r).to(dtype) for r in rows
+    ]
 
 
 def same(actual: Any, expected: Any) -> None:
@@ -230,8 +232,13 @@ def test_mixed_dtypes_and_broadcast_rows_are_torchs() -> None:
 
 
 def test_generators_are_taken() -> None:
-    same(ours.pad_sequence(torch.ones(n) for n in (2, 1)), theirs.pad_sequence([torch.ones(2), torch.ones(1)]))
-    same(ours.pack_sequence(torch.ones(n) for n in (2, 1)), theirs.pack_sequence([torch.ones(2), torch.ones(1)]))
+    same(
+        ours.pad_sequence(torch.ones(n) for n in (2, 1)), theirs.pad_sequence([torch.ones(2), torch.ones(1)])
+    )
+    same(
+        ours.pack_sequence(torch.ones(n) for n in (2, 1)),
+        theirs.pack_sequence([torch.ones(2), torch.ones(1)]),
+    )
 
 
 def test_meta_data_give_shapes() -> None:
@@ -260,8 +267,8 @@ X = torch.ones(4, 3)
 PACKED = theirs.pack_padded_sequence(X, [4, 2, 1])
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ours.pack_sequence([torch.ones(1), torch.ones(2)]), RuntimeError,
-     "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True, but lengths[1] = 2 is "
-     "larger than lengths[0] = 1; pass `enforce_sorted=False` to have the sequences sorted"),
+     ("`lengths` array must be sorted in decreasing order when `enforce_sorted` is True, but lengths[1] = 2 is "
+     "larger than lengths[0] = 1; pass `enforce_sorted=False` to have the sequences sorted")),
     (lambda: ours.pack_sequence([]), RuntimeError, "pack_sequence: received an empty list of sequences"),
     (lambda: ours.pack_sequence(3), TypeError,
      "pack_sequence: sequences must be an iterable of tensors, got int"),
@@ -270,11 +277,11 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ours.pack_sequence([X, torch.tensor(1.0)]), IndexError,
      "pack_sequence: sequences[1] must be a tensor (length, *), got a scalar"),
     (lambda: ours.pack_sequence([X, X, torch.ones(2, 5)]), RuntimeError,
-     "pack_sequence: sequences[2] has shape (2, 5), whose trailing dimensions do not match those of "
-     "sequences[0], (4, 3)"),
+     ("pack_sequence: sequences[2] has shape (2, 5), whose trailing dimensions do not match those of "
+     "sequences[0], (4, 3)")),
     (lambda: ours.pad_sequence([X, torch.ones(0)]), RuntimeError,
-     "pad_sequence: sequences[1] has shape (0,), whose trailing dimensions do not match those of "
-     "sequences[0], (4, 3)"),
+     ("pad_sequence: sequences[1] has shape (0,), whose trailing dimensions do not match those of "
+     "sequences[0], (4, 3)")),
     (lambda: ours.pad_sequence(3), RuntimeError,
      "pad_sequence: Expected iterable for input sequences, but got arg of type: <class 'int'>"),
     (lambda: ours.pad_sequence([X, None]), TypeError,
@@ -291,8 +298,8 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ours.pad_packed_sequence(X), AttributeError,
      "pad_packed_sequence: expected a PackedSequence, got Tensor"),
     (lambda: ours.pad_packed_sequence(PACKED, total_length=3), ValueError,
-     "Expected total_length to be at least the length of the longest sequence in input, but got "
-     "total_length=3 and max sequence length being 4"),
+     ("Expected total_length to be at least the length of the longest sequence in input, but got "
+     "total_length=3 and max sequence length being 4")),
     (lambda: ours.pad_packed_sequence(PACKED, total_length=5.0), TypeError,
      "pad_packed_sequence: total_length must be int, not float"),
     (lambda: ours.pack_padded_sequence([[1]], [1]), TypeError,
@@ -346,8 +353,8 @@ FORGED = [
     (forged([3, 2], None, [1, 0, 7]), "unsorted_indices[2] = 7 is outside 0..2"),
     (forged([3, 2], [0, 1, 2], [0, 1, 2, 3]), "unsorted_indices has 4 entries, sorted_indices has 3"),
     (forged([3, 2], [2, 0, 1], [2, 0, 1]),
-     "unsorted_indices is not the inverse of sorted_indices: sorted_indices[0] = 2, "
-     "but unsorted_indices[2] is not 0"),
+     ("unsorted_indices is not the inverse of sorted_indices: sorted_indices[0] = 2, "
+     "but unsorted_indices[2] is not 0")),
 ]  # fmt: skip
 
 

@@ -47,9 +47,7 @@ def as_lengths(
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is negative")
     if steps is not None and int(result.max()) > steps:
         i = _first(result > steps)
-        raise LengthsError(
-            f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})"
-        )
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})")
     if steps is None and float(result.sum(dtype=torch.float64)) > _INT64_MAX // 2:
         i = int(result.argmax())
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum is no row count")
@@ -98,13 +96,10 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
         raise LayoutError(f"batch_sizes must be a tensor, got {type(batch_sizes).__name__}")
     if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64:
         raise LayoutError(
-            f"batch_sizes must be an int64 tensor on the CPU, "
-            f"got {batch_sizes.dtype} on {batch_sizes.device}"
+            f"batch_sizes must be an int64 tensor on the CPU, got {batch_sizes.dtype} on {batch_sizes.device}"
         )
     if batch_sizes.dim() != 1:
-        raise LayoutError(
-            f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}"
-        )
+        raise LayoutError(f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}")
     if batch_sizes.numel() == 0:
         total = 0
     else:
@@ -120,9 +115,7 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
             raise LayoutError(f"batch_sizes[{t}] = {int(batch_sizes[t])} is not positive")
         # The largest comes first, so no sum of T entries can wrap where this one does not.
         if int(batch_sizes[0]) > rows:
-            raise LayoutError(
-                f"batch_sizes[0] = {int(batch_sizes[0])} is larger than the data ({rows} rows)"
-            )
+            raise LayoutError(f"batch_sizes[0] = {int(batch_sizes[0])} is larger than the data ({rows} rows)")
         total = int(batch_sizes.sum())
     if total != rows:
         raise LayoutError(f"batch_sizes sum to {total}, but the data have {rows} rows")

@@ -42,9 +42,11 @@ def accelerate(model: Model) -> Model:
     for path, module in model.named_modules():
         twin = _TWINS.get(type(module))
         if twin is not None:
-            module.__class__ = twin
+            module.__class__ = twin  # pyright: ignore[reportAttributeAccessIssue]
         elif _is_foreign_layer(module):
-            left.append(f"{path or '(the model itself)'}: {type(module).__module__}.{type(module).__qualname__}")
+            left.append(
+                f"{path or '(the model itself)'}: {type(module).__module__}.{type(module).__qualname__}"
+            )
     if left:
         warnings.warn(
             f"padless.accelerate left {len(left)} recurrent layer(s) as they are, for they are no plain "
@@ -74,4 +76,8 @@ def _is_foreign_layer(module: torch.nn.Module) -> bool:
         return True
     if isinstance(module, torch.jit.ScriptModule):
         return module.original_name in {"RNN", "LSTM", "GRU"}
-    return type(module).__module__.startswith("torch.ao.nn") and type(module).__name__ in {"RNN", "LSTM", "GRU"}
+    return type(module).__module__.startswith("torch.ao.nn") and type(module).__name__ in {
+        "RNN",
+        "LSTM",
+        "GRU",
+    }

@@ -1,4 +1,7 @@
-"""The command line; parses and words errors, and leaves the work to other rooms. Exit codes: 0 done, 1 failed, 2 bad usage."""
+"""The command line; parses and words errors, and leaves the work to other rooms.
+
+Exit codes: 0 done, 1 failed, 2 bad usage.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
+from .bench.command import add_arguments as add_bench_arguments
 from .errors import PadlessError, UsageError
 
 __all__ = ["main"]
@@ -59,6 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (%(default)s)"
     )
     demo.set_defaults(run=_demo)
+    bench = commands.add_parser(
+        "bench",
+        help="time padless against torch packed and torch padded",
+        description="Results are checked equal before they are timed, by turns, on one batch after another.",
+        epilog="example: padless bench --cell LSTM --mode train --json bench.json",
+    )
+    add_bench_arguments(bench)
+    bench.set_defaults(run=_bench)
     doctor = commands.add_parser(
         "doctor", help="what runs here, and why", epilog="example: padless doctor --json"
     )
@@ -71,6 +83,12 @@ def _demo(options: argparse.Namespace) -> None:
     from .demo.command import run_demo
 
     run_demo(out=options.out, quick=options.quick, epochs=options.epochs, resume=options.resume)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from .bench.command import run
+
+    run(options)
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -57,8 +57,7 @@ def _check_inverse(order: Tensor, unsorted_indices: Tensor) -> None:
     check_permutation(unsorted_indices, at_least=order.numel(), name="unsorted_indices")
     if unsorted_indices.numel() != order.numel():
         raise LayoutError(
-            f"unsorted_indices has {unsorted_indices.numel()} entries, "
-            f"sorted_indices has {order.numel()}"
+            f"unsorted_indices has {unsorted_indices.numel()} entries, sorted_indices has {order.numel()}"
         )
     wrong = unsorted_indices.detach().cpu()[order] != torch.arange(order.numel())
     if bool(wrong.any()):

@@ -6,12 +6,13 @@
     +-- LengthsError (ValueError)    lengths that do not describe the data
     +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
     +-- BackendError (RuntimeError)  a backend or instruction set that cannot be had
+    +-- DisagreementError            benchmark contestants that computed different things
     +-- UsageError (ValueError)      a command line that makes no sense (exit code 2)
 
 Errors that torch raises for the same mistake keep torch's own class and words.
 """
 
-__all__ = ["BackendError", "LayoutError", "LengthsError", "PadlessError", "UsageError"]
+__all__ = ["BackendError", "DisagreementError", "LayoutError", "LengthsError", "PadlessError", "UsageError"]
 
 
 class PadlessError(Exception):
@@ -28,6 +29,10 @@ class LayoutError(PadlessError, ValueError):
 
 class BackendError(PadlessError, RuntimeError):
     """A backend or an instruction set was forced that cannot be had here; the message says why."""
+
+
+class DisagreementError(PadlessError):
+    """Contestants of a benchmark computed different things, so timing them would say nothing."""
 
 
 class UsageError(PadlessError, ValueError):

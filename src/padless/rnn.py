@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
 from ._checks import as_lengths
@@ -205,7 +206,7 @@ def pad_sequence(
     if not _takes_gradients(parts) and len(parts) < 128:
         # torch's forward is as good as any where sequences are few; its backward copies the batch B times.
         try:
-            return torch._C._nn.pad_sequence(parts, batch_first, padding_value, padding_side)
+            return _torch_pad_sequence(parts, batch_first, padding_value, padding_side)
         except (IndexError, OverflowError, RuntimeError, TypeError):
             pass  # refused below, in words that name the culprit
     rows, sizes = _back_to_back("pad_sequence", parts, TypeError)

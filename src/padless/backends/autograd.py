@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from .._schedule import Schedule
 from . import reference
@@ -49,7 +50,7 @@ def _needs_composed(rows: Tensor) -> bool:
     """
     return (
         rows.is_complex()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
 
@@ -71,7 +72,7 @@ class _Layer(torch.autograd.Function):
         rows: Tensor,
         h0: Tensor,
         c0: Tensor | None,
-        *weights: Tensor | None,
+        *weights: Any,  # the five of LayerWeights
     ) -> tuple[Tensor, ...]:
         states = (h0,) if c0 is None else (h0, c0)
         output, finals, saved = kernels.forward(
@@ -111,7 +112,7 @@ def _differentiable_backward(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients, by composed operations that carry a graph of their own."""
     # Aliases keep the arguments apart where a caller passed one tensor twice (h0 is c0).
-    alias = [t if t is None else t.view_as(t) for t in inputs]
+    alias: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     rows, h0, c0, *weights = alias
     output, finals = reference.layer(
         ctx.cell,
@@ -136,4 +137,6 @@ def _differentiable_backward(
             allow_unused=True,
         )
     )
-    return tuple(next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True))
+    return tuple(
+        next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True)
+    )

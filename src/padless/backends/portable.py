@@ -86,9 +86,7 @@ def _steps(schedule: Schedule, *, reverse: bool) -> Iterator[int]:
     return iter(range(schedule.steps - 1, -1, -1) if reverse else range(schedule.steps))
 
 
-def _carried(
-    parts: tuple[Tensor, ...], t: int, schedule: Schedule, initial: Tensor, reverse: bool
-) -> Tensor:
+def _carried(parts: tuple[Tensor, ...], t: int, schedule: Schedule, initial: Tensor, reverse: bool) -> Tensor:
     """The states that step t starts from: the neighbouring step's rows, and initial states for those that join."""
     size = schedule.sizes[t]
     if not reverse:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 from .contract import Cell, States
 
@@ -16,7 +14,7 @@ def run(
     rows: Tensor,
     batch_sizes: Tensor,
     states: States,
-    weights: Sequence[Tensor],
+    weights: list[Tensor],
     *,
     bias: bool,
     num_layers: int,

@@ -49,6 +49,7 @@ class Case(NamedTuple):
 
     @property
     def fill(self) -> float:
+        """Which part of the padded grid is real."""
         return self.rows / (self.shape.batch * self.shape.steps)
 
 
@@ -69,7 +70,9 @@ def make_case(cell: str, shape: Shape, *, train: bool, seed: int = 0) -> Case:
     ours = getattr(nn, cell)(shape.width, shape.width).train(train)
     ours.load_state_dict(theirs.state_dict())
     steps = {
-        f"padless {name}": _step(ours, packed, train, name) for name in backends.available() if name != "torch"
+        f"padless {name}": _step(ours, packed, train, name)
+        for name in backends.available()
+        if name != "torch"
     }
     steps["torch packed"] = _step(theirs, packed, train, None)
     steps["torch padded"] = _padded_step(theirs, packed, train)
@@ -124,7 +127,10 @@ def _run(
     data.grad = None
     outputs = forward()
     outputs[0].sum().backward()
-    return (*(o.detach() for o in outputs), *(p.grad for p in (data, *layer.parameters())))
+    return (
+        *(o.detach() for o in outputs),
+        *(p.grad for p in (data, *layer.parameters()) if p.grad is not None),
+    )
 
 
 def _as_tuple(states: Any) -> tuple[Tensor, ...]:

@@ -16,17 +16,27 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Options of `padless bench`."""
-    parser.add_argument("--cell", action="append", choices=("LSTM", "GRU", "RNN"), help="only this cell (may repeat)")
+    parser.add_argument(
+        "--cell", action="append", choices=("LSTM", "GRU", "RNN"), help="only this cell (may repeat)"
+    )
     parser.add_argument("--mode", action="append", choices=("train", "infer"), help="only this (may repeat)")
-    parser.add_argument("--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="turns at each shape (9)")
     parser.add_argument("--budget", type=float, default=6.0, metavar="SECONDS", help="time for a shape (6)")
     parser.add_argument("--quick", action="store_true", help="three small shapes, three turns")
-    parser.add_argument("--json", metavar="FILE", help="also write every number to FILE ('-' for standard output)")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write every number to FILE ('-' for standard output)"
+    )
 
 
-def run(options: Namespace) -> int:
-    """Run the benchmark and print its table; 0, or 1 where contestants disagree."""
+def run(options: Namespace) -> None:
+    """Run the benchmark and print its table.
+
+    Raises:
+        DisagreementError: contestants computed different things; nothing was timed at that shape.
+    """
     import torch
 
     from .. import backends
@@ -77,7 +87,6 @@ def run(options: Namespace) -> int:
             print(text)
         else:
             Path(options.json).write_text(text + "\n")
-    return 0
 
 
 def _result(case: Any, timings: dict[str, Any], sgemm: float) -> dict[str, Any]:

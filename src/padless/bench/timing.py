@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import DisagreementError
 from .cases import Case
 
 __all__ = ["Timing", "check_equal", "measure", "sgemm_flops_per_second"]
@@ -23,7 +24,7 @@ class Timing(NamedTuple):
 
 
 def check_equal(case: Case) -> None:
-    """Raise AssertionError where a contestant differs from torch packed by more than rounding explains.
+    """Raise DisagreementError where a contestant differs from torch packed by more than rounding explains.
 
     The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the
     largest value; weight gradients sum over all rows, so there K is N.
@@ -45,7 +46,9 @@ def _check_close(got: Tensor, expected: Tensor, terms: int, what: str) -> None:
     bound = 64 * torch.finfo(expected.dtype).eps * terms**0.5 * max(1.0, float(expected.abs().max()))
     difference = float((got - expected).abs().max())
     if not difference <= bound:
-        raise AssertionError(f"{what} differs from torch packed by {difference:.3g}, more than {bound:.3g}")
+        raise DisagreementError(
+            f"{what} differs from torch packed by {difference:.3g}, more than {bound:.3g}"
+        )
 
 
 def measure(case: Case, *, repeats: int, budget_seconds: float) -> dict[str, Timing]:

@@ -54,7 +54,7 @@ def compare(
     optimizers = {
         name: torch.optim.Adam(model.parameters(), lr=learning_rate) for name, model in models.items()
     }
-    seconds = dict.fromkeys(CONTENDERS, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(CONTENDERS, 0.0)
     difference = 0.0
     for turn, batch in enumerate(batches):
         losses = []

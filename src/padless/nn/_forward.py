@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -35,7 +34,7 @@ def _forward_kept_from_dynamo(*arguments: Any) -> tuple[Any, Any]:
     return _disabled_forward(*arguments)
 
 
-_disabled_forward: Callable[..., tuple[Any, Any]] | None = None
+_disabled_forward: Any = None
 
 
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:

@@ -57,7 +57,9 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
         raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
     if input.dim() not in (2, 3):
         name = "RNN" if module.mode.startswith("RNN") else module.mode
-        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # torch's words, cell by cell
+        shape = (
+            f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"
+        )  # torch's words, cell by cell
         raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
     return _open_padded(module, input) if lengths is None else _open_ragged(module, input, lengths)
 
@@ -87,7 +89,7 @@ def _open_packed(module: RNNBase, packed: Packed) -> Batch:
     )
 
 
-def _open_nested(module: RNNBase, nested: Tensor) -> Batch:
+def _open_nested(module: RNNBase, nested: Any) -> Batch:
     packed = Packed.from_nested(nested)
     batch = _open_packed(module, packed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ class Options(NamedTuple):
 
 
 def run(
-    rows: Tensor, schedule: Schedule, states: States, weights: Sequence[Tensor], options: Options
+    rows: Tensor, schedule: Schedule, states: States, weights: list[Tensor], options: Options
 ) -> tuple[Tensor, States]:
     """Output `(N, D*P)` of the last layer, and final states `(L*D, slots, *)`.
 
@@ -84,7 +83,7 @@ def run(
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
-def _weights_of(weights: Sequence[Tensor], place: int, options: Options) -> LayerWeights:
+def _weights_of(weights: list[Tensor], place: int, options: Options) -> LayerWeights:
     """The parameters of one layer and direction out of torch's flat list."""
     count = (4 if options.bias else 2) + (1 if options.projected else 0)
     mine = list(weights[place * count : (place + 1) * count])
