@@ -1,0 +1,75 @@
+"""Variable-length sequences in PyTorch at the cost of their real rows.
+
+Every name is loaded when it is first used, so `import padless` imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import backends, nn, rnn
+    from ._packed import Packed, pack
+    from .accelerating import accelerate, restore
+    from .errors import BackendError, LayoutError, LengthsError, PadlessError
+    from .report import Waste, waste
+
+__all__ = [
+    "BackendError",
+    "LayoutError",
+    "LengthsError",
+    "Packed",
+    "PadlessError",
+    "Waste",
+    "__version__",
+    "accelerate",
+    "backends",
+    "nn",
+    "pack",
+    "restore",
+    "rnn",
+    "waste",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BackendError": "errors",
+    "LayoutError": "errors",
+    "LengthsError": "errors",
+    "Packed": "_packed",
+    "PadlessError": "errors",
+    "Waste": "report",
+    "accelerate": "accelerating",
+    "backends": "backends",
+    "nn": "nn",
+    "pack": "_packed",
+    "restore": "accelerating",
+    "rnn": "rnn",
+    "waste": "report",
+}  # name -> the module that it lives in, or is
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        # With the name given, Python's traceback does not add a second suggestion to ours.
+        raise AttributeError(f"module 'padless' has no attribute {name!r}{_hint(name)}", name=name)
+    module = import_module(f".{home}", __name__)
+    value = module if home == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _hint(name: str) -> str:
+    if name.startswith("_"):
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,70 @@
+"""Which rows run at which step: index arithmetic of a time-major batch, on the host."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ._layout import slot_steps
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    """The steps of N time-major rows; computed once, shared by all layers and directions.
+
+    `batch_sizes (T,)` are trusted: positive, never growing (`_checks.check_batch_sizes`).
+    """
+
+    def __init__(self, batch_sizes: Tensor) -> None:
+        self.batch_sizes = batch_sizes
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """How many slots run at each step."""
+        return self.batch_sizes.tolist()
+
+    @cached_property
+    def steps(self) -> int:
+        """T, the number of steps."""
+        return self.batch_sizes.numel()
+
+    @cached_property
+    def slots(self) -> int:
+        """How many sequences have a row at all."""
+        return int(self.batch_sizes[0]) if self.steps else 0
+
+    @cached_property
+    def rows(self) -> int:
+        """N, the number of rows."""
+        return int(self.batch_sizes.sum())
+
+    @cached_property
+    def last_rows(self) -> Tensor:
+        """`(slots,)` the row of each slot's last step."""
+        steps = torch.arange(self.steps)
+        starts = torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
+        ended = self.batch_sizes - torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
+        # Slots end in the order T-1 down to 0 when they are counted from the first.
+        last_step = torch.repeat_interleave(steps.flip(0), ended.flip(0))
+        return starts[last_step] + torch.arange(self.slots)
+
+    def previous_rows(self, *, reverse: bool) -> Tensor:
+        """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""
+        return self._previous_reverse if reverse else self._previous_forward
+
+    @cached_property
+    def _previous_forward(self) -> Tensor:
+        # Row r of step t >= 1 follows the row of the same slot one step before: slots + r - sizes[t-1].
+        _, step = slot_steps(self.batch_sizes)
+        before = torch.cat([self.batch_sizes.new_tensor([self.slots]), self.batch_sizes])[: self.steps]
+        return torch.arange(self.rows) + self.slots - before[step]
+
+    @cached_property
+    def _previous_reverse(self) -> Tensor:
+        slot, step = slot_steps(self.batch_sizes)
+        after = torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
+        next_row = self.slots + torch.arange(self.rows) + self.batch_sizes[step]
+        return torch.where(slot < after[step], next_row, slot)

@@ -1,0 +1,111 @@
+"""Which code computes a layer: found once, visible, forced at will, never fallen into.
+
+`"native"` C++ kernels on the CPU; `"portable"` torch operations on any device; `"torch"` torch's own
+operators. Without a choice of the user's: the fastest that was built for CPU tensors, torch's own (cuDNN)
+for CUDA tensors, portable for every other device.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Any
+
+from ..errors import BackendError
+
+__all__ = ["active", "available", "choose", "use", "why"]
+
+NAMES = ("native", "portable", "torch")
+
+_forced: str | None = None
+
+
+def available() -> tuple[str, ...]:
+    """Names of the backends that can be had here, fastest first.
+
+    >>> "portable" in available()
+    True
+    """
+    return tuple(name for name in NAMES if _missing(name) is None)
+
+
+def active() -> str:
+    """Name of the backend that computes layers on CPU tensors now."""
+    return choose("cpu")
+
+
+def choose(device_type: str) -> str:
+    """Name of the backend for tensors on a device of this type (`"cpu"`, `"cuda"`, ...).
+
+    Raises:
+        BackendError: `PADLESS_BACKEND` names one that cannot be had.
+    """
+    forced = _forced or _from_environment()
+    if forced == "native" and device_type != "cpu":
+        raise BackendError(f"the native backend runs on the CPU only, got tensors on {device_type}")
+    if forced is not None:
+        return forced
+    if device_type == "cpu":
+        return available()[0]
+    return "torch" if device_type == "cuda" else "portable"
+
+
+def why() -> str:
+    """One sentence on how the active backend came to be chosen."""
+    if _forced is not None:
+        return "chosen by padless.backends.use"
+    if _from_environment() is not None:
+        return "chosen by PADLESS_BACKEND"
+    missing = _missing("native")
+    return "the fastest that is here" if missing is None else f"the native backend is not here: {missing}"
+
+
+class use:  # noqa: N801 - called like a function, like torch.no_grad
+    """Force a backend for the process: `use("portable")`, or for a block: `with use("portable"): ...`.
+
+    Args:
+        name: one of `available()`, or None for the ordinary choice.
+
+    Raises:
+        BackendError: there is no such backend, or it cannot be had here; the message says why.
+
+    >>> with use("portable"):
+    ...     active()
+    'portable'
+    """
+
+    def __init__(self, name: str | None) -> None:
+        global _forced
+        if name is not None:
+            _check(name, "backend")
+        self._before = _forced
+        _forced = name
+
+    def __enter__(self) -> use:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        global _forced
+        _forced = self._before
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("PADLESS_BACKEND") or None
+    if name is not None:
+        _check(name, "PADLESS_BACKEND")
+    return name
+
+
+def _check(name: str, source: str) -> None:
+    if name not in NAMES:
+        near = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BackendError(f"{source}: there is no backend {name!r}, only {', '.join(NAMES)}{hint}")
+    missing = _missing(name)
+    if missing is not None:
+        raise BackendError(f"{source}: {name!r} cannot be had here: {missing}")
+
+
+def _missing(name: str) -> str | None:
+    """Why a backend cannot be had here, or None where it can."""
+    return "this build has no native kernels" if name == "native" else None

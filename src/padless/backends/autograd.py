@@ -1,0 +1,139 @@
+"""One autograd node for one layer and direction, over any backend that computes its own gradients."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._schedule import Schedule
+from . import reference
+from .contract import Cell, LayerWeights, States
+
+__all__ = ["layer"]
+
+
+def layer(
+    kernels: ModuleType,
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, States]:
+    """Output `(N, P)` and final states of one layer and direction, differentiable.
+
+    `kernels` has `forward` and `backward` as `portable` has them.
+    """
+    if _needs_composed(rows):
+        return reference.layer(cell, rows, schedule, states, weights, reverse=reverse)
+    h0, c0 = states if len(states) == 2 else (states[0], None)
+    tensors = (rows, h0, c0, *weights)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
+        return output, tuple(finals)
+    output, finals, _ = kernels.forward(cell, rows, schedule, states, weights, reverse=reverse)
+    return output, finals
+
+
+def _needs_composed(rows: Tensor) -> bool:
+    """Whether only operations that torch itself differentiates will do here.
+
+    True inside `torch.func` transforms and forward-mode AD, which cannot look into a node of our own,
+    and for complex numbers, whose gradients need conjugates.
+    """
+    return (
+        rows.is_complex()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device has none, and refuses to be asked
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: ModuleType,
+        cell: Cell,
+        schedule: Schedule,
+        reverse: bool,
+        rows: Tensor,
+        h0: Tensor,
+        c0: Tensor | None,
+        *weights: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        states = (h0,) if c0 is None else (h0, c0)
+        output, finals, saved = kernels.forward(
+            cell, rows, schedule, states, LayerWeights(*weights), reverse=reverse
+        )
+        ctx.kernels, ctx.cell, ctx.schedule, ctx.reverse = kernels, cell, schedule, reverse
+        ctx.save_for_backward(rows, h0, c0, *weights, output, *saved)
+        ctx.set_materialize_grads(False)
+        return (output, *finals)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, output, *saved = ctx.saved_tensors
+        needs = ctx.needs_input_grad[4:]
+        # Gradients are computed in the precision of the forward, whatever autocast says by now.
+        with _without_autocast(rows.device.type):
+            if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
+                inputs = (rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
+                return (None,) * 4 + _differentiable_backward(ctx, inputs, grads, needs)
+            return (None,) * 4 + ctx.kernels.backward(
+                ctx.cell,
+                rows,
+                ctx.schedule,
+                (h0,) if c0 is None else (h0, c0),
+                LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr),
+                output,
+                tuple(saved),
+                grads[0],
+                grads[1:],
+                reverse=ctx.reverse,
+                needs=needs,
+            )
+
+
+def _differentiable_backward(
+    ctx: Any, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """The same gradients, by composed operations that carry a graph of their own."""
+    # Aliases keep the arguments apart where a caller passed one tensor twice (h0 is c0).
+    alias = [t if t is None else t.view_as(t) for t in inputs]
+    rows, h0, c0, *weights = alias
+    output, finals = reference.layer(
+        ctx.cell,
+        rows,
+        ctx.schedule,
+        (h0,) if c0 is None else (h0, c0),
+        LayerWeights(*weights),
+        reverse=ctx.reverse,
+    )
+    pairs = [
+        (value, grad)
+        for value, grad in zip((output, *finals), grads, strict=True)
+        if grad is not None and value.requires_grad
+    ]
+    wanted = [t for t, need in zip(alias, needs, strict=True) if need and t is not None]
+    found = iter(
+        torch.autograd.grad(
+            [value for value, _ in pairs],
+            wanted,
+            [grad for _, grad in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return tuple(next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True))

@@ -1,0 +1,32 @@
+"""What a backend is given and gives back: one layer, one direction, time-major rows.
+
+Every backend room (`reference`, `portable`, `native`) speaks in these words:
+
+rows      `(N, I)` time-major: step after step, the longest sequence first
+schedule  which rows run at which step (`Schedule`)
+states    LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection
+weights   `LayerWeights`, torch's own parameters and gate order
+output    `(N, P)`, where P is H or the projected width
+finals    like `states`: each slot's own last state in the direction of travel
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Cell", "LayerWeights", "States"]
+
+Cell = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]  # the names of torch's `module.mode`
+States = tuple[Tensor, ...]
+
+
+class LayerWeights(NamedTuple):
+    """Parameters of one layer and direction; G is 4H, 3H or H. Absent ones are None."""
+
+    w_ih: Tensor  # (G, I)
+    w_hh: Tensor  # (G, P)
+    b_ih: Tensor | None  # (G,)
+    b_hh: Tensor | None  # (G,)
+    w_hr: Tensor | None  # (P, H), LSTM with projection only

@@ -1,0 +1,34 @@
+"""The exceptions that padless raises on purpose.
+
+::
+
+    PadlessError
+    +-- LengthsError (ValueError)    lengths that do not describe the data
+    +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
+    +-- BackendError (RuntimeError)  a backend or instruction set that cannot be had
+    +-- UsageError (ValueError)      a command line that makes no sense (exit code 2)
+
+Errors that torch raises for the same mistake keep torch's own class and words.
+"""
+
+__all__ = ["BackendError", "LayoutError", "LengthsError", "PadlessError", "UsageError"]
+
+
+class PadlessError(Exception):
+    """Base of every exception that padless defines."""
+
+
+class LengthsError(PadlessError, ValueError):
+    """Lengths that do not describe the data; the message names the first culprit by index."""
+
+
+class LayoutError(PadlessError, ValueError):
+    """`batch_sizes`, `sorted_indices` or offsets that no batch of sequences can have."""
+
+
+class BackendError(PadlessError, RuntimeError):
+    """A backend or an instruction set was forced that cannot be had here; the message says why."""
+
+
+class UsageError(PadlessError, ValueError):
+    """Command-line arguments that make no sense; the command ends with exit code 2."""

@@ -1,0 +1,157 @@
+"""One forward for the three layers: checks, the caller's kind in and out, states, autocast."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.modules.rnn import RNNBase
+
+from .._checks import check_state, check_weights
+from ..backends import choose
+from ..backends.contract import Cell, States
+from ..recurrent import Options, run
+from ._kinds import Batch, open_input
+
+__all__ = ["forward"]
+
+
+def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
+    """What `module(input, hx, lengths=lengths)` returns."""
+    module._update_flat_weights()
+    batch = open_input(module, input, lengths)
+    states = _initial_states(module, batch, hx)
+    weights = _weights(module, batch.rows)
+    options = Options(
+        cell=cast(Cell, module.mode),
+        num_layers=module.num_layers,
+        bias=module.bias,
+        dropout=module.dropout,
+        training=module.training,
+        bidirectional=module.bidirectional,
+        projected=module.proj_size > 0,
+    )
+    device_type = batch.rows.device.type
+    if _autocasts(device_type) and choose(device_type) != "torch":
+        low = torch.get_autocast_dtype(device_type)
+        rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
+        with torch.autocast(device_type, enabled=False):
+            output, finals = run(rows, batch.schedule, _into_slots(states, batch), weights, options)
+        output_dtype, *state_dtypes = _autocast_dtypes(options, low, is_padded=batch.is_padded)
+        output = output.to(output_dtype)
+        finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
+        states = tuple(s.to(d) for s, d in zip(states, state_dtypes, strict=True))
+    else:
+        output, finals = run(batch.rows, batch.schedule, _into_slots(states, batch), weights, options)
+    finals = _out_of_slots(finals, states, batch)
+    if batch.is_unbatched:
+        finals = tuple(s.squeeze(1) for s in finals)
+    return batch.restore(output), finals if options.cell == "LSTM" else finals[0]
+
+
+def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
+    weights = module._flat_weights
+    check_weights(weights, module._flat_weights_names, _weight_shapes(module), rows.device)
+    return cast("list[Tensor]", weights)
+
+
+def _weight_shapes(module: RNNBase) -> list[tuple[int, ...]]:
+    """The shapes that torch's constructor gives the flat weights."""
+    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1) * module.hidden_size
+    directions, width = 2 if module.bidirectional else 1, module.proj_size or module.hidden_size
+    shapes: list[tuple[int, ...]] = []
+    for layer in range(module.num_layers):
+        layer_input = module.input_size if layer == 0 else width * directions
+        one: list[tuple[int, ...]] = [(gates, layer_input), (gates, width)]
+        one += [(gates,), (gates,)] if module.bias else []
+        one += [(module.proj_size, module.hidden_size)] if module.proj_size else []
+        shapes += one * directions
+    return shapes
+
+
+def _initial_states(module: RNNBase, batch: Batch, hx: Any) -> States:
+    """The states `(L*D, B, *)` in the caller's order, checked; zeros where none are given."""
+    places = module.num_layers * (2 if module.bidirectional else 1)
+    widths = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if module.mode == "LSTM" else 1]
+    shapes = [(places, batch.size, width) for width in widths]
+    if hx is None:
+        return tuple(batch.rows.new_zeros(shape) for shape in shapes)
+    given = _as_state_tuple(module.mode, hx)
+    if batch.is_padded:
+        _check_state_dims(module.mode, given, is_unbatched=batch.is_unbatched)
+        if batch.is_unbatched:
+            given = tuple(s.unsqueeze(1) for s in given)
+    for i, (state, shape) in enumerate(zip(given, shapes, strict=True)):
+        name = f"hidden[{i}]" if module.mode == "LSTM" else "hidden"
+        check_state(state, shape, batch.rows, name, any_dtype=_autocasts(batch.rows.device.type))
+    return given
+
+
+def _as_state_tuple(mode: str, hx: Any) -> States:
+    if mode != "LSTM":
+        if not isinstance(hx, Tensor):
+            raise TypeError(f"hx must be a tensor (L*D, B, H), got {type(hx).__name__}")
+        return (hx,)
+    if isinstance(hx, Tensor) or not isinstance(hx, (tuple, list)) or len(hx) != 2:
+        got = f"{len(hx)} of them" if isinstance(hx, (tuple, list)) else type(hx).__name__
+        raise RuntimeError(f"hx must be two tensors (h0, c0) for an LSTM, got {got}")
+    if not all(isinstance(s, Tensor) for s in hx):
+        raise TypeError(f"hx must be two tensors (h0, c0), got {[type(s).__name__ for s in hx]}")
+    return tuple(hx)
+
+
+def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
+    """Torch's own words for a state with the wrong number of dimensions beside a padded input."""
+    wanted = 2 if is_unbatched else 3
+    if all(s.dim() == wanted for s in states):
+        return
+    kind = "unbatched 2-D" if is_unbatched else "batched 3-D"
+    if mode == "LSTM":
+        dims = f"({states[0].dim()}-D, {states[1].dim()}-D) tensors"
+        raise RuntimeError(f"For {kind} input, hx and cx should also be {wanted}-D but got {dims}")
+    raise RuntimeError(f"For {kind} input, hx should also be {wanted}-D but got {states[0].dim()}-D tensor")
+
+
+def _into_slots(states: States, batch: Batch) -> States:
+    """States of the sequences that have rows, longest first."""
+    if batch.order is not None:
+        states = tuple(s.index_select(1, batch.order[: batch.schedule.slots]) for s in states)
+    elif batch.size > batch.schedule.slots:
+        states = tuple(s[:, : batch.schedule.slots] for s in states)
+    return states
+
+
+def _out_of_slots(finals: States, states: States, batch: Batch) -> States:
+    """Final states in the caller's order; a sequence of length 0 has its initial state back."""
+    slots = batch.schedule.slots
+    if batch.order is None:
+        if slots == batch.size:
+            return finals
+        return tuple(torch.cat([f, s[:, slots:]], 1) for f, s in zip(finals, states, strict=True))
+    if slots < batch.size:
+        unmoved = batch.order[slots:]
+        finals = tuple(
+            torch.cat([f, s.index_select(1, unmoved)], 1) for f, s in zip(finals, states, strict=True)
+        )
+    inverse = torch.empty_like(batch.order)
+    inverse[batch.order] = torch.arange(batch.size, device=inverse.device)
+    return tuple(f.index_select(1, inverse) for f in finals)
+
+
+def _autocasts(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _autocast_dtypes(options: Options, low: torch.dtype, *, is_padded: bool) -> tuple[torch.dtype, ...]:
+    """Dtypes of output and states that torch's own layers have on the CPU under autocast.
+
+    There autocast lowers the products, and what follows them mixes: torch 2.13 gives low precision
+    wherever no float32 state takes part, and its padded LSTM (oneDNN) lowers everything.
+    """
+    full = torch.float32
+    if options.cell == "LSTM":
+        if options.projected:
+            return low, low, full
+        return (low, low, low) if is_padded else (full, full, full)
+    return (full, full) if options.cell == "GRU" else (low, low)

@@ -1,0 +1,154 @@
+"""The caller's kind in, the same kind out: PackedSequence, Packed, jagged nested, padded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.modules.rnn import RNNBase
+from torch.nn.utils.rnn import PackedSequence
+
+from .._checks import as_lengths, check_batch_sizes, check_permutation
+from .._layout import Layout
+from .._packed import Packed
+from .._rows import RowMap, move_rows
+from .._schedule import Schedule
+
+__all__ = ["Batch", "open_input"]
+
+
+class Batch(NamedTuple):
+    """Any kind of input as time-major rows, and the way back."""
+
+    rows: Tensor  # (N, I), time-major
+    schedule: Schedule
+    size: int  # B, sequences of length 0 included
+    order: Tensor | None  # (B,) the caller's sequence in each slot, on the rows' device; None: as they come
+    restore: Callable[[Tensor], Any]  # output (N, *) -> the caller's kind
+    is_padded: bool = False
+    is_unbatched: bool = False
+
+
+def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
+    """`input` of any kind, checked, as time-major rows.
+
+    Raises:
+        TypeError: not a kind that a layer takes, or `lengths` beside a kind that has its own.
+        ValueError, RuntimeError: as torch for wrong widths and dtypes; LengthsError, LayoutError.
+    """
+    is_padded = isinstance(input, Tensor) and not input.is_nested
+    if lengths is not None and not is_padded:
+        raise TypeError(
+            f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
+        )
+    if isinstance(input, PackedSequence):
+        return _open_packed_sequence(module, input)
+    if isinstance(input, Packed):
+        return _open_packed(module, input)
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"input must be a PackedSequence, a padless.Packed or a tensor, got {type(input).__name__}"
+        )
+    if input.is_nested:
+        return _open_nested(module, input)
+    if input.layout != torch.strided:
+        raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
+    if input.dim() not in (2, 3):
+        name = "RNN" if module.mode.startswith("RNN") else module.mode
+        shape = f"{input.dim()}D" if name == "LSTM" else f"{input.dim()}D tensor"
+        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
+    return _open_padded(module, input) if lengths is None else _open_ragged(module, input, lengths)
+
+
+def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
+    data, batch_sizes, sorted_indices, unsorted_indices = packed
+    if not isinstance(data, Tensor) or data.layout != torch.strided:
+        raise RuntimeError("the data of a PackedSequence must be a dense tensor")
+    module.check_input(data, batch_sizes)
+    check_batch_sizes(batch_sizes, rows=data.shape[0])
+    schedule = Schedule(batch_sizes)
+    size = schedule.slots
+    if sorted_indices is not None:
+        check_permutation(sorted_indices, at_least=size, name="sorted_indices")
+        size, sorted_indices = sorted_indices.numel(), sorted_indices.to(data.device)
+
+    def restore(output: Tensor) -> PackedSequence:
+        return PackedSequence(output, batch_sizes, packed.sorted_indices, unsorted_indices)
+
+    return Batch(data, schedule, size, sorted_indices, restore)
+
+
+def _open_packed(module: RNNBase, packed: Packed) -> Batch:
+    module.check_input(packed.data, packed._layout.batch_sizes)
+    return _open_rows(
+        packed.data, packed._layout, packed._layout.time_major, lambda out: Packed._of(out, packed._layout)
+    )
+
+
+def _open_nested(module: RNNBase, nested: Tensor) -> Batch:
+    packed = Packed.from_nested(nested)
+    batch = _open_packed(module, packed)
+
+    def restore(output: Tensor) -> Tensor:
+        # The very offsets of the input: torch takes ragged shapes for equal where the offsets are one tensor.
+        rows = batch.restore(output).data
+        if nested.lengths() is not None:
+            return Packed._of(rows, packed._layout).to_nested()
+        return torch.nested.nested_tensor_from_jagged(rows, nested.offsets())
+
+    return batch._replace(restore=restore)
+
+
+def _open_padded(module: RNNBase, input: Tensor) -> Batch:
+    """Every cell counts: the padded grid, step after step, already is time-major."""
+    is_unbatched = input.dim() == 2
+    batch_dim = 0 if module.batch_first else 1
+    grid = input.unsqueeze(batch_dim) if is_unbatched else input
+    module.check_input(grid, None)
+    if module.batch_first:
+        grid = grid.transpose(0, 1)
+    steps, size = grid.shape[0], grid.shape[1]
+    if steps == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    # A batch of no sequences has no steps either.
+    batch_sizes = torch.full((steps if size else 0,), size)
+
+    def restore(output: Tensor) -> Tensor:
+        output = output.view(steps, size, output.shape[1])
+        if is_unbatched:
+            return output.squeeze(1)
+        return output.transpose(0, 1) if module.batch_first else output
+
+    rows = grid.reshape(steps * size, grid.shape[2])
+    return Batch(rows, Schedule(batch_sizes), size, None, restore, is_padded=True, is_unbatched=is_unbatched)
+
+
+def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
+    """A padded batch with lengths: cells past a length are neither read nor computed."""
+    if input.dim() == 2:
+        raise ValueError("lengths goes with a batch of sequences; an unbatched input (T, I) is one sequence")
+    module.check_input(input, None)
+    batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
+    size, steps = input.shape[batch_dim], input.shape[step_dim]
+    layout = Layout(as_lengths(lengths, batch=size, steps=steps))
+    to_cells = layout.padded(steps, batch_first=module.batch_first)
+    to_rows = to_cells.inverted().then(layout.time_major)
+
+    def restore(cells: Tensor) -> Tensor:
+        return cells.view(*input.shape[:2], cells.shape[1])
+
+    batch = _open_rows(input.reshape(-1, input.shape[2]), layout, to_rows, restore)
+    return batch._replace(is_padded=True)
+
+
+def _open_rows(data: Tensor, layout: Layout, to_rows: RowMap, restore: Callable[[Tensor], Any]) -> Batch:
+    """Rows in any order, moved into time-major order and back."""
+    return Batch(
+        move_rows(data, to_rows),
+        Schedule(layout.batch_sizes),
+        layout.batch,
+        layout.order.to(data.device),
+        lambda output: restore(move_rows(output, to_rows.inverted())),
+    )

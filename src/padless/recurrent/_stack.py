@@ -1,0 +1,93 @@
+"""Layers upon layers, both directions, dropout between: over time-major rows and any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .._schedule import Schedule
+from ..backends import autograd, choose, portable, torch_
+from ..backends.contract import Cell, LayerWeights, States
+
+__all__ = ["Options", "run"]
+
+
+class Options(NamedTuple):
+    """What a recurrent network is, besides its weights."""
+
+    cell: Cell
+    num_layers: int
+    bias: bool
+    dropout: float
+    training: bool
+    bidirectional: bool
+    projected: bool
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+
+def run(
+    rows: Tensor, schedule: Schedule, states: States, weights: Sequence[Tensor], options: Options
+) -> tuple[Tensor, States]:
+    """Output `(N, D*P)` of the last layer, and final states `(L*D, slots, *)`.
+
+    Args:
+        rows: `(N, I)`, time-major.
+        schedule: which rows run at which step.
+        states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, slots, *)`.
+        weights: torch's flat list, layer by layer, direction by direction.
+        options: the network.
+    """
+    backend = choose(rows.device.type)
+    if backend == "torch" and schedule.steps:  # torch's operators refuse a batch without steps
+        return torch_.run(
+            options.cell,
+            rows,
+            schedule.batch_sizes,
+            states,
+            weights,
+            bias=options.bias,
+            num_layers=options.num_layers,
+            dropout=options.dropout,
+            training=options.training,
+            bidirectional=options.bidirectional,
+        )
+    kernels = portable
+    finals: list[States] = []
+    for layer in range(options.num_layers):
+        outputs = []
+        for direction in range(options.directions):
+            place = layer * options.directions + direction
+            output, final = autograd.layer(
+                kernels,
+                options.cell,
+                rows,
+                schedule,
+                tuple(s[place] for s in states),
+                _weights_of(weights, place, options),
+                reverse=direction == 1,
+            )
+            outputs.append(output)
+            finals.append(final)
+        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        if options.dropout and options.training and layer < options.num_layers - 1:
+            # On the same rows in the same order as torch, so that a seed draws the same mask.
+            rows = functional.dropout(rows, options.dropout, training=True)
+    if options.directions == 1 and rows.requires_grad:
+        rows = rows.clone()  # callers change outputs in place (ReLU, dropout); the node below keeps its own
+    return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+
+def _weights_of(weights: Sequence[Tensor], place: int, options: Options) -> LayerWeights:
+    """The parameters of one layer and direction out of torch's flat list."""
+    count = (4 if options.bias else 2) + (1 if options.projected else 0)
+    mine = list(weights[place * count : (place + 1) * count])
+    w_hr = mine.pop() if options.projected else None
+    w_ih, w_hh, b_ih, b_hh = mine if options.bias else (*mine, None, None)
+    return LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)

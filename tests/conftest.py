@@ -1,0 +1,42 @@
+"""What every test stands on: the same numbers every time, poisoned memory, and the fixtures they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+import padless
+
+# No deadlines: the first call of a torch operator is slow, and the machine may be busy. A run in CI tries the
+# same cases every time; a run at a desk goes on looking for new ones.
+hypothesis.settings.register_profile("desk", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# Batches in tests are small: a second thread costs more than it brings, and pytest-xdist may use the other cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_every_time() -> Iterator[None]:
+    """Seeds torch, and fills memory that is allocated but not written with NaN, so that reading it shows."""
+    torch.manual_seed(0)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)  # the filling is part of this mode
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture(params=padless.backends.available())
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test once on every backend that this machine has."""
+    with padless.backends.use(request.param):
+        yield request.param

@@ -1,0 +1,245 @@
+"""`accelerate` swaps layers in place and `restore` undoes exactly that."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import padless
+
+HOMES = [(nn.RNN, padless.nn.RNN), (nn.LSTM, padless.nn.LSTM), (nn.GRU, padless.nn.GRU)]
+
+
+class OwnLSTM(nn.LSTM):
+    """A user's subclass, which may rely on anything."""
+
+
+class Tagger(nn.Module):
+    """Nested, shared and alone: as models come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.1)
+        self.stack = nn.Sequential(nn.GRU(8, 4), nn.Identity())
+        self.choices = nn.ModuleList([nn.RNN(4, 4), nn.Linear(4, 4)])
+        self.named = nn.ModuleDict({"last": nn.RNN(4, 4, nonlinearity="relu")})
+        self.shared = self.encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(x)[0]
+        x = self.stack[0](x)[0]
+        return self.named["last"](self.choices[0](x)[0])[0]
+
+
+@pytest.fixture
+def model() -> Iterator[Tagger]:
+    torch.manual_seed(0)
+    yield Tagger()
+
+
+def _recurrent(model: nn.Module) -> dict[str, type]:
+    return {k: type(m) for k, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), HOMES)
+def test_the_model_itself_is_swapped_and_restored(theirs: Any, ours: Any) -> None:
+    layer = theirs(3, 4)
+    assert padless.accelerate(layer) is layer
+    assert type(layer) is ours
+    assert padless.restore(layer) is layer
+    assert type(layer) is theirs
+
+
+def test_every_layer_inside_is_swapped_and_restored(model: Tagger) -> None:
+    before = _recurrent(model)
+    assert padless.accelerate(model) is model
+    twins = dict(HOMES)
+    assert _recurrent(model) == {k: twins[t] for k, t in before.items()}
+    assert len(before) == 4
+    padless.restore(model)
+    assert _recurrent(model) == before
+
+
+def test_an_accelerated_model_gives_torchs_numbers(model: Tagger) -> None:
+    model.eval()
+    x = torch.randn(5, 2, 3)
+    expected = model(x)
+    torch.testing.assert_close(padless.accelerate(model)(x), expected)
+    assert torch.equal(padless.restore(model)(x), expected)
+
+
+def test_shared_layers_stay_one_layer(model: Tagger) -> None:
+    padless.accelerate(model)
+    assert model.shared is model.encoder
+    assert type(model.shared) is padless.nn.LSTM
+
+
+def test_two_layers_of_shared_weights_go_on_sharing_them() -> None:
+    first, second = nn.LSTM(3, 4), nn.LSTM(3, 4)
+    second.weight_hh_l0 = first.weight_hh_l0
+    model = padless.accelerate(nn.ModuleList([first, second]))
+    assert model[0].weight_hh_l0 is model[1].weight_hh_l0
+    with torch.no_grad():
+        model[0].weight_hh_l0.zero_()
+    assert not bool(model[1]._flat_weights[1].any())
+
+
+def test_parameters_stay_the_same_objects_in_the_same_order(model: Tagger) -> None:
+    before = [(k, id(p)) for k, p in model.named_parameters()]
+    keys = list(model.state_dict())
+    padless.accelerate(model)
+    assert [(k, id(p)) for k, p in model.named_parameters()] == before
+    assert list(model.state_dict()) == keys
+    padless.restore(model)
+    assert [(k, id(p)) for k, p in model.named_parameters()] == before
+
+
+def test_references_held_elsewhere_see_the_same_layer(model: Tagger) -> None:
+    held, method = model.encoder, model.encoder.forward
+    padless.accelerate(model)
+    assert model.encoder is held
+    x = torch.randn(5, 2, 3)
+    model.eval()
+    torch.testing.assert_close(method(x)[0], model.encoder(x)[0])
+
+
+def test_hooks_mode_and_attributes_are_kept(model: Tagger) -> None:
+    calls: list[str] = []
+    model.encoder.register_forward_hook(lambda *_: calls.append("after"))
+    model.encoder.register_forward_pre_hook(lambda *_: calls.append("before"))
+    model.encoder.register_full_backward_hook(lambda *_: calls.append("backward"))
+    model.encoder.note = "mine"  # type: ignore[assignment]
+    model.encoder.eval()
+    model.stack.train()
+    model.encoder.register_buffer("seen", torch.zeros(1))
+    for change in (padless.accelerate, padless.restore):
+        change(model)
+        calls.clear()
+        model(torch.randn(5, 2, 3, requires_grad=True)).sum().backward()
+        assert calls == ["before", "after", "backward"]
+        assert model.encoder.note == "mine"
+        assert not model.encoder.training
+        assert model.stack[0].training
+        assert "seen" in dict(model.encoder.named_buffers())
+
+
+def test_frozen_weights_stay_frozen(model: Tagger) -> None:
+    model.encoder.weight_hh_l0.requires_grad_(False)
+    padless.accelerate(model)
+    model(torch.randn(5, 2, 3)).sum().backward()
+    assert model.encoder.weight_hh_l0.grad is None
+    assert model.encoder.weight_ih_l0.grad is not None
+
+
+def test_accelerating_twice_is_accelerating_once(model: Tagger) -> None:
+    once = _recurrent(padless.accelerate(model))
+    assert _recurrent(padless.accelerate(model)) == once
+    padless.restore(model)
+    assert set(_recurrent(model).values()) == {nn.LSTM, nn.GRU, nn.RNN}
+    assert _recurrent(padless.restore(model)) == _recurrent(model)
+
+
+def test_optimizers_made_before_go_on_as_if_nothing_had_happened() -> None:
+    found = []
+    for change in (lambda m: m, padless.accelerate):
+        torch.manual_seed(1)
+        model = Tagger().double().eval()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        x = torch.randn(5, 2, 3, dtype=torch.float64)
+        for step in range(4):
+            if step == 2:
+                change(model)
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        found.append(list(model.parameters()))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_users_subclass_is_left_and_named_once(model: Tagger) -> None:
+    model.named["own"] = OwnLSTM(3, 4)
+    with pytest.warns(UserWarning) as caught:
+        padless.accelerate(model)
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    assert "named.own" in text
+    assert "OwnLSTM" in text
+    assert caught[0].filename == __file__
+    assert type(model.named["own"]) is OwnLSTM
+    assert type(model.encoder) is padless.nn.LSTM
+
+
+def test_a_subclass_as_the_model_itself_is_left_and_named() -> None:
+    with pytest.warns(UserWarning, match="OwnLSTM"):
+        layer = padless.accelerate(OwnLSTM(3, 4))
+    assert type(layer) is OwnLSTM
+
+
+def test_several_left_layers_are_one_warning() -> None:
+    model = nn.ModuleDict({"a": OwnLSTM(3, 4), "b": OwnLSTM(3, 4), "c": nn.LSTM(3, 4)})
+    with pytest.warns(UserWarning) as caught:
+        padless.accelerate(model)
+    assert len(caught) == 1
+    assert "a: " in str(caught[0].message)
+    assert "b: " in str(caught[0].message)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+def test_a_quantized_layer_is_left_and_named() -> None:
+    if not [e for e in torch.backends.quantized.supported_engines if e != "none"]:
+        pytest.skip("this torch was built without a quantized engine")
+    model = nn.Sequential(nn.LSTM(3, 4))
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM}, dtype=torch.qint8)
+    kind = type(quantized[0])
+    assert kind is not nn.LSTM
+    with pytest.warns(UserWarning, match=r"0: torch\.ao\.nn\.quantized"):
+        padless.accelerate(quantized)
+    assert type(quantized[0]) is kind
+
+
+def test_a_model_without_recurrent_layers_is_left_in_silence() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = nn.Sequential(nn.Linear(3, 4), nn.LSTMCell(3, 4))
+        assert padless.restore(padless.accelerate(model)) is model
+    assert [type(m) for m in model] == [nn.Linear, nn.LSTMCell]
+
+
+def test_padless_layers_made_as_such_are_restored_to_torchs() -> None:
+    model = nn.Sequential(padless.nn.GRU(3, 4))
+    assert type(padless.restore(model)[0]) is nn.GRU
+
+
+def test_an_accelerated_model_pickles_and_copies(model: Tagger) -> None:
+    padless.accelerate(model).eval()
+    x = torch.randn(5, 2, 3)
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    copies = [
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        torch.load(saved, weights_only=False),
+    ]
+    for other in copies:
+        assert _recurrent(other) == _recurrent(model)
+        assert torch.equal(other(x), model(x))
+
+
+def test_state_dicts_go_both_ways(model: Tagger) -> None:
+    torch.manual_seed(5)
+    other = padless.accelerate(Tagger())
+    assert other.load_state_dict(model.state_dict()) == ([], [])
+    model.eval(), other.eval()
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(other(x), model(x))
+    assert model.load_state_dict(other.state_dict()) == ([], [])
