@@ -25,7 +25,7 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
   const T* row[R];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) row[r] = a + (Columns ? 0 : r * a_stride);
-#pragma GCC unroll 2
+#pragma GCC unroll 1
   for (int64_t k = 0; k < k_count; ++k) {
     Vec<T> b[NV];
 #pragma GCC unroll 4
