@@ -157,7 +157,8 @@ template <class T, template <class> class Cell> struct Backward {
     }
   }
 
-  void block(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t i, int64_t size) const {
+  void block(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t i, int64_t size,
+             const T* done) const {
     const int nv = (int)weights.hidden.size(panel);
     const int64_t slot = lane.slot + i * lane.slot_step;
     const T *h_before[kMaxRows], *c_before[kMaxRows];
@@ -185,7 +186,7 @@ template <class T, template <class> class Cell> struct Backward {
     e.hidden = hidden;
     for (int v = 0; v < nv; ++v) {
       const int64_t unit = (weights.hidden.first(panel) + v) * W, saved = saved_count(kind) * gate_width;
-      e.product = product + v * W;
+      e.product = done + v * W;
       e.dy = p.dy ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
       e.y = (const T*)p.y + p.y_step[t] * p.y_stride + unit;
       e.gates = gates_again ? gates_again + (row0 - chunk.base + slot) * saved + unit
@@ -208,18 +209,49 @@ template <class T, template <class> class Cell> struct Backward {
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
       const int nv = (int)weights.hidden.size(panel);
+      if (going == 1 && q + 1 < panels) {
+        const int64_t other = backwards ? panel - 1 : panel + 1;
+        if (nv == 4 && weights.hidden.size(other) == 4) {
+          pair(lane, chunk, t, row0, panel, other, from);
+          ++q;
+          begin_all(lane, chunk, t, row0, panel, going, n);
+          begin_all(lane, chunk, t, row0, other, going, n);
+          continue;
+        }
+      }
       const Blocks blocks = Blocks::of(going, tile_rows(nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
         recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b));
-        block(lane, chunk, t, row0, panel, i, blocks.size(b));
+        block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
       }
-      for (int64_t i = going; i < n; i += tile_rows(4)) {  // slots that end here
-        const int64_t size = minimum(tile_rows(4), n - i);
-        begin(lane, panel, i, size);
-        block(lane, chunk, t, row0, panel, i, size);
-      }
+      begin_all(lane, chunk, t, row0, panel, going, n);
     }
     leave(lane, active, steps.active(u - 1), from);
+  }
+
+  // Slots of the lane whose last step in the forward pass this was: nothing but dh_n reaches them.
+  void begin_all(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t going, int64_t n) const {
+    for (int64_t i = going; i < n; i += tile_rows(4)) {
+      const int64_t size = minimum(tile_rows(4), n - i);
+      begin(lane, panel, i, size);
+      block(lane, chunk, t, row0, panel, i, size, product);
+    }
+  }
+
+  // One row of the lane, two panels at once.
+  void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other, const T* from) const {
+    const T* rows = from + lane.slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
+    Start<T> start = {}, other_start = {};
+    for (int v = 0; v < 4; ++v) {
+      const T* state = dh + lane.slot * state_stride + v * W;
+      start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(panel) * W : zeros;
+      other_start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(other) * W : zeros;
+    }
+    T* other_product = product + 4 * W;
+    tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
+                    product, other_product);
+    block(lane, chunk, t, row0, panel, 0, 1, product);
+    block(lane, chunk, t, row0, other, 0, 1, other_product);
   }
 
   void begin(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {

@@ -48,7 +48,9 @@ template <class T> PADLESS_INLINE int64_t state_stride_of(int64_t hidden) { retu
 template <class T> PADLESS_INLINE int64_t input_stride_of(int64_t input) { return round_up(input, 16) + 16; }
 
 template <class T> PADLESS_INLINE void copy(T* to, const T* from, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+  int64_t i = 0;
+  for (; i + kWidth<T> <= n; i += kWidth<T>) store(to + i, load(from + i));
+  if (i < n) store_first(to + i, load_first(from + i, n - i), n - i);
 }
 template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_t n) {
   if (from) copy(to, from, n);
@@ -59,6 +61,7 @@ template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_
 template <class T, template <class> class Cell> struct Forward {
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
+  static constexpr int tile_width = gates * panel_vectors(kind);  // vectors of a whole panel
 
   const padless_problem& p;
   const padless::Team team;
@@ -185,21 +188,43 @@ template <class T, template <class> class Cell> struct Forward {
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = (int)weights.hidden.size(panel) * gates;
+      if (n == 1 && i + 1 < panels) {
+        const int64_t other = backwards ? panel - 1 : panel + 1;
+        if (nv == tile_width && weights.hidden.size(other) * gates == nv) {
+          pair(s, t, lane, row0, panel, other, at);
+          ++i;
+          continue;
+        }
+      }
       const Blocks blocks = Blocks::of(n, tile_rows(nv));
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
         T* in = first;
         if (at < 0) input_product(panel, rows_x + row * input_stride, size, first);
         else in = chunk_panel(panel) + (at + row) * nv * W;
-        block(s, t, lane, row0, panel, row, size, in);
+        const int64_t slot = lane.slot + row * lane.slot_step;
+        const Start<T> start = hidden_start(panel, in);
+        find_tile<T>(nv, (int)size)(h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel),
+                                    hidden, &start, last, nv * W);
+        finish_block(s, t, lane, row0, panel, slot, size, in, last);
       }
     }
   }
 
-  void block(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t row, int64_t size, const T* in) const {
+  // Step s where it has one row in the lane (in a chunk always), two panels at once.
+  void pair(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int64_t at) const {
+    const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
+    const Start<T> start = hidden_start(panel, in), other_start = hidden_start(other, other_in);
+    T* other_out = last + tile_width * W;
+    tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), hidden,
+                             &start, &other_start, last, other_out);
+    finish_block(s, t, lane, row0, panel, lane.slot, 1, in, last);
+    finish_block(s, t, lane, row0, other, lane.slot, 1, other_in, other_out);
+  }
+
+  // The hidden product continues the chain of the input product; GRU's n gate starts one of its own.
+  Start<T> hidden_start(int64_t panel, const T* in) const {
     const int nv = (int)weights.hidden.size(panel) * gates;
-    const int64_t slot = lane.slot + row * lane.slot_step, stride = lane.slot_step * state_stride;
-    const T* h_now = h[s & 1] + slot * state_stride;
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) {
       start.at[v] = in + v * W;
@@ -209,16 +234,23 @@ template <class T, template <class> class Cell> struct Forward {
       start.at[2] = weights.hidden_bias + weights.hidden.first(panel) * W;
       start.stride[2] = 0;
     }
-    find_tile<T>(nv, (int)size)(h_now, stride, weights.hidden.at(panel), hidden, &start, last, nv * W);
+    return start;
+  }
+
+  // The cell on a finished product of the rows from `slot` on.
+  void finish_block(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t slot, int64_t size,
+                    const T* in, const T* done) const {
+    const int nv = (int)weights.hidden.size(panel) * gates;
+    const int64_t stride = lane.slot_step * state_stride;
     for (int64_t v = 0; v < weights.hidden.size(panel); ++v) {
       const int64_t unit = (weights.hidden.first(panel) + v) * W;
       ForwardBlock<T> e;
       e.rows = size;
-      e.product = last + v * gates * W;
+      e.product = done + v * gates * W;
       e.product_stride = nv * W;
       e.input_n = in + 2 * W;
       e.input_n_stride = nv * W;
-      e.h = h_now + unit;
+      e.h = h[s & 1] + slot * state_stride + unit;
       e.h_next = h[~s & 1] + slot * state_stride + unit;
       e.c = c + slot * state_stride + unit;
       e.state_stride = stride;

@@ -50,6 +50,36 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
     for (int v = 0; v < NV; ++v) store(out + r * out_stride + v * W, acc[r][v]);
 }
 
+// One row times two panels: alone, one row of a panel waits for each FMA to finish before the next (4 chains, where two FMA
+// units of 4 cycles need 8). Each chain is the one that `tile` computes.
+template <class T, int NV>
+static __attribute__((noinline)) void tile_pair(const T* a, const T* panel, const T* other, int64_t k_count,
+                                                const Start<T>* start, const Start<T>* other_start, T* out, T* other_out) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[2][NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    acc[0][v] = load(start->at[v]);
+    acc[1][v] = load(other_start->at[v]);
+  }
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < k_count; ++k) {
+    const Vec<T> x = splat(a[k]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[0][v] = fma(x, load(panel + v * W), acc[0][v]);
+      acc[1][v] = fma(x, load(other + v * W), acc[1][v]);
+    }
+    panel += NV * W;
+    other += NV * W;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    store(out + v * W, acc[0][v]);
+    store(other_out + v * W, acc[1][v]);
+  }
+}
+
 template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, const Start<T>*, T*, int64_t);
 
 // Most rows of a tile of nv vectors: 24 accumulators are 4 x 6, 3 x 8, 2 x 12 and 1 x 12.
