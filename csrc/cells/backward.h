@@ -1,0 +1,316 @@
+// Backward pass of one layer in one direction, a chunk of steps at a time: [gates again,] the recurrence of the gradient, then
+// that chunk's share of dx, dW and db. Gate gradients thus live in a buffer of chunk size, (N, 4H) is never written, and the
+// products that sum over rows find their operands in cache.
+//
+// The worker's lanes are those of forward.h. dW is split by its own rows and not by those of the batch: every thread sums
+// over all rows in the same order, so the number of threads does not change it.
+#pragma once
+
+constexpr int64_t kGradientRows = 384;  // rows of a chunk, unless one step has more
+constexpr int64_t kSumRows = 128;       // rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache
+
+template <class T, template <class> class Cell> struct Backward {
+  static constexpr int64_t kind = Cell<T>::kind;
+  static constexpr int W = kWidth<T>, gates = gate_count(kind);
+  static constexpr int kSumTile = kAccumulators / 4;  // rows of dW in a tile
+
+  const padless_problem& p;
+  const padless::Team team;
+  const Steps steps;
+  const BackwardWeights<T> weights;
+  const int64_t hidden, input, state_stride, gradients_stride, gate_width, capacity;
+  T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;  // shared
+  T *product, *panel_rows, *recompute_in;                             // this worker's
+  int64_t* x_row;                                                     // of the chunk's rows
+  const T** h_row;                                                    // h before them, or null
+  mutable bool any = false;
+
+  struct Sizes {
+    int64_t capacity, shared, own;
+  };
+  static int64_t gradients_stride_of(int64_t hidden) { return round_up(gradient_count(kind) * hidden, 16) + 16; }
+  // dW goes to the caller's memory directly where its rows are whole vectors, else to padded rows here.
+  static bool padded(int64_t columns) { return columns % W != 0; }
+  static int64_t bytes(int64_t elements) { return round_up(elements * (int64_t)sizeof(T), 64); }
+  static Sizes sizes(const padless_problem& p) {
+    const int64_t active = p.steps ? p.batch_sizes[0] : 0, capacity = maximum(active, minimum(kGradientRows, p.rows));
+    const int64_t h = p.hidden_size, i = p.input_size, state = state_stride_of<T>(h);
+    int64_t shared = 2 * bytes(capacity * gradients_stride_of(h)) + 2 * bytes(active * state) + bytes(zero_count(p));
+    if (!p.gates) shared += bytes(capacity * saved_count(kind) * padded_hidden(h));
+    if (padded(i)) shared += bytes(gates * h * vectors_of<T>(i) * W);
+    if (padded(h)) shared += bytes(gates * h * vectors_of<T>(h) * W);
+    const int64_t own = 2 * bytes(kMaxRows * 4 * W) + bytes(kSumRows * 4 * W) + 2 * round_up(8 * capacity, 64) +
+                        bytes(kMaxRows * (input_stride_of<T>(i) + state));
+    return {capacity, shared, own};
+  }
+  static int64_t zero_count(const padless_problem& p) { return maximum(round_up(p.hidden_size, 16), 4 * W); }
+  static int64_t scratch_bytes(const padless_problem& p) {
+    const Sizes s = sizes(p);
+    return s.shared + p.threads * s.own;
+  }
+
+  Backward(const padless_problem& problem, const padless::Team& t)
+      : p(problem), team(t), steps(problem, problem.reverse == 0),
+        weights(problem.cell, problem.input_size, problem.hidden_size, problem.backward_weights), hidden(problem.hidden_size),
+        input(problem.input_size), state_stride(state_stride_of<T>(problem.hidden_size)),
+        gradients_stride(gradients_stride_of(problem.hidden_size)), gate_width(padded_hidden(problem.hidden_size)),
+        capacity(sizes(problem).capacity) {
+    const Sizes s = sizes(p);
+    const int64_t active = p.steps ? p.batch_sizes[0] : 0;
+    ScratchCursor shared = {(char*)p.scratch};
+    for (T*& g : gradients) g = shared.take<T>(capacity * gradients_stride);
+    dh = shared.take<T>(active * state_stride);
+    dc = shared.take<T>(active * state_stride);
+    zeros = shared.take<T>(zero_count(p));
+    gates_again = p.gates ? nullptr : shared.take<T>(capacity * saved_count(kind) * gate_width);
+    sum_ih = padded(input) ? shared.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
+    sum_hh = padded(hidden) ? shared.take<T>(gates * hidden * vectors_of<T>(hidden) * W) : (T*)p.dw_hh;
+    ScratchCursor own = {(char*)p.scratch + s.shared + team.rank * s.own};
+    product = own.take<T>(kMaxRows * 4 * W);
+    panel_rows = own.take<T>(kSumRows * 4 * W);
+    recompute_in = own.take<T>(kMaxRows * 4 * W);
+    x_row = own.take<int64_t>(capacity);
+    h_row = own.take<const T*>(capacity);
+  }
+
+  const T* state_row(const void* base, int64_t stride, int64_t slot) const {
+    return base ? (const T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
+  }
+  T* state_row(void* base, int64_t stride, int64_t slot) const {
+    return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
+  }
+  const T* y_row(int64_t t, int64_t slot) const {
+    return (const T*)p.y + (p.y_step[t] + p.y_sequence[slot]) * p.y_stride;
+  }
+
+  // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
+  struct Chunk {
+    int64_t begin, end, base, rows;
+    T* gradients;
+  };
+
+  // The step that came before time t in the forward pass has rows for `count` slots, the first of them at row `row0`.
+  struct Before {
+    int64_t t, count, row0;
+  };
+  Before before(int64_t t, int64_t row0) const {
+    if (p.reverse) return {t + 1, t + 1 < p.steps ? p.batch_sizes[t + 1] : 0, row0 + p.batch_sizes[t]};
+    return {t - 1, t > 0 ? p.batch_sizes[t] : 0, t > 0 ? row0 - p.batch_sizes[t - 1] : 0};
+  }
+
+  void address_rows(const Chunk& chunk) const {
+    int64_t row0 = steps.down ? chunk.base + chunk.rows : chunk.base;
+    for (int64_t u = chunk.begin; u < chunk.end; ++u) {
+      const int64_t t = steps.time(u), active = steps.active(u);
+      if (steps.down) row0 -= active;
+      const Before b = before(t, row0);
+      for (int64_t slot = 0; slot < active; ++slot) {
+        const int64_t i = row0 - chunk.base + slot;
+        x_row[i] = p.x_step[t] + p.x_sequence[slot];
+        h_row[i] = slot < b.count ? y_row(b.t, slot) : state_row(p.h0, p.h0_stride, slot);
+      }
+      if (!steps.down) row0 += active;
+    }
+  }
+
+  // Product of n gradient rows with one panel, into `product`.
+  void multiply(const Panels<T>& w, int64_t panel, const T* rows, int64_t row_stride, int64_t n, const T* start_at,
+                int64_t start_stride, T* out) const {
+    const int nv = (int)w.size(panel);
+    Start<T> start = {};
+    for (int v = 0; v < nv; ++v) {
+      start.at[v] = start_at + v * W;
+      start.stride[v] = start_stride;
+    }
+    find_tile<T>(nv, (int)n)(rows, row_stride, w.at(panel), w.k_count, &start, out, nv * W);
+  }
+
+  // Gradient of h before the step whose gradient rows begin at `from` (slot 0), for the slots of a block, into `product`.
+  void recurrent_product(int64_t panel, const T* from, const Lane& lane, int64_t slot, int64_t n) const {
+    const T* rows = from + slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
+    const bool direct = kind == PADLESS_GRU;
+    const T* start = direct ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
+    multiply(weights.hidden, panel, rows, lane.slot_step * gradients_stride, n, start,
+             direct ? lane.slot_step * state_stride : 0, product);
+  }
+
+  // Slots [staying, active) begin after the step whose gradients are at `from`: their initial state gets its gradient.
+  void leave(const Lane& lane, int64_t staying, int64_t active, const T* from) const {
+    if (staying >= active) return;
+    const int64_t n = lane.count(active);
+    for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
+      const int nv = (int)weights.hidden.size(panel);
+      const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, hidden - unit);
+      for (int64_t i = lane.count(staying); i < n; i += tile_rows(4)) {
+        const int64_t size = minimum(tile_rows(4), n - i), slot = lane.slot + i * lane.slot_step;
+        if (p.dh0) {
+          recurrent_product(panel, from, lane, slot, size);
+          for (int64_t r = 0; r < size; ++r)
+            copy(state_row(p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
+        }
+        if (kind == PADLESS_LSTM && p.dc0)
+          for (int64_t r = 0; r < size; ++r) {
+            const int64_t own = slot + r * lane.slot_step;
+            copy(state_row(p.dc0, p.dc0_stride, own) + unit, dc + own * state_stride + unit, count);
+          }
+      }
+    }
+  }
+
+  void block(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t i, int64_t size,
+             const T* done) const {
+    const int nv = (int)weights.hidden.size(panel);
+    const int64_t slot = lane.slot + i * lane.slot_step;
+    const T *h_before[kMaxRows], *c_before[kMaxRows];
+    const Before b = before(t, row0);
+    for (int64_t r = 0; r < size; ++r) {
+      const int64_t own = slot + r * lane.slot_step;
+      h_before[r] = h_row[row0 - chunk.base + own];
+      if (kind == PADLESS_LSTM)
+        c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row(p.c0, p.c0_stride, own);
+    }
+    BackwardBlock<T> e;
+    e.rows = size;
+    e.product_stride = nv * W;
+    e.dy_stride = p.dy_stride;
+    e.y_stride = p.y_stride;
+    e.y_sequence = p.y_sequence + slot;
+    e.slot_step = lane.slot_step;
+    e.gates_stride = lane.slot_step * saved_count(kind) * gate_width;
+    e.gate_width = gate_width;
+    e.cells_stride = lane.slot_step * gate_width;
+    e.h_before = h_before;
+    e.c_before = c_before;
+    e.state_stride = lane.slot_step * state_stride;
+    e.gradients_stride = lane.slot_step * gradients_stride;
+    e.hidden = hidden;
+    for (int v = 0; v < nv; ++v) {
+      const int64_t unit = (weights.hidden.first(panel) + v) * W, saved = saved_count(kind) * gate_width;
+      e.product = done + v * W;
+      e.dy = p.dy ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
+      e.y = (const T*)p.y + p.y_step[t] * p.y_stride + unit;
+      e.gates = gates_again ? gates_again + (row0 - chunk.base + slot) * saved + unit
+                            : (const T*)p.gates + (row0 + slot) * saved + unit;
+      e.cells = (const T*)p.cells + (row0 + slot) * gate_width + unit;
+      e.dh = dh + slot * state_stride + unit;
+      e.dc = dc + slot * state_stride + unit;
+      e.gradients = chunk.gradients + (row0 - chunk.base + slot) * gradients_stride + unit;
+      e.unit = unit;
+      e.units = hidden - unit;
+      backward(e, Cell<T>());
+    }
+  }
+
+  // Step u; `from`: gradient rows of the step processed before it.
+  void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const T* from) const {
+    const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
+    const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
+    const bool backwards = (u & 1) && alternates(weights.hidden);
+    for (int64_t q = 0; q < panels; ++q) {
+      const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
+      const int nv = (int)weights.hidden.size(panel);
+      if (going == 1 && q + 1 < panels) {
+        const int64_t other = backwards ? panel - 1 : panel + 1;
+        if (nv == 4 && weights.hidden.size(other) == 4) {
+          pair(lane, chunk, t, row0, panel, other, from);
+          ++q;
+          begin_all(lane, chunk, t, row0, panel, going, n);
+          begin_all(lane, chunk, t, row0, other, going, n);
+          continue;
+        }
+      }
+      const Blocks blocks = Blocks::of(going, tile_rows(nv));
+      for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
+        recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b));
+        block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
+      }
+      begin_all(lane, chunk, t, row0, panel, going, n);
+    }
+    leave(lane, active, steps.active(u - 1), from);
+  }
+
+  // Slots of the lane whose last step in the forward pass this was: nothing but dh_n reaches them.
+  void begin_all(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t going, int64_t n) const {
+    for (int64_t i = going; i < n; i += tile_rows(4)) {
+      const int64_t size = minimum(tile_rows(4), n - i);
+      begin(lane, panel, i, size);
+      block(lane, chunk, t, row0, panel, i, size, product);
+    }
+  }
+
+  // One row of the lane, two panels at once.
+  void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other, const T* from) const {
+    const T* rows = from + lane.slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
+    Start<T> start = {}, other_start = {};
+    for (int v = 0; v < 4; ++v) {
+      const T* state = dh + lane.slot * state_stride + v * W;
+      start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(panel) * W : zeros;
+      other_start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(other) * W : zeros;
+    }
+    T* other_product = product + 4 * W;
+    tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
+                    product, other_product);
+    block(lane, chunk, t, row0, panel, 0, 1, product);
+    block(lane, chunk, t, row0, other, 0, 1, other_product);
+  }
+
+  void begin(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
+    const int64_t nv = weights.hidden.size(panel), unit = weights.hidden.first(panel) * W;
+    for (int64_t r = 0; r < size; ++r) {
+      const int64_t slot = lane.slot + (i + r) * lane.slot_step;
+      const T *h = state_row(p.dh_n, p.dh_n_stride, slot), *c = state_row(p.dc_n, p.dc_n_stride, slot);
+      for (int64_t v = 0; v < nv; ++v) {
+        const int64_t at = unit + v * W;
+        store(product + (r * nv + v) * W, h ? load_first(h + at, hidden - at) : Vec<T>{});
+        if (kind == PADLESS_LSTM) store(dc + slot * state_stride + at, c ? load_first(c + at, hidden - at) : Vec<T>{});
+      }
+    }
+  }
+
+#include "backward_sums.h"
+
+  void run() const {
+    const int64_t active0 = p.steps ? p.batch_sizes[0] : 0;
+    for (int64_t slot = active0 + team.rank; slot < p.batch; slot += team.size) {  // length 0: the state passed through
+      if (p.dh0) copy_or_zero(state_row(p.dh0, p.dh0_stride, slot), state_row(p.dh_n, p.dh_n_stride, slot), hidden);
+      if (kind == PADLESS_LSTM && p.dc0)
+        copy_or_zero(state_row(p.dc0, p.dc0_stride, slot), state_row(p.dc_n, p.dc_n_stride, slot), hidden);
+    }
+    if (team.rank == 0)
+      for (int64_t i = 0; i < zero_count(p); ++i) zeros[i] = 0;
+    if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+    const int64_t panels = weights.hidden.count();
+    const Lane by_slot = {team.rank, team.size, 0, panels};
+    const Lane by_column = {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
+    const T* from = nullptr;
+    bool columns = false;
+    int64_t row0 = steps.down ? p.rows : 0, which = 0;
+    for (int64_t u = 0; u < steps.count;) {
+      Chunk chunk = {u, u, row0, 0, gradients[which]};
+      which ^= 1;
+      while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))
+        chunk.rows += steps.active(chunk.end++);
+      if (steps.down) chunk.base -= chunk.rows;
+      address_rows(chunk);
+      if (gates_again && saved_count(kind)) {
+        recompute(chunk);
+        if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+      }
+      for (; u < chunk.end; ++u) {
+        const int64_t active = steps.active(u);
+        if (steps.down) row0 -= active;
+        const bool was = columns;
+        columns = splits_columns(active, team.size, panels);
+        if (u > 0 && (columns || was)) padless::wait_for_team(team.barrier, team.size);
+        step(u, columns ? by_column : by_slot, chunk, row0, from);
+        from = chunk.gradients + (row0 - chunk.base) * gradients_stride;
+        if (!steps.down) row0 += active;
+      }
+      if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+      input_gradient(chunk);
+      weight_gradients(chunk);
+    }
+    leave(columns ? by_column : by_slot, 0, steps.active(steps.count - 1), from);
+    finish_sums();
+  }
+};

@@ -1,0 +1,166 @@
+// Members of Backward (backward.h): what a chunk adds to dx, dW and db, and the gates computed again.
+
+  // This worker's share [begin, end) of `count` things, in whole units.
+  struct Share {
+    int64_t begin, end;
+  };
+  Share share(int64_t count, int64_t unit) const {
+    const int64_t units = (count + unit - 1) / unit;
+    return {minimum(count, units * team.rank / team.size * unit), minimum(count, units * (team.rank + 1) / team.size * unit)};
+  }
+
+  void input_gradient(const Chunk& chunk) const {
+    if (!p.dx) return;
+    const Share rows = share(chunk.rows, tile_rows(4));
+    for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
+      const int nv = (int)weights.input.size(panel);
+      const int64_t column = weights.input.first(panel) * W, count = minimum(nv * W, input - column);
+      const Blocks blocks = Blocks::of(rows.end - rows.begin, tile_rows(nv));
+      for (int64_t b = 0, i = rows.begin; b < blocks.blocks; i += blocks.size(b++)) {
+        multiply(weights.input, panel, chunk.gradients + i * gradients_stride, gradients_stride, blocks.size(b), zeros, 0, product);
+        for (int64_t r = 0; r < blocks.size(b); ++r) {
+          T* to = (T*)p.dx + x_row[i + r] * p.dx_stride + column;
+          for (int v = 0; v < nv; ++v) store_first(to + v * W, load(product + (r * nv + v) * W), count - v * W);
+        }
+      }
+    }
+  }
+
+  // Gradient columns [column, column + count) belong to rows [row, row + count) of a weight.
+  struct Run {
+    int64_t column, row, count;
+  };
+  static constexpr int kRunsIn = kind == PADLESS_GRU ? 2 : 1;
+  Run run_in(int i) const {
+    if (kind != PADLESS_GRU) return {0, 0, gates * hidden};
+    return i == 0 ? Run{0, 2 * hidden, hidden} : Run{hidden, 0, 2 * hidden};
+  }
+  Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden}; }
+
+  // sums[row, :] += gradients^T rows for one run, one panel of nv vectors of columns and n rows, which stand in panel_rows.
+  template <int NV>
+  void sum_panel(const T* from, const Run& run, int64_t n, T* sums, int64_t sums_stride, bool first) const {
+    const Share own = share(run.count, kSumTile);
+    for (int64_t g = own.begin; g < own.end;) {
+      Start<T> start;
+      T* to = sums + (run.row + g) * sums_stride;
+      for (int v = 0; v < NV; ++v) {
+        start.at[v] = first ? zeros : to + v * W;
+        start.stride[v] = first ? 0 : sums_stride;
+      }
+      if (own.end - g >= kSumTile) {
+        tile<T, NV, kSumTile, true>(from + run.column + g, gradients_stride, panel_rows, n, &start, to, sums_stride);
+        g += kSumTile;
+      } else {
+        tile<T, NV, 1, true>(from + run.column + g, gradients_stride, panel_rows, n, &start, to, sums_stride);
+        g += 1;
+      }
+    }
+  }
+  void sum_panel(int nv, const T* from, const Run& run, int64_t n, T* sums, int64_t stride, bool first) const {
+    switch (nv) {
+      case 1: return sum_panel<1>(from, run, n, sums, stride, first);
+      case 2: return sum_panel<2>(from, run, n, sums, stride, first);
+      case 3: return sum_panel<3>(from, run, n, sums, stride, first);
+      default: return sum_panel<4>(from, run, n, sums, stride, first);
+    }
+  }
+
+  // Columns of the rows i, i + 1, ... of x or of h before, `nv` vectors, into panel_rows.
+  void gather(bool of_x, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
+    for (int64_t k = 0; k < n; ++k) {
+      const T* row = of_x ? (const T*)p.x + x_row[i + k] * p.x_stride : h_row[i + k];
+      for (int v = 0; v < nv; ++v) {
+        const int64_t at = column + v * W;
+        store(panel_rows + (k * nv + v) * W, row ? load_first(row + at, columns - at) : Vec<T>{});
+      }
+    }
+  }
+
+  void sum_products(const Chunk& chunk, int64_t i, int64_t n, bool of_x, bool first) const {
+    const int64_t columns = of_x ? input : hidden, vectors = vectors_of<T>(columns);
+    T* sums = of_x ? sum_ih : sum_hh;
+    for (int64_t v = 0; v < vectors; v += 4) {
+      const int nv = (int)minimum(4, vectors - v);
+      gather(of_x, i, n, v * W, nv, columns);
+      for (int r = 0; r < (of_x ? kRunsIn : 1); ++r)
+        sum_panel(nv, chunk.gradients + i * gradients_stride, of_x ? run_in(r) : run_hidden(), n, sums + v * W, vectors * W, first);
+    }
+  }
+
+  void sum_bias(const T* from, const Run& run, int64_t n, T* db, bool first) const {
+    if (!db) return;
+    const Share own = share(run.count, W);
+    for (int64_t g = own.begin; g < own.end; g += W) {
+      Vec<T> sum = {};
+      const int64_t count = own.end - g;
+      for (int64_t k = 0; k < n; ++k) sum += load_first(from + k * gradients_stride + run.column + g, count);
+      T* to = db + run.row + g;
+      store_first(to, first ? sum : load_first(to, count) + sum, count);
+    }
+  }
+
+  void weight_gradients(const Chunk& chunk) const {
+    for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
+      const int64_t n = minimum(kSumRows, chunk.rows - i);
+      const T* from = chunk.gradients + i * gradients_stride;
+      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !any);
+      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !any);
+      if (p.dw_ih) sum_products(chunk, i, n, true, !any);
+      if (p.dw_hh) sum_products(chunk, i, n, false, !any);
+      any = true;
+    }
+  }
+
+  // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
+  void finish_sum(T* to, const T* sums, int64_t columns, bool of_x) const {
+    if (!to || (any && !padded(columns))) return;
+    for (int r = 0; r < (of_x ? kRunsIn : 1); ++r) {
+      const Run run = of_x ? run_in(r) : run_hidden();
+      const Share own = share(run.count, kSumTile);
+      for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
+        copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
+    }
+  }
+  void finish_sums() const {
+    finish_sum((T*)p.dw_ih, sum_ih, input, true);
+    finish_sum((T*)p.dw_hh, sum_hh, hidden, false);
+    if (!any && team.rank == 0) {
+      if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
+      if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
+    }
+  }
+
+  // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
+  void recompute(const Chunk& chunk) const {
+    const ForwardWeights<T> w(p.cell, input, hidden, p.forward_weights);
+    const int64_t x_stride = input_stride_of<T>(input);
+    T *x = (T*)(h_row + round_up(capacity, 8)), *h = x + kMaxRows * x_stride, *in = recompute_in;
+    const int64_t most = tile_rows(gates);
+    const Share rows = share(chunk.rows, most);
+    for (int64_t i = rows.begin; i < rows.end; i += most) {
+      const int64_t n = minimum(most, rows.end - i);
+      for (int64_t r = 0; r < n; ++r) {
+        copy(x + r * x_stride, (const T*)p.x + x_row[i + r] * p.x_stride, input);
+        copy_or_zero(h + r * state_stride, h_row[i + r], hidden);
+      }
+      for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
+        const int64_t unit = panel * W;  // cells with saved gates have one vector a panel
+        Start<T> start = {};
+        for (int g = 0; g < gates; ++g) start.at[g] = w.bias + (panel * gates + g) * W;
+        find_tile<T>(gates, (int)n)(x, x_stride, w.input.at(panel), input, &start, in, gates * W);
+        for (int g = 0; g < gates; ++g) {
+          start.at[g] = in + g * W;
+          start.stride[g] = gates * W;
+        }
+        if (kind == PADLESS_GRU) {
+          start.at[2] = w.hidden_bias + unit;
+          start.stride[2] = 0;
+        }
+        find_tile<T>(gates, (int)n)(h, state_stride, w.hidden.at(panel), hidden, &start, product, gates * W);
+        for (int64_t r = 0; r < n; ++r)
+          activate(product + r * gates * W, in + r * gates * W + 2 * W,
+                   gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T>());
+      }
+    }
+  }

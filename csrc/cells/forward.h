@@ -1,0 +1,306 @@
+// Forward pass of one layer in one direction, for inference and training.
+//
+// A worker owns either some slots with all columns (rank, rank + size, ...: balanced within one row, no barrier) or, where
+// few rows are active, all slots with some columns (one barrier a step). The input product goes either step by step or, where
+// steps have few rows, for a chunk of steps at once. Neither choice touches a bit of the result: see tile.h.
+#pragma once
+
+// Rows from which a step has its input product to itself; below, steps are gathered into chunks.
+constexpr int64_t kDirectRows = 24, kChunkRows = 96;
+// Rows a thread below which the columns of a step are split instead of its slots.
+constexpr int64_t kColumnRows = 6;
+
+struct Lane {  // what one worker does of a step
+  int64_t slot, slot_step, panel, panel_end;
+  int64_t count(int64_t active) const { return active > slot ? (active - slot + slot_step - 1) / slot_step : 0; }
+};
+
+// Steps in the order of processing: forward walks s = t, reverse walks t = steps - 1 - s, over the steps that have rows.
+struct Steps {
+  const int64_t* batch_sizes;
+  int64_t count;
+  bool down;
+  Steps(const padless_problem& p, bool walk_down) : batch_sizes(p.batch_sizes), count(p.steps), down(walk_down) {
+    while (count > 0 && batch_sizes[count - 1] == 0) --count;
+  }
+  int64_t time(int64_t s) const { return down ? count - 1 - s : s; }
+  int64_t active(int64_t s) const { return s < 0 || s >= count ? 0 : batch_sizes[time(s)]; }
+};
+
+PADLESS_INLINE bool splits_columns(int64_t active, int64_t team, int64_t panels) {
+  return team > 1 && active < kColumnRows * team && panels >= team;
+}
+// Reversing the order of the panels on odd steps reuses what is still in a 1 MB second-level cache.
+template <class T> PADLESS_INLINE bool alternates(const Panels<T>& w) {
+  return w.k_count * w.vectors * w.gates * kVectorBytes > (1 << 20);
+}
+
+struct ScratchCursor {
+  char* at;
+  template <class T> T* take(int64_t count) {
+    T* p = (T*)at;
+    at += (count * (int64_t)sizeof(T) + 63) / 64 * 64;
+    return p;
+  }
+};
+
+template <class T> PADLESS_INLINE int64_t state_stride_of(int64_t hidden) { return round_up(hidden, 16) + 16; }
+template <class T> PADLESS_INLINE int64_t input_stride_of(int64_t input) { return round_up(input, 16) + 16; }
+
+template <class T> PADLESS_INLINE void copy(T* to, const T* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + kWidth<T> <= n; i += kWidth<T>) store(to + i, load(from + i));
+  if (i < n) store_first(to + i, load_first(from + i, n - i), n - i);
+}
+template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_t n) {
+  if (from) copy(to, from, n);
+  else
+    for (int64_t i = 0; i < n; ++i) to[i] = 0;
+}
+
+template <class T, template <class> class Cell> struct Forward {
+  static constexpr int64_t kind = Cell<T>::kind;
+  static constexpr int W = kWidth<T>, gates = gate_count(kind);
+  static constexpr int tile_width = gates * panel_vectors(kind);  // vectors of a whole panel
+
+  const padless_problem& p;
+  const padless::Team team;
+  const Steps steps;
+  const ForwardWeights<T> weights;
+  const int64_t hidden, state_stride, input_stride, saved_stride, cells_stride;
+  T *h[2], *c;                      // [B, state_stride], shared by the team
+  T *rows_x, *chunk, *first, *last; // this worker's
+  int64_t chunk_rows;
+
+  struct Sizes {
+    int64_t shared, own, chunk_rows;
+  };
+  static Sizes sizes(const padless_problem& p, int64_t team) {
+    const int64_t active = p.steps ? p.batch_sizes[0] : 0, hidden = state_stride_of<T>(p.hidden_size);
+    const int64_t panels_width = vectors_of<T>(p.hidden_size) * gates * W;
+    const int64_t rows = maximum(kChunkRows + maximum(kDirectRows, kColumnRows * team), (active + team - 1) / team);
+    const int64_t chunk_rows = kChunkRows + maximum(kDirectRows, kColumnRows * team);
+    const int64_t tile = kMaxRows * 4 * W;
+    return {(int64_t)sizeof(T) * 3 * active * hidden + 256,
+            (int64_t)sizeof(T) * (rows * input_stride_of<T>(p.input_size) + chunk_rows * panels_width + 2 * tile) + 512,
+            chunk_rows};
+  }
+  static int64_t scratch_bytes(const padless_problem& p) {
+    int64_t most = 0;  // OpenMP may grant fewer threads than were asked for
+    for (int64_t team = 1; team <= p.threads; ++team) {
+      const Sizes s = sizes(p, team);
+      most = maximum(most, s.shared + team * s.own + 64);
+    }
+    return most;
+  }
+
+  Forward(const padless_problem& problem, const padless::Team& t)
+      : p(problem), team(t), steps(problem, problem.reverse != 0),
+        weights(problem.cell, problem.input_size, problem.hidden_size, problem.forward_weights), hidden(problem.hidden_size),
+        state_stride(state_stride_of<T>(problem.hidden_size)), input_stride(input_stride_of<T>(problem.input_size)),
+        saved_stride(saved_count(kind) * padded_hidden(problem.hidden_size)), cells_stride(padded_hidden(problem.hidden_size)) {
+    const int64_t active = p.steps ? p.batch_sizes[0] : 0;
+    const Sizes s = sizes(p, team.size);
+    ScratchCursor shared = {(char*)p.scratch};
+    h[0] = shared.take<T>(active * state_stride);
+    h[1] = shared.take<T>(active * state_stride);
+    c = shared.take<T>(active * state_stride);
+    ScratchCursor own = {(char*)p.scratch + (s.shared + 63) / 64 * 64 + team.rank * (s.own / 64 * 64)};
+    first = own.take<T>(kMaxRows * 4 * W);
+    last = own.take<T>(kMaxRows * 4 * W);
+    chunk_rows = s.chunk_rows;
+    chunk = own.take<T>(chunk_rows * weights.input.vectors * gates * W);
+    rows_x = own.take<T>(0);
+  }
+
+  const T* state_row(const void* base, int64_t stride, int64_t slot) const {
+    return base ? (const T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
+  }
+  T* state_row(void* base, int64_t stride, int64_t slot) const {
+    return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
+  }
+
+  void copy_state(T* to, const T* from) const {  // the padding is 0, lest it hold something slow or not a number
+    copy_or_zero(to, from, hidden);
+    for (int64_t i = hidden; i < state_stride; ++i) to[i] = 0;
+  }
+
+  // Initial state of this worker's slots that begin at step s.
+  void join(int64_t s) const {
+    const int64_t begin = steps.active(s - 1), end = steps.active(s);
+    const Lane own = {team.rank, team.size, 0, 0};
+    for (int64_t slot = team.rank + own.count(begin) * team.size; slot < end; slot += team.size) {
+      copy_state(h[s & 1] + slot * state_stride, state_row(p.h0, p.h0_stride, slot));
+      if (kind == PADLESS_LSTM) copy_state(c + slot * state_stride, state_row(p.c0, p.c0_stride, slot));
+    }
+  }
+
+  // Last state of the slots that end with step s, the lane's columns.
+  void finish(int64_t s, const Lane& lane) const {
+    const int64_t active = steps.active(s), staying = minimum(active, steps.active(s + 1));
+    if (staying == active || lane.panel == lane.panel_end) return;
+    const int64_t unit = weights.hidden.first(lane.panel) * W;
+    const int64_t count = minimum(hidden, weights.hidden.first(lane.panel_end) * W) - unit;
+    const int64_t skip = lane.count(staying);
+    for (int64_t slot = lane.slot + skip * lane.slot_step; slot < active; slot += lane.slot_step) {
+      if (p.h_n) copy(state_row(p.h_n, p.h_n_stride, slot) + unit, h[~s & 1] + slot * state_stride + unit, count);
+      if (kind == PADLESS_LSTM && p.c_n) copy(state_row(p.c_n, p.c_n_stride, slot) + unit, c + slot * state_stride + unit, count);
+    }
+  }
+
+  void gather_x(int64_t t, const Lane& lane, int64_t n, T* to) const {
+    const T* x = (const T*)p.x;
+    for (int64_t i = 0; i < n; ++i)
+      copy(to + i * input_stride, x + (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride, p.input_size);
+  }
+
+  void input_product(int64_t panel, const T* x, int64_t n, T* out) const {
+    const int nv = (int)weights.input.size(panel) * gates;
+    Start<T> start = {};
+    for (int v = 0; v < nv; ++v) start.at[v] = weights.bias + (weights.input.first(panel) * gates + v) * W;
+    find_tile<T>(nv, (int)n)(x, input_stride, weights.input.at(panel), p.input_size, &start, out, nv * W);
+  }
+
+  T* chunk_panel(int64_t panel) const { return chunk + weights.input.first(panel) * gates * W * chunk_rows; }
+
+  // Input products of the steps [s, end) for the lane, into `chunk`.
+  void input_chunk(int64_t s, int64_t end, const Lane& lane) const {
+    int64_t rows = 0;
+    for (int64_t i = s; i < end; ++i) {
+      const int64_t n = lane.count(steps.active(i));
+      gather_x(steps.time(i), lane, n, rows_x + rows * input_stride);
+      rows += n;
+    }
+    for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
+      const int nv = (int)weights.input.size(panel) * gates;
+      const Blocks blocks = Blocks::of(rows, tile_rows(nv));
+      T* out = chunk_panel(panel);
+      for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
+        input_product(panel, rows_x + row * input_stride, blocks.size(b), out + row * nv * W);
+    }
+  }
+
+  // Step s for the lane; row0: row of its slot 0 in gates and cells; at: its row in the chunk, or -1 for a step of its own.
+  void step(int64_t s, const Lane& lane, int64_t row0, int64_t at) const {
+    const int64_t t = steps.time(s), n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel;
+    if (at < 0) gather_x(t, lane, n, rows_x);
+    const bool backwards = (s & 1) && alternates(weights.hidden);
+    for (int64_t i = 0; i < panels; ++i) {
+      const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
+      const int nv = (int)weights.hidden.size(panel) * gates;
+      if (n == 1 && i + 1 < panels) {
+        const int64_t other = backwards ? panel - 1 : panel + 1;
+        if (nv == tile_width && weights.hidden.size(other) * gates == nv) {
+          pair(s, t, lane, row0, panel, other, at);
+          ++i;
+          continue;
+        }
+      }
+      const Blocks blocks = Blocks::of(n, tile_rows(nv));
+      for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
+        const int64_t size = blocks.size(b);
+        T* in = first;
+        if (at < 0) input_product(panel, rows_x + row * input_stride, size, first);
+        else in = chunk_panel(panel) + (at + row) * nv * W;
+        const int64_t slot = lane.slot + row * lane.slot_step;
+        const Start<T> start = hidden_start(panel, in);
+        find_tile<T>(nv, (int)size)(h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel),
+                                    hidden, &start, last, nv * W);
+        finish_block(s, t, lane, row0, panel, slot, size, in, last);
+      }
+    }
+  }
+
+  // Step s where it has one row in the lane (in a chunk always), two panels at once.
+  void pair(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int64_t at) const {
+    const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
+    const Start<T> start = hidden_start(panel, in), other_start = hidden_start(other, other_in);
+    T* other_out = last + tile_width * W;
+    tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), hidden,
+                             &start, &other_start, last, other_out);
+    finish_block(s, t, lane, row0, panel, lane.slot, 1, in, last);
+    finish_block(s, t, lane, row0, other, lane.slot, 1, other_in, other_out);
+  }
+
+  // The hidden product continues the chain of the input product; GRU's n gate starts one of its own.
+  Start<T> hidden_start(int64_t panel, const T* in) const {
+    const int nv = (int)weights.hidden.size(panel) * gates;
+    Start<T> start = {};
+    for (int v = 0; v < nv; ++v) {
+      start.at[v] = in + v * W;
+      start.stride[v] = nv * W;
+    }
+    if (kind == PADLESS_GRU) {
+      start.at[2] = weights.hidden_bias + weights.hidden.first(panel) * W;
+      start.stride[2] = 0;
+    }
+    return start;
+  }
+
+  // The cell on a finished product of the rows from `slot` on.
+  void finish_block(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t slot, int64_t size,
+                    const T* in, const T* done) const {
+    const int nv = (int)weights.hidden.size(panel) * gates;
+    const int64_t stride = lane.slot_step * state_stride;
+    for (int64_t v = 0; v < weights.hidden.size(panel); ++v) {
+      const int64_t unit = (weights.hidden.first(panel) + v) * W;
+      ForwardBlock<T> e;
+      e.rows = size;
+      e.product = done + v * gates * W;
+      e.product_stride = nv * W;
+      e.input_n = in + 2 * W;
+      e.input_n_stride = nv * W;
+      e.h = h[s & 1] + slot * state_stride + unit;
+      e.h_next = h[~s & 1] + slot * state_stride + unit;
+      e.c = c + slot * state_stride + unit;
+      e.state_stride = stride;
+      e.gates = p.gates && saved_count(kind) ? (T*)p.gates + (row0 + slot) * saved_stride + unit : nullptr;
+      e.gates_stride = lane.slot_step * saved_stride;
+      e.gate_width = cells_stride;
+      e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + (row0 + slot) * cells_stride + unit : nullptr;
+      e.cells_stride = lane.slot_step * cells_stride;
+      e.y = (T*)p.y + p.y_step[t] * p.y_stride + unit;
+      e.y_stride = p.y_stride;
+      e.y_sequence = p.y_sequence + slot;
+      e.slot_step = lane.slot_step;
+      e.units = hidden - unit;
+      Cell<T>::forward(e);
+    }
+  }
+
+  void run() const {
+    for (int64_t slot = steps.active(steps.down ? steps.count - 1 : 0) + team.rank; slot < p.batch; slot += team.size) {
+      // Sequences of length 0 keep their state.
+      if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), hidden);
+      if (kind == PADLESS_LSTM && p.c_n) copy_or_zero(state_row(p.c_n, p.c_n_stride, slot), state_row(p.c0, p.c0_stride, slot), hidden);
+    }
+    const int64_t panels = weights.hidden.count();
+    const Lane by_slot = {team.rank, team.size, 0, panels};
+    const Lane by_column = {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
+    bool columns = false;
+    int64_t chunk_end = 0, at = 0, row0 = steps.down ? p.rows : 0;
+    for (int64_t s = 0; s < steps.count; ++s) {
+      const int64_t active = steps.active(s);
+      if (steps.down) row0 -= active;
+      const bool was = columns;
+      columns = splits_columns(active, team.size, panels);
+      const Lane& lane = columns ? by_column : by_slot;
+      join(s);
+      if (s >= chunk_end && lane.count(active) < kDirectRows) {
+        int64_t rows = lane.count(active);
+        for (chunk_end = s + 1; chunk_end < steps.count && rows < kChunkRows; ++chunk_end) {
+          const int64_t next = steps.active(chunk_end);
+          if (lane.count(next) >= kDirectRows || splits_columns(next, team.size, panels) != columns) break;
+          rows += lane.count(next);
+        }
+        at = 0;
+        input_chunk(s, chunk_end, lane);
+      }
+      if (columns || was) padless::wait_for_team(team.barrier, team.size);
+      step(s, lane, row0, s < chunk_end ? at : -1);
+      if (s < chunk_end) at += lane.count(active);
+      finish(s, lane);
+      if (!steps.down) row0 += active;
+    }
+  }
+};

@@ -1,0 +1,95 @@
+// Every kernel for one instruction set: compiled once per set with its flags and -DPADLESS_ISA=<namespace>.
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "../padless.h"
+#include "../kernels.h"
+#include "../team.h"
+
+namespace padless {
+namespace PADLESS_ISA {
+namespace {
+
+#include "simd.h"
+#include "activations.h"
+#include "tile.h"
+#include "pack.h"
+#include "forward_cells.h"
+#include "forward.h"
+#include "backward_cells.h"
+#include "backward.h"
+
+template <class T> struct Typed {
+  static int64_t pack_forward_bytes(int64_t cell, int64_t input, int64_t hidden) {
+    return ForwardWeights<T>(cell, input, hidden, nullptr).bytes;
+  }
+  static int64_t pack_backward_bytes(int64_t cell, int64_t input, int64_t hidden) {
+    return BackwardWeights<T>(cell, input, hidden, nullptr).bytes;
+  }
+  static void pack_forward(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
+                           const void* b_ih, const void* b_hh, void* packed) {
+    PADLESS_ISA::pack_forward<T>(cell, input, hidden, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, packed);
+  }
+  static void pack_backward(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh, void* packed) {
+    PADLESS_ISA::pack_backward<T>(cell, input, hidden, (const T*)w_ih, (const T*)w_hh, packed);
+  }
+  static bool weights_fit(const padless_problem& p, bool backward) {
+    const void* packed = backward ? p.backward_weights : p.forward_weights;
+    const int64_t bytes = backward ? p.backward_weights_bytes : p.forward_weights_bytes;
+    const int64_t need = backward ? pack_backward_bytes(p.cell, p.input_size, p.hidden_size)
+                                  : pack_forward_bytes(p.cell, p.input_size, p.hidden_size);
+    return bytes >= need && header_fits<T>(packed, backward ? kBackwardPack : kForwardPack, p.cell, p.input_size, p.hidden_size);
+  }
+  template <template <class> class Cell> static int64_t scratch(const padless_problem& p, bool backward) {
+    return backward ? Backward<T, Cell>::scratch_bytes(p) : Forward<T, Cell>::scratch_bytes(p);
+  }
+  static int64_t scratch_bytes(const padless_problem& p, bool backward) {
+    switch (p.cell) {
+      case PADLESS_LSTM: return scratch<Lstm>(p, backward);
+      case PADLESS_GRU: return scratch<Gru>(p, backward);
+      case PADLESS_RNN_TANH: return scratch<RnnTanh>(p, backward);
+      default: return scratch<RnnRelu>(p, backward);
+    }
+  }
+  static void forward(const padless_problem& p, const Team& team) {
+    switch (p.cell) {
+      case PADLESS_LSTM: return Forward<T, Lstm>(p, team).run();
+      case PADLESS_GRU: return Forward<T, Gru>(p, team).run();
+      case PADLESS_RNN_TANH: return Forward<T, RnnTanh>(p, team).run();
+      default: return Forward<T, RnnRelu>(p, team).run();
+    }
+  }
+  static void backward(const padless_problem& p, const Team& team) {
+    switch (p.cell) {
+      case PADLESS_LSTM: return Backward<T, Lstm>(p, team).run();
+      case PADLESS_GRU: return Backward<T, Gru>(p, team).run();
+      case PADLESS_RNN_TANH: return Backward<T, RnnTanh>(p, team).run();
+      default: return Backward<T, RnnRelu>(p, team).run();
+    }
+  }
+  static void sigmoid_of(const void* in, void* out, int64_t n) {
+    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, sigmoid(load((const T*)in + i)));
+  }
+  static void tanh_of(const void* in, void* out, int64_t n) {
+    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, tanh(load((const T*)in + i)));
+  }
+};
+
+template <class T> constexpr TypedKernels typed() {
+  return {Typed<T>::pack_forward_bytes, Typed<T>::pack_backward_bytes, Typed<T>::pack_forward, Typed<T>::pack_backward,
+          Typed<T>::weights_fit, Typed<T>::scratch_bytes, Typed<T>::forward, Typed<T>::backward,
+          Typed<T>::sigmoid_of, Typed<T>::tanh_of};
+}
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {{typed<float>(), typed<double>()}};
+
+}  // namespace PADLESS_ISA
+}  // namespace padless

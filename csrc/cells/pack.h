@@ -1,0 +1,189 @@
+// Weights in the order in which the product core reads them, and the sizes of everything that depends on it.
+#pragma once
+
+struct PackedHeader {  // 64 bytes before the panels: a buffer packed for something else is an error, not a wrong result
+  uint64_t magic;
+  int64_t kind, vector_bytes, cell, dtype, input, hidden, unused;
+};
+constexpr uint64_t kPackedMagic = 0x7061646c65737331u;
+enum { kForwardPack = 1, kBackwardPack = 2 };
+
+constexpr int gate_count(int64_t cell) { return cell == PADLESS_LSTM ? 4 : cell == PADLESS_GRU ? 3 : 1; }
+// Gate gradients a unit: GRU keeps two for its n gate, [n (input side), r, z, n (hidden side)], so that both products
+// read a contiguous run of columns.
+constexpr int gradient_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 1; }
+constexpr int saved_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 0; }
+// Hidden vectors a panel: one with all its gates where there are several, else four neighbours.
+constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1; }
+
+// [k_count][NV * width] panels of `vectors` vectors, `most` to a panel; the panel that begins at vector v lies at
+// v * gates * width * k_count.
+template <class T> struct Panels {
+  const T* data;
+  int64_t k_count, vectors;
+  int most, gates;
+  int64_t count() const { return (vectors + most - 1) / most; }
+  int64_t first(int64_t p) const { return p * most; }
+  int64_t size(int64_t p) const { return minimum(most, vectors - p * most); }
+  const T* at(int64_t p) const { return data + p * most * gates * kWidth<T> * k_count; }
+};
+
+template <class T> PADLESS_INLINE int64_t vectors_of(int64_t columns) { return (columns + kWidth<T> - 1) / kWidth<T>; }
+// Rows of gates and cells are padded to 16 elements for every instruction set: their layout must not depend on it.
+PADLESS_INLINE int64_t padded_hidden(int64_t hidden) { return (hidden + 15) / 16 * 16; }
+
+template <class T> struct ForwardWeights {
+  Panels<T> input, hidden;
+  const T* bias;         // [vectors][gates][width], where the input product starts
+  const T* hidden_bias;  // GRU: [vectors][width], where the hidden product of its n gate starts
+  int64_t bytes;
+  ForwardWeights(int64_t cell, int64_t input_size, int64_t hidden_size, const void* packed) {
+    const int gates = gate_count(cell), most = panel_vectors(cell);
+    const int64_t v = vectors_of<T>(hidden_size), column = v * gates * kWidth<T>;
+    const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
+    bias = p;
+    hidden_bias = p + column;
+    p += column + v * kWidth<T>;
+    hidden = {p, hidden_size, v, most, gates};
+    p += column * hidden_size;
+    input = {p, input_size, v, most, gates};
+    bytes = (const char*)(p + column * input_size) - (const char*)packed;
+  }
+};
+
+template <class T> struct BackwardWeights {
+  Panels<T> hidden, input;  // [gradients -> H] and [gradients -> I]
+  int64_t bytes;
+  BackwardWeights(int64_t cell, int64_t input_size, int64_t hidden_size, const void* packed) {
+    const int64_t k = gate_count(cell) * hidden_size;
+    const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
+    hidden = {p, k, vectors_of<T>(hidden_size), 4, 1};
+    p += hidden.vectors * kWidth<T> * k;
+    input = {p, k, vectors_of<T>(input_size), 4, 1};
+    bytes = (const char*)(p + input.vectors * kWidth<T> * k) - (const char*)packed;
+  }
+};
+
+template <class T>
+static void write_header(void* packed, int64_t kind, int64_t cell, int64_t input, int64_t hidden) {
+  const PackedHeader header = {kPackedMagic, kind, kVectorBytes, cell, sizeof(T) == 4 ? 0 : 1, input, hidden, 0};
+  __builtin_memcpy(packed, &header, sizeof header);
+}
+template <class T>
+static bool header_fits(const void* packed, int64_t kind, int64_t cell, int64_t input, int64_t hidden) {
+  PackedHeader h;
+  __builtin_memcpy(&h, packed, sizeof h);
+  return h.magic == kPackedMagic && h.kind == kind && h.vector_bytes == kVectorBytes && h.cell == cell &&
+         h.dtype == (sizeof(T) == 4 ? 0 : 1) && h.input == input && h.hidden == hidden;
+}
+
+// Transposes the width x width block at `from` (rows `stride` apart; `rows` by `columns` of it exist, the rest is 0):
+// column k goes to to[k * to_stride].
+template <class T>
+PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+  constexpr int W = kWidth<T>;
+  Vec<T> lines[W];
+#pragma GCC unroll 16
+  for (int r = 0; r < W; ++r) lines[r] = r < rows ? load_first(from + r * stride, columns) : Vec<T>{};
+#if defined(__GNUC__) && !defined(__clang__)
+  typename Simd<T>::Int low, high;
+  for (int i = 0; i < W; ++i) {
+    low[i] = i / 2 + (i % 2) * W;
+    high[i] = W / 2 + i / 2 + (i % 2) * W;
+  }
+  // log2(width) perfect shuffles of the lines transpose the block.
+#pragma GCC unroll 4
+  for (int stage = 1; stage < W; stage *= 2) {
+    Vec<T> next[W];
+#pragma GCC unroll 8
+    for (int i = 0; i < W / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(lines[i], lines[i + W / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(lines[i], lines[i + W / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) lines[i] = next[i];
+  }
+#pragma GCC unroll 16
+  for (int k = 0; k < W; ++k)
+    if (k < columns) store(to + k * to_stride, lines[k]);
+#else
+  T block[W][W];
+  for (int r = 0; r < W; ++r) store(block[r], lines[r]);
+  for (int k = 0; k < W && k < columns; ++k) {
+    T line[W];
+    for (int r = 0; r < W; ++r) line[r] = block[r][k];
+    store(to + k * to_stride, load(line));
+  }
+#endif
+}
+
+// weights [gates * hidden, k_count] -> panels.
+template <class T>
+static void pack_transposed(const Panels<T>& panels, const T* weights, int64_t hidden) {
+  constexpr int W = kWidth<T>;
+  for (int64_t p = 0; p < panels.count(); ++p) {
+    T* panel = const_cast<T*>(panels.at(p));
+    const int64_t vectors = panels.size(p), stride = vectors * panels.gates * W;
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
+      for (int g = 0; g < panels.gates; ++g)
+        for (int64_t k = 0; k < panels.k_count; k += W)
+          transpose_block(weights + (g * hidden + unit) * panels.k_count + k, panels.k_count, rows,
+                          minimum(W, panels.k_count - k), panel + k * stride + (v * panels.gates + g) * W, stride);
+    }
+  }
+}
+
+template <class T>
+static void pack_forward(int64_t cell, int64_t input, int64_t hidden, const T* w_ih, const T* w_hh, const T* b_ih,
+                         const T* b_hh, void* packed) {
+  constexpr int W = kWidth<T>;
+  const ForwardWeights<T> w(cell, input, hidden, packed);
+  write_header<T>(packed, kForwardPack, cell, input, hidden);
+  pack_transposed(w.input, w_ih, hidden);
+  pack_transposed(w.hidden, w_hh, hidden);
+  const int gates = gate_count(cell);
+  T* bias = const_cast<T*>(w.bias);
+  T* hidden_bias = const_cast<T*>(w.hidden_bias);
+  for (int64_t v = 0; v < w.input.vectors; ++v)
+    for (int lane = 0; lane < W; ++lane) {
+      const int64_t unit = v * W + lane;
+      for (int g = 0; g < gates; ++g) {
+        const bool apart = cell == PADLESS_GRU && g == 2;  // r * (U h + b) keeps the hidden bias of n apart
+        T sum = 0;
+        if (unit < hidden && b_ih) sum += b_ih[g * hidden + unit];
+        if (unit < hidden && b_hh && !apart) sum += b_hh[g * hidden + unit];
+        bias[(v * gates + g) * W + lane] = sum;
+      }
+      hidden_bias[unit] = cell == PADLESS_GRU && b_hh && unit < hidden ? b_hh[2 * hidden + unit] : T(0);
+    }
+}
+
+// Panels of columns, rows [first, first + count) of `weights` [.., columns] going to rows [to, to + count) of each panel.
+template <class T>
+static void pack_columns(const Panels<T>& panels, const T* weights, int64_t columns, int64_t first, int64_t count,
+                         int64_t to) {
+  constexpr int W = kWidth<T>;
+  for (int64_t p = 0; p < panels.count(); ++p) {
+    const int64_t vectors = panels.size(p), column = panels.first(p) * W;
+    T* panel = const_cast<T*>(panels.at(p)) + to * vectors * W;
+    for (int64_t k = 0; k < count; ++k)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t at = column + v * W;
+        store(panel + (k * vectors + v) * W, load_first(weights + (first + k) * columns + at, columns - at));
+      }
+  }
+}
+
+template <class T>
+static void pack_backward(int64_t cell, int64_t input, int64_t hidden, const T* w_ih, const T* w_hh, void* packed) {
+  const BackwardWeights<T> w(cell, input, hidden, packed);
+  write_header<T>(packed, kBackwardPack, cell, input, hidden);
+  pack_columns(w.hidden, w_hh, hidden, 0, w.hidden.k_count, 0);
+  if (cell == PADLESS_GRU) {  // gradients stand [n, r, z]
+    pack_columns(w.input, w_ih, input, 2 * hidden, hidden, 0);
+    pack_columns(w.input, w_ih, input, 0, 2 * hidden, hidden);
+  } else {
+    pack_columns(w.input, w_ih, input, 0, w.input.k_count, 0);
+  }
+}

@@ -1,0 +1,113 @@
+// The one product core: R rows times a panel of NV vectors, all accumulators in registers, one FMA chain per output over
+// k = 0, 1, 2, ... whatever R is. The bits of an output therefore depend on its row and its weights alone, not on the block
+// that it is computed in; every product of the forward pass is a sequence of such calls, each continuing where the last stopped.
+#pragma once
+
+// Where the accumulators of each vector start: init[v] + r * init_stride[v].
+template <class T> struct Start {
+  const T* at[4];
+  int64_t stride[4];
+};
+
+// a: row r, column k at a[r * a_stride + k] (rows), or a[k * a_stride + r] (Columns: the transpose).
+// panel: [k_count][NV * width]. out: row r at out + r * out_stride, NV * width elements.
+template <class T, int NV, int R, bool Columns>
+static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T* panel, int64_t k_count,
+                                           const Start<T>* start, T* out, int64_t out_stride) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[R][NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    const T* at = start->at[v];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) acc[r][v] = load(at + r * start->stride[v]);
+  }
+  const T* row[R];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) row[r] = a + (Columns ? 0 : r * a_stride);
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < k_count; ++k) {
+    Vec<T> b[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      b[v] = load(panel + v * W);
+#if defined(PADLESS_VECTOR_REGISTER)
+      // With 3 rows or fewer GCC folds this load into every FMA that uses it: 50 instead of 83 % of peak.
+      if (R <= 3 && R > 1 && kAccumulators == 24) asm("" : "+" PADLESS_VECTOR_REGISTER(b[v]));
+#endif
+    }
+    panel += NV * W;
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const Vec<T> x = splat(Columns ? a[k * a_stride + r] : row[r][k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) acc[r][v] = fma(x, b[v], acc[r][v]);
+    }
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) store(out + r * out_stride + v * W, acc[r][v]);
+}
+
+// One row times two panels: alone, one row of a panel waits for each FMA to finish before the next (4 chains, where two FMA
+// units of 4 cycles need 8). Each chain is the one that `tile` computes.
+template <class T, int NV>
+static __attribute__((noinline)) void tile_pair(const T* a, const T* panel, const T* other, int64_t k_count,
+                                                const Start<T>* start, const Start<T>* other_start, T* out, T* other_out) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[2][NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    acc[0][v] = load(start->at[v]);
+    acc[1][v] = load(other_start->at[v]);
+  }
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < k_count; ++k) {
+    const Vec<T> x = splat(a[k]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[0][v] = fma(x, load(panel + v * W), acc[0][v]);
+      acc[1][v] = fma(x, load(other + v * W), acc[1][v]);
+    }
+    panel += NV * W;
+    other += NV * W;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    store(out + v * W, acc[0][v]);
+    store(other_out + v * W, acc[1][v]);
+  }
+}
+
+template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, int64_t, const Start<T>*, T*, int64_t);
+
+// Most rows of a tile of nv vectors: 24 accumulators are 4 x 6, 3 x 8, 2 x 12 and 1 x 12.
+constexpr int kMaxRows = 12;
+constexpr int tile_rows(int nv) { return kAccumulators / nv < kMaxRows ? kAccumulators / nv : kMaxRows; }
+
+template <class T, int NV, int R> constexpr TileFunction<T> tile_or_null() {
+  if constexpr (R <= tile_rows(NV)) return &tile<T, NV, R, false>;
+  else return nullptr;
+}
+#define PADLESS_TILES(NV)                                                                                       \
+  {nullptr, tile_or_null<T, NV, 1>(), tile_or_null<T, NV, 2>(), tile_or_null<T, NV, 3>(), tile_or_null<T, NV, 4>(), \
+   tile_or_null<T, NV, 5>(), tile_or_null<T, NV, 6>(), tile_or_null<T, NV, 7>(), tile_or_null<T, NV, 8>(),      \
+   tile_or_null<T, NV, 9>(), tile_or_null<T, NV, 10>(), tile_or_null<T, NV, 11>(), tile_or_null<T, NV, 12>()}
+
+template <class T> PADLESS_INLINE TileFunction<T> find_tile(int nv, int rows) {
+  static constexpr TileFunction<T> table[5][kMaxRows + 1] = {
+      {}, PADLESS_TILES(1), PADLESS_TILES(2), PADLESS_TILES(3), PADLESS_TILES(4)};
+  return table[nv][rows];
+}
+
+// Splits `count` rows into blocks of at most `most`, as equal as can be: 13 -> 5, 4, 4 and not 6, 6, 1.
+struct Blocks {
+  int64_t blocks, small, larger;
+  PADLESS_INLINE Blocks of(int64_t count, int64_t most) {
+    const int64_t blocks = (count + most - 1) / most;
+    return {blocks, blocks ? count / blocks : 0, blocks ? count % blocks : 0};
+  }
+  int64_t size(int64_t block) const { return small + (block < larger); }
+};
+#undef PADLESS_TILES

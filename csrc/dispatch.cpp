@@ -1,0 +1,217 @@
+// The front door: which instruction set, which errors, how many threads.
+#include "kernels.h"
+
+#include <sched.h>
+#include <string.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace padless {
+
+#if defined(__x86_64__)
+namespace avx512 { extern const Kernels kernels; }
+namespace avx2 { extern const Kernels kernels; }
+#endif
+namespace baseline { extern const Kernels kernels; }
+
+namespace {
+
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+  bool (*supported)();
+};
+
+bool always() { return true; }
+#if defined(__x86_64__)
+// __builtin_cpu_supports asks cpuid and xgetbv: a set whose registers the system does not save is not supported.
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const Isa kSets[] = {
+    {"baseline", &baseline::kernels, always},
+#if defined(__x86_64__)
+    {"avx2", &avx2::kernels, has_avx2},
+    {"avx512", &avx512::kernels, has_avx512},
+#endif
+};
+constexpr int kSetCount = sizeof kSets / sizeof *kSets;
+
+int best_set() {
+  int best = 0;
+  for (int i = 0; i < kSetCount; ++i)
+    if (kSets[i].supported()) best = i;
+  return best;
+}
+
+int g_active = -1;  // index into kSets; read and written atomically
+
+const Isa& active_set() {
+  int set = __atomic_load_n(&g_active, __ATOMIC_RELAXED);
+  if (set < 0) {
+    set = best_set();
+    __atomic_store_n(&g_active, set, __ATOMIC_RELAXED);
+  }
+  return kSets[set];
+}
+
+int find_set(const char* name) {
+  for (int i = 0; i < kSetCount; ++i)
+    if (name && strcmp(name, kSets[i].name) == 0) return i;
+  return -1;
+}
+
+bool known(int64_t cell, int64_t dtype) {
+  return cell >= PADLESS_LSTM && cell <= PADLESS_RNN_RELU && (dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64);
+}
+bool sized(int64_t input, int64_t hidden) { return input >= 0 && hidden >= 1 && input <= (1 << 20) && hidden <= (1 << 20); }
+
+void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
+#if defined(_OPENMP)
+  // No region for one thread: it would hang in a forked child whose parent had a wider one.
+  if (p.threads > 1) {
+    Barrier barrier;
+#pragma omp parallel num_threads((int)p.threads)
+    kernel(p, Team{omp_get_thread_num(), omp_get_num_threads(), &barrier});
+    return;
+  }
+#endif
+  kernel(p, Team{0, 1, nullptr});
+}
+
+}  // namespace
+
+void wait_for_team(Barrier* barrier, int64_t size) {
+  const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == size) {
+    __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&barrier->generation, generation + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  for (int spins = 0; __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation; ++spins) {
+    if (spins < 4096) {  // some 40 us: longer than the imbalance of a step
+#if defined(__x86_64__)
+      _mm_pause();
+#endif
+    } else {
+      sched_yield();
+    }
+  }
+}
+
+}  // namespace padless
+
+using namespace padless;
+
+extern "C" {
+
+int64_t padless_abi_version(void) { return PADLESS_ABI_VERSION; }
+int64_t padless_problem_bytes(void) { return sizeof(padless_problem); }
+
+const char* padless_error_text(int error) {
+  switch (error) {
+    case PADLESS_OK: return "no error";
+    case PADLESS_BAD_NULL: return "a required pointer is null";
+    case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction";
+    case PADLESS_BAD_SIZE: return "a size is negative or too large";
+    case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
+    case PADLESS_BAD_ROW: return "a step and sequence offset address a row outside x or y";
+    case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
+    case PADLESS_BAD_STATE_INDEX: return "a state index lies outside the state";
+    case PADLESS_BAD_WEIGHTS: return "packed weights are missing or were packed for another cell, dtype, size or instruction set";
+    case PADLESS_BAD_SAVED: return "saved gates or cells are missing or too small";
+    case PADLESS_BAD_SCRATCH: return "scratch is missing, too small or not aligned to 64 bytes";
+    case PADLESS_BAD_ISA: return "unknown instruction set, or one that this machine cannot run";
+    default: return "unknown error";
+  }
+}
+
+const char* padless_isa_active(void) { return active_set().name; }
+const char* padless_isa_compiled(int index) { return index >= 0 && index < kSetCount ? kSets[index].name : nullptr; }
+int padless_isa_supported(const char* name) {
+  const int set = find_set(name);
+  return set >= 0 && kSets[set].supported();
+}
+int padless_isa_force(const char* name) {
+  if (name && !padless_isa_supported(name)) return PADLESS_BAD_ISA;
+  __atomic_store_n(&g_active, name ? find_set(name) : best_set(), __ATOMIC_RELAXED);
+  return PADLESS_OK;
+}
+
+int64_t padless_saved_width(int64_t cell, int64_t hidden) {
+  return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 * ((hidden + 15) / 16 * 16) : 0;
+}
+int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLESS_LSTM ? (hidden + 15) / 16 * 16 : 0; }
+
+int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
+  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
+  return active_set().kernels->of[dtype].pack_forward_bytes(cell, input, hidden);
+}
+int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
+  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
+  return active_set().kernels->of[dtype].pack_backward_bytes(cell, input, hidden);
+}
+int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
+                         const void* b_ih, const void* b_hh, void* packed) {
+  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
+  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
+  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_forward(cell, input, hidden, w_ih, w_hh, b_ih, b_hh, packed);
+  return PADLESS_OK;
+}
+int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
+                          void* packed) {
+  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
+  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
+  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_backward(cell, input, hidden, w_ih, w_hh, packed);
+  return PADLESS_OK;
+}
+
+int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
+  if (!p || check_shape(*p) != PADLESS_OK) return -1;
+  return active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
+}
+
+static int check_and_run(const padless_problem* problem, bool backward) {
+  if (!problem) return PADLESS_BAD_NULL;
+  const padless_problem p = *problem;
+  if (const int error = check_problem(p, backward)) return error;
+  const TypedKernels& kernels = active_set().kernels->of[p.dtype];
+  const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
+  if (!backward || recomputes)
+    if (!p.forward_weights || !kernels.weights_fit(p, false)) return PADLESS_BAD_WEIGHTS;
+  if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
+  if (!p.scratch || p.scratch_bytes < kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64) return PADLESS_BAD_SCRATCH;
+  run(backward ? kernels.backward : kernels.forward, p);
+  return PADLESS_OK;
+}
+
+int padless_forward(const padless_problem* problem) { return check_and_run(problem, false); }
+int padless_backward(const padless_problem* problem) { return check_and_run(problem, true); }
+
+int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
+  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
+  if (!in || !out) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].sigmoid(in, out, n);
+  return PADLESS_OK;
+}
+int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n) {
+  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
+  if (!in || !out) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].tanh(in, out, n);
+  return PADLESS_OK;
+}
+
+}  // extern "C"

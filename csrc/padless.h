@@ -1,0 +1,150 @@
+/* C ABI of the padless kernels: recurrent layers over ragged batches, on the CPU.
+ *
+ * Vocabulary: B sequences, N rows (sum of the lengths), T steps (longest length), I input width, H hidden width.
+ * Sequences stand in slots 0..B-1, longest first. At step t the slots 0..batch_sizes[t]-1 are active. A row (t, slot) of x is
+ *     x + (x_step[t] + x_sequence[slot]) * x_stride                      (strides in elements, unit column stride)
+ * and y likewise, so time-major packed, back-to-back and padded tensors are read and written where they lie.
+ * One call is one layer in one direction. Nothing here allocates, throws, prints or reads the environment.
+ */
+#ifndef PADLESS_H
+#define PADLESS_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define PADLESS_API __declspec(dllexport)
+#else
+#define PADLESS_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PADLESS_ABI_VERSION = 1 };
+
+enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
+enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1 };
+
+/* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
+typedef struct padless_problem {
+  int64_t cell;        /* enum padless_cell */
+  int64_t dtype;       /* enum padless_dtype; "T*" below is float* or double* */
+  int64_t reverse;     /* 0 or 1: walk absolute time from T-1 down; a slot joins at its own last step */
+  int64_t threads;     /* >= 1; 1 opens no OpenMP region */
+  int64_t batch;       /* B; B > batch_sizes[0] means sequences of length 0, which keep their state */
+  int64_t rows;        /* N == sum(batch_sizes) */
+  int64_t steps;       /* T */
+  int64_t input_size;  /* I >= 1 (0 is allowed: no input product) */
+  int64_t hidden_size; /* H >= 1 */
+  const int64_t* batch_sizes; /* [T] >= 0, not growing */
+
+  const void* x;             /* T*, rows as above, read-only */
+  int64_t x_rows;            /* rows that x holds: every addressed row lies in [0, x_rows) */
+  int64_t x_stride;          /* >= I */
+  const int64_t* x_step;     /* [T] in rows */
+  const int64_t* x_sequence; /* [B] in rows */
+
+  void* y;                   /* T*, forward: written; backward: read. Does not alias x. */
+  int64_t y_rows;
+  int64_t y_stride;          /* >= H; 2H when two directions share a buffer */
+  const int64_t* y_step;     /* [T] */
+  const int64_t* y_sequence; /* [B] */
+
+  const int64_t* state_index; /* [B] row of slot b in every state tensor, or null for b */
+  int64_t state_rows;         /* rows that every state tensor holds */
+  const void* h0;             /* T*, [state_rows, H], or null for zeros */
+  int64_t h0_stride;
+  const void* c0;             /* LSTM only, as h0 */
+  int64_t c0_stride;
+  void* h_n;                  /* T*, forward: written, or null */
+  int64_t h_n_stride;
+  void* c_n;                  /* LSTM only, as h_n */
+  int64_t c_n_stride;
+
+  const void* forward_weights;  /* from padless_pack_forward */
+  int64_t forward_weights_bytes;
+  const void* backward_weights; /* from padless_pack_backward; backward only */
+  int64_t backward_weights_bytes;
+
+  void* gates;          /* T*, [N, padless_saved_width]: forward writes it for backward; null: inference. */
+  int64_t gates_bytes;  /* backward: null means recompute from x and y (needs forward_weights) */
+  void* cells;          /* LSTM: T*, [N, H rounded up to 16]: forward writes, backward reads; null in inference */
+  int64_t cells_bytes;
+  void* scratch;        /* at least padless_scratch_bytes, 64-byte aligned, contents do not matter */
+  int64_t scratch_bytes;
+
+  /* backward only */
+  const void* dy;      /* T*, addressed as y, or null for zeros */
+  int64_t dy_stride;
+  const void* dh_n;    /* T*, [state_rows, H], or null for zeros */
+  int64_t dh_n_stride;
+  const void* dc_n;
+  int64_t dc_n_stride;
+  void* dh0;           /* T*, written, or null */
+  int64_t dh0_stride;
+  void* dc0;
+  int64_t dc0_stride;
+  void* dx;            /* T*, addressed as x; only addressed rows are written. Null: not wanted. */
+  int64_t dx_stride;
+  void* dw_ih;         /* T*, [G, I] contiguous, overwritten; null: not wanted. G = 4H, 3H or H as in torch. */
+  void* dw_hh;         /* T*, [G, H] */
+  void* db_ih;         /* T*, [G] */
+  void* db_hh;         /* T*, [G]; differs from db_ih in GRU only */
+} padless_problem;
+
+/* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */
+enum padless_error {
+  PADLESS_OK = 0,
+  PADLESS_BAD_NULL,
+  PADLESS_BAD_ENUM,
+  PADLESS_BAD_SIZE,
+  PADLESS_BAD_BATCH_SIZES,
+  PADLESS_BAD_ROW,
+  PADLESS_BAD_STRIDE,
+  PADLESS_BAD_STATE_INDEX,
+  PADLESS_BAD_WEIGHTS,
+  PADLESS_BAD_SAVED,
+  PADLESS_BAD_SCRATCH,
+  PADLESS_BAD_ISA,
+  PADLESS_ERROR_COUNT
+};
+
+PADLESS_API int64_t padless_abi_version(void);
+PADLESS_API int64_t padless_problem_bytes(void); /* sizeof(padless_problem), for bindings to check */
+PADLESS_API const char* padless_error_text(int error);
+
+/* Instruction sets: "baseline", "avx2", "avx512". The best that processor and system offer is taken at first use. */
+PADLESS_API const char* padless_isa_active(void);
+PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to best, null past the end */
+PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
+PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
+
+/* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, H], b_ih and b_hh [G] or null. `packed` is 64-byte
+ * aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves inference, training and
+ * recomputation; backward is for dx and the recurrence of the gradient. */
+PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size);
+PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size);
+PADLESS_API int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
+                                     const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh,
+                                     void* packed);
+PADLESS_API int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
+                                      const void* w_ih, const void* w_hh, void* packed);
+
+/* Elements a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
+PADLESS_API int64_t padless_saved_width(int64_t cell, int64_t hidden_size);
+PADLESS_API int64_t padless_cells_width(int64_t cell, int64_t hidden_size);
+/* Scratch for one call, from cell, dtype, threads, batch, steps, sizes and batch_sizes of the problem. */
+PADLESS_API int64_t padless_scratch_bytes(const padless_problem* problem, int backward);
+
+PADLESS_API int padless_forward(const padless_problem* problem);
+PADLESS_API int padless_backward(const padless_problem* problem);
+
+/* The gate functions alone, for tests of their accuracy: out[i] = f(in[i]), n a multiple of 16. */
+PADLESS_API int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n);
+PADLESS_API int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,303 @@
+"""The C++ kernels, loaded with ctypes: thin calls on tensors that were checked before; knows no autograd.
+
+The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
+A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
+(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import BackendError
+
+__all__ = [
+    "CELLS",
+    "Rows",
+    "States",
+    "backward",
+    "cells_width",
+    "compiled_isas",
+    "force_isa",
+    "forward",
+    "isa",
+    "load",
+    "missing",
+    "pack_backward",
+    "pack_forward",
+    "saved_width",
+    "supported_isas",
+]
+
+CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
+_DTYPES = {torch.float32: 0, torch.float64: 1}
+_ABI = 1
+_WORDS = 56  # of padless_problem, 8 bytes each
+_SCRATCH = 38  # index of its scratch pointer; its size follows
+_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+
+_library: ctypes.CDLL | None = None
+
+
+class Rows(NamedTuple):
+    """A matrix whose row (t, slot) stands at `data[step[t] + sequence[slot]]`."""
+
+    data: Tensor  # (rows, width), unit column stride, row stride at least the width
+    step: Tensor  # (T,) int64, contiguous
+    sequence: Tensor  # (B,) int64, contiguous
+
+
+class States(NamedTuple):
+    """Pointers into state tensors `(rows, H)` with unit column stride; None is zeros, or not wanted."""
+
+    h: Tensor | None = None
+    c: Tensor | None = None
+
+
+_NO_STATES = States()
+
+
+def load() -> ctypes.CDLL:
+    """The library, loaded and declared on first use.
+
+    Raises:
+        BackendError: it was not built, is another version, or `PADLESS_ISA` names a set that cannot be had.
+    """
+    global _library
+    if _library is None:
+        path = Path(__file__).with_name(f"libpadless_kernels{_SUFFIX}")
+        if not path.exists():
+            raise BackendError(f"this build has no native kernels: {path} is missing")
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise BackendError(f"the native kernels cannot be loaded: {error}") from error
+        _declare(library)
+        if library.padless_abi_version() != _ABI or library.padless_problem_bytes() != 8 * _WORDS:
+            raise BackendError(f"{path} is of another version of padless; install padless again")
+        _library = library
+        name = os.environ.get("PADLESS_ISA")
+        if name:
+            try:
+                force_isa(name)
+            except BackendError:
+                _library = None
+                raise
+    return _library
+
+
+def missing() -> str | None:
+    """Why the kernels cannot be had here, or None."""
+    try:
+        load()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    integer, pointer, text, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
+    for name, result, arguments in (
+        ("abi_version", size, ()),
+        ("problem_bytes", size, ()),
+        ("error_text", text, (integer,)),
+        ("isa_active", text, ()),
+        ("isa_compiled", text, (integer,)),
+        ("isa_supported", integer, (text,)),
+        ("isa_force", integer, (text,)),
+        ("pack_forward_bytes", size, (size,) * 4),
+        ("pack_backward_bytes", size, (size,) * 4),
+        ("pack_forward", integer, (size,) * 4 + (pointer,) * 5),
+        ("pack_backward", integer, (size,) * 4 + (pointer,) * 3),
+        ("saved_width", size, (size,) * 2),
+        ("cells_width", size, (size,) * 2),
+        ("scratch_bytes", size, (pointer, integer)),
+        ("forward", integer, (pointer,)),
+        ("backward", integer, (pointer,)),
+        ("sigmoid", integer, (size, pointer, pointer, size)),
+        ("tanh", integer, (size, pointer, pointer, size)),
+    ):
+        function = getattr(library, f"padless_{name}")
+        function.restype, function.argtypes = result, arguments
+
+
+def _check(code: int, call: str) -> None:
+    if code:
+        raise BackendError(f"native {call}: {load().padless_error_text(code).decode()}")
+
+
+def isa() -> str:
+    """Name of the instruction set in use."""
+    return load().padless_isa_active().decode()
+
+
+def compiled_isas() -> tuple[str, ...]:
+    """Instruction sets in this build, from the plainest to the widest."""
+    library, names = load(), []
+    while name := library.padless_isa_compiled(len(names)):
+        names.append(name.decode())
+    return tuple(names)
+
+
+def supported_isas() -> tuple[str, ...]:
+    """Those that this machine can run."""
+    return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
+
+
+def force_isa(name: str | None) -> None:
+    """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
+    library = load()
+    if library.padless_isa_force(None if name is None else name.encode()):
+        raise BackendError(
+            f"instruction set {name!r} cannot be had here; this machine runs {', '.join(supported_isas())}"
+        )
+
+
+def saved_width(cell: str, hidden: int) -> int:
+    """Elements a row of saved gates; 0 where the cell saves none."""
+    return load().padless_saved_width(CELLS[cell], hidden)
+
+
+def cells_width(cell: str, hidden: int) -> int:
+    """Elements a row of saved cells; 0 for all but LSTM."""
+    return load().padless_cells_width(CELLS[cell], hidden)
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _matrix(tensor: Tensor | None) -> tuple[int, int]:
+    """Pointer and row stride."""
+    return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.stride(0) if tensor.size(0) > 1 else tensor.size(1))
+
+
+def pack_forward(cell: str, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> Tensor:
+    """Weights (contiguous, torch's layout) as the kernels read them, for inference, training and recomputation."""
+    library, sizes = load(), (CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), w_hh.size(1))
+    packed = torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8)
+    weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh))
+    _check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
+    return packed
+
+
+def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor) -> Tensor:
+    """Weights (contiguous, torch's layout) as the backward pass reads them."""
+    library, sizes = load(), (CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), w_hh.size(1))
+    packed = torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8)
+    _check(library.padless_pack_backward(*sizes, _pointer(w_ih), _pointer(w_hh), packed.data_ptr()), "pack")
+    return packed
+
+
+def _run(name: str, words: list[int]) -> None:
+    library = load()
+    problem = (ctypes.c_int64 * _WORDS)(*words)
+    size = library.padless_scratch_bytes(problem, name == "backward")
+    if size < 0:  # the call itself finds and names the error
+        size = 0
+    scratch = torch.empty(size + 64, dtype=torch.uint8)
+    problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
+    problem[_SCRATCH + 1] = size
+    _check(getattr(library, f"padless_{name}")(problem), name)
+
+
+def _head(
+    cell: str, batch_sizes: Tensor, rows: int, x: Rows, y: Rows, reverse: bool, threads: int
+) -> list[int]:
+    x_pointer, x_stride = _matrix(x.data)
+    y_pointer, y_stride = _matrix(y.data)
+    return [
+        CELLS[cell], _DTYPES[x.data.dtype], int(reverse), threads,
+        y.sequence.size(0), rows, batch_sizes.size(0), x.data.size(1), y.data.size(1),
+        batch_sizes.data_ptr(),
+        x_pointer, x.data.size(0), x_stride, x.step.data_ptr(), x.sequence.data_ptr(),
+        y_pointer, y.data.size(0), y_stride, y.step.data_ptr(), y.sequence.data_ptr(),
+    ]  # fmt: skip
+
+
+def forward(
+    cell: str,
+    packed: Tensor,
+    x: Rows,
+    y: Rows,
+    batch_sizes: Tensor,
+    rows: int,
+    *,
+    state_rows: int,
+    state_index: Tensor | None = None,
+    initial: States = _NO_STATES,
+    final: States = _NO_STATES,
+    gates: Tensor | None = None,
+    cells: Tensor | None = None,
+    reverse: bool = False,
+    threads: int = 1,
+) -> None:
+    """Run one layer in one direction; writes `y` and `final`, and for training `gates` and `cells`.
+
+    Args:
+        packed: from `pack_forward`, under the instruction set in use.
+        x, y: see `Rows`; y's data is `(rows, H)`, possibly half of a wider buffer.
+        batch_sizes: (T,) int64, contiguous, on the CPU, not growing; sums to `rows`.
+        state_rows: rows that each state tensor holds.
+        state_index: (B,) int64, the row of slot b in every state tensor; None: b.
+        gates: `(rows, saved_width)` to save for backward; None in inference, or to recompute them later.
+        cells: `(rows, cells_width)`, LSTM, wherever backward follows.
+    """
+    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words += [_pointer(state_index), state_rows]
+    words += [*_matrix(initial.h), *_matrix(initial.c), *_matrix(final.h), *_matrix(final.c)]
+    words += [packed.data_ptr(), packed.nbytes, 0, 0]
+    words += [_pointer(gates), 0 if gates is None else gates.nbytes, _pointer(cells), 0 if cells is None else cells.nbytes]
+    _run("forward", words)
+
+
+def backward(
+    cell: str,
+    packed: Tensor,
+    x: Rows,
+    y: Rows,
+    batch_sizes: Tensor,
+    rows: int,
+    *,
+    state_rows: int,
+    state_index: Tensor | None = None,
+    initial: States = _NO_STATES,
+    gates: Tensor | None = None,
+    cells: Tensor | None = None,
+    packed_forward: Tensor | None = None,
+    dy: Tensor | None = None,
+    d_final: States = _NO_STATES,
+    d_initial: States = _NO_STATES,
+    dx: Tensor | None = None,
+    dw_ih: Tensor | None = None,
+    dw_hh: Tensor | None = None,
+    db_ih: Tensor | None = None,
+    db_hh: Tensor | None = None,
+    reverse: bool = False,
+    threads: int = 1,
+) -> None:
+    """Gradients of one layer in one direction, each written where a tensor is given for it.
+
+    Args:
+        packed: from `pack_backward`; x, y, batch_sizes, states: as they were in `forward`, y with its values.
+        gates, cells: as `forward` saved them. Without gates they are computed again, with `packed_forward`.
+        dy: addressed as y, `(y rows, H)`; None: zeros. `d_final` likewise.
+        dx: addressed as x; only addressed rows are written. Weight gradients are contiguous and overwritten.
+    """
+    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words += [_pointer(state_index), state_rows]
+    words += [*_matrix(initial.h), *_matrix(initial.c), 0, 0, 0, 0]
+    words += [_pointer(packed_forward), 0 if packed_forward is None else packed_forward.nbytes]
+    words += [packed.data_ptr(), packed.nbytes]
+    words += [_pointer(gates), 0 if gates is None else gates.nbytes, _pointer(cells), 0 if cells is None else cells.nbytes]
+    words += [0, 0, *_matrix(dy), *_matrix(d_final.h), *_matrix(d_final.c)]
+    words += [*_matrix(d_initial.h), *_matrix(d_initial.c), *_matrix(dx)]
+    words += [_pointer(dw_ih), _pointer(dw_hh), _pointer(db_ih), _pointer(db_hh)]
+    _run("backward", words)

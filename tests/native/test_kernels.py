@@ -1,0 +1,97 @@
+"""The kernels against each sequence alone in float64, and against themselves in other company."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from padless.backends import _kernels
+
+if _kernels.missing():
+    pytest.skip(str(_kernels.missing()), allow_module_level=True)
+
+from .harness import Case, assert_close, oracle, run
+
+CELLS = list(_kernels.CELLS)
+LAYOUTS = ["packed", "flat", "batch_first", "time_first"]
+SHAPES = [  # lengths, I, H
+    ([4, 6, 8, 5, 4, 3, 7, 8], 5, 7),
+    ([1], 1, 1),
+    ([3, 0, 1], 3, 3),
+    ([9, 2, 2, 2, 1, 5, 5, 30, 7], 17, 17),
+    (list(range(1, 41)), 16, 32),
+    ([2] * 13, 40, 100),
+    ([0, 0], 2, 5),
+    ([], 2, 5),
+]
+
+
+@pytest.fixture(params=_kernels.supported_isas(), autouse=True)
+def isa(request):
+    _kernels.force_isa(request.param)
+    yield request.param
+    _kernels.force_isa(None)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"B{len(s[0])}-I{s[1]}-H{s[2]}")
+def test_outputs_and_every_gradient_are_those_of_each_sequence_alone(cell, shape, reverse):
+    for dtype in (torch.float32, torch.float64):
+        case = Case(cell, *shape, dtype=dtype, reverse=reverse)
+        want = oracle(case)
+        for mode in ("infer", "train", "recompute"):
+            assert_close(case, run(case, mode=mode), want)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_and_written_where_it_lies(cell, layout):
+    case = Case(cell, [3, 9, 0, 4, 9, 1], 6, 21, bias=False)
+    want = oracle(case)
+    assert_close(case, run(case, layout=layout, y_layout="flat", extra=3), want)
+    assert_close(case, run(case, layout="packed", y_layout=layout), want)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_threads_change_no_bit_of_an_output(cell, reverse, threads):
+    case = Case(cell, [30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13] * 2, 33, 100, reverse=reverse)
+    alone, team = run(case), run(case, threads=threads)
+    assert_close(case, team, oracle(case))
+    for name in ("y", "h_n", "c_n"):
+        assert_same(alone[name], team[name])
+    again = run(case, threads=threads)
+    for name in alone:
+        assert_same(team[name], again[name])
+    assert_close(case, run(case, threads=threads, mode="recompute"), oracle(case))
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_sequence_has_the_same_bits_alone_and_in_any_company(cell, reverse):
+    lengths = [7, 40, 3, 3, 12, 40, 1, 25] * 12
+    case = Case(cell, lengths, 19, 35, reverse=reverse)
+    crowd = run(case, mode="infer")
+    for layout in LAYOUTS:
+        assert_same(crowd["y"], run(case, mode="infer", layout=layout)["y"])
+    assert_same(crowd["y"], run(case)["y"])  # training too
+    for some in ([1], [0], [5, 2], list(range(9)), list(range(40)), list(range(95, -1, -1))):
+        part = Case(cell, [lengths[i] for i in some], 19, 35, reverse=reverse)
+        part.values = {n: v[some] if n in ("h0", "c0", "dh_n", "dc_n") else v for n, v in case.values.items()}
+        part.x, part.dy = [case.x[i] for i in some], [case.dy[i] for i in some]
+        for threads in (1, 2):
+            got = run(part, mode="infer", threads=threads)
+            assert_same([crowd["y"][i] for i in some], got["y"])
+            assert_same(crowd["h_n"][some], got["h_n"])
+
+
+def assert_same(a, b):
+    if a is None:
+        assert b is None
+    elif isinstance(a, list):
+        for one, other in zip(a, b, strict=True):
+            assert torch.equal(one, other)
+    else:
+        assert torch.equal(a, b)
