@@ -50,8 +50,21 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
         saved = k.saved_width(cell, h)
         gates = torch.empty(n, saved) if saved else None
         cells = torch.empty(n, k.cells_width(cell, h)) if lstm else None
-        k.forward(cell, k.pack_forward(cell, *weights), x, y, sizes, n, final=final, gates=gates, cells=cells, **common)
-        grads = dict(dw_ih=torch.empty(g, width), dw_hh=torch.empty(g, h), db_ih=torch.empty(g), db_hh=torch.empty(g))
+        k.forward(
+            cell,
+            k.pack_forward(cell, *weights),
+            x,
+            y,
+            sizes,
+            n,
+            final=final,
+            gates=gates,
+            cells=cells,
+            **common,
+        )
+        grads = dict(
+            dw_ih=torch.empty(g, width), dw_hh=torch.empty(g, h), db_ih=torch.empty(g), db_hh=torch.empty(g)
+        )
         k.backward(cell, k.pack_backward(cell, *weights[:2]), x, y, sizes, n, gates=gates, cells=cells, dy=dy,
                    d_final=k.States(zero, zero if lstm else None), d_initial=d_initial, dx=torch.empty(n, width), **grads, **common)  # fmt: skip
 
@@ -82,7 +95,9 @@ def seconds(clock, run, least: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cell", nargs="+", default=["LSTM"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)

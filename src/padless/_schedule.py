@@ -42,14 +42,23 @@ class Schedule:
         return int(self.batch_sizes.sum())
 
     @cached_property
+    def starts(self) -> Tensor:
+        """`(T,)` the first row of each step."""
+        return torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
+
+    @cached_property
+    def slot_numbers(self) -> Tensor:
+        """`(slots,)` 0, 1, 2, ..."""
+        return torch.arange(self.slots)
+
+    @cached_property
     def last_rows(self) -> Tensor:
         """`(slots,)` the row of each slot's last step."""
         steps = torch.arange(self.steps)
-        starts = torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
         ended = self.batch_sizes - torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
         # Slots end in the order T-1 down to 0 when they are counted from the first.
         last_step = torch.repeat_interleave(steps.flip(0), ended.flip(0))
-        return starts[last_step] + torch.arange(self.slots)
+        return self.starts[last_step] + torch.arange(self.slots)
 
     def previous_rows(self, *, reverse: bool) -> Tensor:
         """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""

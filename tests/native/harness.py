@@ -68,7 +68,9 @@ def addresses(lengths: list[int], order: list[int], layout: str) -> tuple[int, T
     return len(lengths) * steps, torch.arange(steps) * len(lengths), torch.tensor(order, dtype=torch.int64)
 
 
-def put(rows: list[Tensor], lengths, order, layout, dtype, width, poison=float("nan"), extra=0) -> _kernels.Rows:
+def put(
+    rows: list[Tensor], lengths, order, layout, dtype, width, poison=float("nan"), extra=0
+) -> _kernels.Rows:
     count, step, sequence = addresses(lengths, order, layout)
     data = torch.full((count, width + extra), poison, dtype=dtype)[:, :width]
     for slot, i in enumerate(order):
@@ -121,7 +123,9 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip
-    assert saved is None or torch.equal(saved.nan_to_num(), gates.nan_to_num()), "backward wrote to what was saved"
+    assert saved is None or torch.equal(saved.nan_to_num(), gates.nan_to_num()), (
+        "backward wrote to what was saved"
+    )
     result.update(grads, dx=take(x, dx, lengths, order), dh0=d_initial.h, dc0=d_initial.c)
     return result
 
@@ -132,7 +136,12 @@ def oracle(case: Case) -> dict[str, object]:
     xs = [x.clone().requires_grad_() for x in case.x]
     zeros = torch.zeros(case.values["w_ih"].size(0), dtype=torch.float64)
     b_ih, b_hh = leaves.get("b_ih", zeros), leaves.get("b_hh", zeros)
-    cell = {"LSTM": torch.lstm_cell, "GRU": torch.gru_cell, "RNN_TANH": torch.rnn_tanh_cell, "RNN_RELU": torch.rnn_relu_cell}
+    cell = {
+        "LSTM": torch.lstm_cell,
+        "GRU": torch.gru_cell,
+        "RNN_TANH": torch.rnn_tanh_cell,
+        "RNN_RELU": torch.rnn_relu_cell,
+    }
     loss, ys, hs, cs = torch.zeros((), dtype=torch.float64), [], [], []
     for i, x in enumerate(xs):
         h, c = leaves["h0"][i : i + 1], leaves["c0"][i : i + 1]
@@ -142,7 +151,11 @@ def oracle(case: Case) -> dict[str, object]:
             new = cell[case.cell](x[t : t + 1], state, leaves["w_ih"], leaves["w_hh"], b_ih, b_hh)
             h, c = new if case.lstm else (new, c)
             y[t] = h[0]
-        ys.append(torch.stack([y[t] for t in range(len(x))]) if len(x) else torch.zeros(0, case.hidden, dtype=torch.float64))
+        ys.append(
+            torch.stack([y[t] for t in range(len(x))])
+            if len(x)
+            else torch.zeros(0, case.hidden, dtype=torch.float64)
+        )
         hs.append(h[0])
         cs.append(c[0])
         loss = loss + (ys[-1] * case.dy[i]).sum() + (h[0] * case.values["dh_n"][i]).sum()
@@ -175,7 +188,10 @@ def assert_close(case: Case, got: dict, want: dict) -> None:
         if value is None or name not in got:
             continue
         if isinstance(value, list):
-            a, b = torch.cat(got[name] or [torch.zeros(0)]).double(), torch.cat(value or [torch.zeros(0)]).double()
+            a, b = (
+                torch.cat(got[name] or [torch.zeros(0)]).double(),
+                torch.cat(value or [torch.zeros(0)]).double(),
+            )
         else:
             a, b = got[name].double(), value
         assert a.shape == b.shape, name
@@ -183,4 +199,6 @@ def assert_close(case: Case, got: dict, want: dict) -> None:
             continue
         scale = max(1.0, b.abs().max().item())
         error = (a - b).abs().max().item()
-        assert error <= tolerance(case, name) * scale, f"{name}: error {error:.3g}, allowed {tolerance(case, name) * scale:.3g}"
+        assert error <= tolerance(case, name) * scale, (
+            f"{name}: error {error:.3g}, allowed {tolerance(case, name) * scale:.3g}"
+        )

@@ -57,7 +57,9 @@ def test_every_layout_is_read_and_written_where_it_lies(cell, layout):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_threads_change_no_bit_of_an_output(cell, reverse, threads):
-    case = Case(cell, [30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13] * 2, 33, 100, reverse=reverse)
+    case = Case(
+        cell, [30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13] * 2, 33, 100, reverse=reverse
+    )
     alone, team = run(case), run(case, threads=threads)
     assert_close(case, team, oracle(case))
     for name in ("y", "h_n", "c_n"):

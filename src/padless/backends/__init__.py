@@ -41,6 +41,8 @@ def choose(device_type: str) -> str:
         BackendError: `PADLESS_BACKEND` names one that cannot be had.
     """
     forced = _forced or _from_environment()
+    if forced == "native" and device_type == "meta":
+        return "portable"  # shapes only; nothing is computed there
     if forced == "native" and device_type != "cpu":
         raise BackendError(f"the native backend runs on the CPU only, got tensors on {device_type}")
     if forced is not None:
@@ -108,4 +110,8 @@ def _check(name: str, source: str) -> None:
 
 def _missing(name: str) -> str | None:
     """Why a backend cannot be had here, or None where it can."""
-    return "this build has no native kernels" if name == "native" else None
+    if name != "native":
+        return None
+    from . import _kernels
+
+    return _kernels.missing()

@@ -176,7 +176,11 @@ def _pointer(tensor: Tensor | None) -> int:
 
 def _matrix(tensor: Tensor | None) -> tuple[int, int]:
     """Pointer and row stride."""
-    return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.stride(0) if tensor.size(0) > 1 else tensor.size(1))
+    return (
+        (0, 0)
+        if tensor is None
+        else (tensor.data_ptr(), tensor.stride(0) if tensor.size(0) > 1 else tensor.size(1))
+    )
 
 
 def pack_forward(cell: str, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> Tensor:
@@ -254,7 +258,12 @@ def forward(
     words += [_pointer(state_index), state_rows]
     words += [*_matrix(initial.h), *_matrix(initial.c), *_matrix(final.h), *_matrix(final.c)]
     words += [packed.data_ptr(), packed.nbytes, 0, 0]
-    words += [_pointer(gates), 0 if gates is None else gates.nbytes, _pointer(cells), 0 if cells is None else cells.nbytes]
+    words += [
+        _pointer(gates),
+        0 if gates is None else gates.nbytes,
+        _pointer(cells),
+        0 if cells is None else cells.nbytes,
+    ]
     _run("forward", words)
 
 
@@ -296,7 +305,12 @@ def backward(
     words += [*_matrix(initial.h), *_matrix(initial.c), 0, 0, 0, 0]
     words += [_pointer(packed_forward), 0 if packed_forward is None else packed_forward.nbytes]
     words += [packed.data_ptr(), packed.nbytes]
-    words += [_pointer(gates), 0 if gates is None else gates.nbytes, _pointer(cells), 0 if cells is None else cells.nbytes]
+    words += [
+        _pointer(gates),
+        0 if gates is None else gates.nbytes,
+        _pointer(cells),
+        0 if cells is None else cells.nbytes,
+    ]
     words += [0, 0, *_matrix(dy), *_matrix(d_final.h), *_matrix(d_final.c)]
     words += [*_matrix(d_initial.h), *_matrix(d_initial.c), *_matrix(dx)]
     words += [_pointer(dw_ih), _pointer(dw_hh), _pointer(db_ih), _pointer(db_hh)]

@@ -29,7 +29,7 @@ def layer(
 ) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction, differentiable.
 
-    `kernels` has `forward` and `backward` as `portable` has them.
+    `kernels` has `infer`, `forward` and `backward` as `portable` has them.
     """
     if _needs_composed(rows):
         return reference.layer(cell, rows, schedule, states, weights, reverse=reverse)
@@ -38,8 +38,7 @@ def layer(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
         return output, tuple(finals)
-    output, finals, _ = kernels.forward(cell, rows, schedule, states, weights, reverse=reverse)
-    return output, finals
+    return kernels.infer(cell, rows, schedule, states, weights, reverse=reverse)
 
 
 def _needs_composed(rows: Tensor) -> bool:

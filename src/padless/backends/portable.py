@@ -19,7 +19,7 @@ from .._schedule import Schedule
 from ._products import linear, outer
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "infer"]
 
 Saved = tuple[Tensor, ...]
 # What `backward` of a cell gives: gradients before the input product (N, G), before the hidden product
@@ -32,6 +32,14 @@ def forward(
 ) -> tuple[Tensor, States, Saved]:
     """Output `(N, P)`, final states, and what backward needs."""
     return _FORWARD[cell](rows, schedule, states, weights, reverse)
+
+
+def infer(
+    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
+) -> tuple[Tensor, States]:
+    """Output `(N, P)` and final states; nothing is kept for backward."""
+    output, finals, _ = forward(cell, rows, schedule, states, weights, reverse=reverse)
+    return output, finals
 
 
 def backward(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .._schedule import Schedule
-from ..backends import autograd, choose, portable, torch_
+from ..backends import autograd, choose, native, portable, torch_
 from ..backends.contract import Cell, LayerWeights, States
 
 __all__ = ["Options", "run"]
@@ -57,7 +57,8 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
-    kernels = portable
+    is_native = backend == "native" and native.computes(rows, projected=options.projected)
+    kernels = native if is_native else portable
     finals: list[States] = []
     for layer in range(options.num_layers):
         outputs = []

@@ -1,0 +1,148 @@
+"""One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd in here.
+
+The kernels compute float32 and float64 without projection; `computes` says so, and the stack then takes the
+portable backend. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._schedule import Schedule
+from . import _kernels
+from .contract import Cell, LayerWeights, States
+
+__all__ = ["backward", "computes", "forward", "infer"]
+
+Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
+
+
+def computes(rows: Tensor, *, projected: bool) -> bool:
+    """Whether the kernels compute layers of this kind."""
+    return rows.dtype in (torch.float32, torch.float64) and not projected
+
+
+def infer(
+    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
+) -> tuple[Tensor, States]:
+    """Output `(N, H)` and final states; nothing is kept for backward."""
+    return _forward(cell, rows, schedule, states, weights, None, None, reverse)
+
+
+def forward(
+    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
+) -> tuple[Tensor, States, Saved]:
+    """Output `(N, H)`, final states, and what backward needs."""
+    hidden = weights.w_hh.shape[1]
+    gates = rows.new_empty(rows.shape[0], _kernels.saved_width(cell, hidden))
+    cells = rows.new_empty(rows.shape[0], _kernels.cells_width(cell, hidden))
+    output, finals = _forward(cell, rows, schedule, states, weights, gates, cells, reverse)
+    return output, finals, (gates, cells)
+
+
+def _forward(
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    gates: Tensor | None,
+    cells: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, States]:
+    hidden = weights.w_hh.shape[1]
+    output = rows.new_empty(rows.shape[0], hidden)
+    finals = tuple(s.new_empty(s.shape) for s in states)
+    if schedule.steps == 0:
+        return output, finals
+    packed = _kernels.pack_forward(cell, *(_contiguous(w) for w in weights[:4]))
+    _kernels.forward(
+        cell,
+        packed,
+        _addressed(_matrix(rows), schedule),
+        _addressed(output, schedule),
+        schedule.batch_sizes,
+        schedule.rows,
+        state_rows=schedule.slots,
+        initial=_kernels.States(*(_matrix(s) for s in states)),
+        final=_kernels.States(*finals),
+        gates=_unless_empty(gates),
+        cells=_unless_empty(cells),
+        reverse=reverse,
+        threads=torch.get_num_threads(),
+    )
+    return output, finals
+
+
+def backward(
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor | None,
+    grad_finals: tuple[Tensor | None, ...],
+    *,
+    reverse: bool,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them; as `portable.backward`."""
+    wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
+    # Every row and weight is written; only a batch without rows leaves weights as they were.
+    new = torch.empty_like if schedule.steps else torch.zeros_like
+    grads = [
+        new(t, memory_format=torch.contiguous_format) if need and t is not None else None
+        for t, need in zip(wanted, needs, strict=True)
+    ]
+    if schedule.steps == 0:
+        return tuple(grads)
+    gates, cells = saved
+    _kernels.backward(
+        cell,
+        _kernels.pack_backward(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous()),
+        _addressed(_matrix(rows), schedule),
+        _addressed(output, schedule),
+        schedule.batch_sizes,
+        schedule.rows,
+        state_rows=schedule.slots,
+        initial=_kernels.States(*(_matrix(s) for s in states)),
+        gates=_unless_empty(gates),
+        cells=_unless_empty(cells),
+        dy=_matrix(grad_output),
+        d_final=_kernels.States(*(_matrix(g) for g in grad_finals)),
+        d_initial=_kernels.States(grads[1], grads[2]),
+        dx=grads[0],
+        dw_ih=grads[3],
+        dw_hh=grads[4],
+        db_ih=grads[5],
+        db_hh=grads[6],
+        reverse=reverse,
+        threads=torch.get_num_threads(),
+    )
+    return tuple(grads)
+
+
+def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
+    """Time-major rows, as the kernels address them."""
+    return _kernels.Rows(data, schedule.starts, schedule.slot_numbers)
+
+
+def _matrix(tensor: Tensor | None) -> Tensor | None:
+    """The tensor with unit column stride and rows that do not overlap: itself, or a copy.
+
+    Gradients often come with stride 0, after `.sum()` or `.expand()`.
+    """
+    if tensor is None or (tensor.stride(1) == 1 and tensor.stride(0) >= tensor.shape[1]):
+        return tensor
+    return tensor.contiguous()
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _unless_empty(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None or tensor.numel() == 0 else tensor
