@@ -34,7 +34,7 @@ clean:  ## remove everything that the other targets made
 
 # torch comes first and under its own version: asked for as a mere dependency, pip would take a
 # newer one, gigabytes of CUDA with it. The second call then finds it and leaves it alone.
-.venv/ready: pyproject.toml Makefile
+.venv/ready: pyproject.toml Makefile CMakeLists.txt $(wildcard csrc/*.* csrc/cells/*)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("padless needs Python 3.10 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(PIP) install $(TORCH) numpy
