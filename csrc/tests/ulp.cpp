@@ -1,6 +1,6 @@
 // Largest error of sigmoid and tanh against the C library in double, over every float32 and every instruction set.
 //
-//     padless_ulp [stride]     every stride-th bit pattern; 1, the default, is all 2^32
+//     padless_ulp [stride] [set]     every stride-th bit pattern; 1, the default, is all 2^32
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ int main(int count, char** arguments) {
   alignas(64) static float in[kBlock], s[kBlock], t[kBlock];
   for (int set = 0; padless_isa_compiled(set); ++set) {
     const char* name = padless_isa_compiled(set);
-    if (!padless_isa_supported(name)) continue;
+    if (!padless_isa_supported(name) || (count > 2 && strcmp(arguments[2], name) != 0)) continue;
     padless_isa_force(name);
     Worst sigmoid, tangent;
     for (uint64_t bits = 0; bits < (uint64_t(1) << 32);) {
