@@ -79,6 +79,12 @@ template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
 #endif
 }
 
+#if defined(__AVX512F__) || defined(__FMA__) || defined(__aarch64__)
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
+
 // a * b + c, fused where the set has it. Contraction is off (-ffp-contract=off), so that a formula has the same bits
 // wherever the compiler inlines it: fused is what says fused here.
 PADLESS_INLINE VecF fma(VecF a, VecF b, VecF c) {

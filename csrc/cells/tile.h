@@ -27,6 +27,23 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
   for (int r = 0; r < R; ++r) row[r] = a + (Columns ? 0 : r * a_stride);
 #pragma GCC unroll 1
   for (int64_t k = 0; k < k_count; ++k) {
+    if constexpr (kAccumulators == 12 && R < NV) {
+      // 16 registers: 12 accumulators, 3 factors and one weight at a time; 4 weights and a factor would be 17.
+      Vec<T> x[R];
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) x[r] = splat(Columns ? a[k * a_stride + r] : row[r][k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        Vec<T> b = load(panel + v * W);
+#if defined(PADLESS_VECTOR_REGISTER)
+        asm("" : "+" PADLESS_VECTOR_REGISTER(b));
+#endif
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) acc[r][v] = fma(x[r], b, acc[r][v]);
+      }
+      panel += NV * W;
+      continue;
+    }
     Vec<T> b[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {

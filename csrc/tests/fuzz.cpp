@@ -1,0 +1,138 @@
+// Problems made of random bytes, most of them wrong in some way, on exact-size heap blocks: whatever a caller passes, the
+// kernels either refuse it or stay inside. Run under AddressSanitizer (PADLESS_SANITIZE). LLVMFuzzerTestOneInput is the
+// libFuzzer entry; the driver below needs no libFuzzer:   padless_fuzz [runs] [first seed]
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../padless.h"
+
+namespace {
+
+struct Bytes {
+  const uint8_t* at;
+  size_t left;
+  int64_t next(int64_t below) {  // in [0, below)
+    if (!left) return 0;
+    --left;
+    return *at++ % below;
+  }
+};
+
+struct Exact {  // malloc knows exact sizes
+  void* p;
+  explicit Exact(int64_t bytes) : p(calloc(1, (size_t)(bytes > 0 ? bytes : 1))) {}
+  ~Exact() { free(p); }
+  Exact(const Exact&) = delete;
+};
+
+long g_ran, g_refused;
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Bytes b = {data, size};
+  static const char* const sets[] = {"baseline", "avx2", "avx512"};
+  if (padless_isa_force(sets[b.next(3)]) != PADLESS_OK) return 0;
+  padless_problem p;
+  memset(&p, 0, sizeof p);
+  const bool forged = b.next(3) != 0;
+  p.cell = b.next(4);
+  p.dtype = b.next(2);
+  p.reverse = b.next(2);
+  p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;
+  p.batch = b.next(12);
+  p.input_size = b.next(40);
+  p.hidden_size = 1 + b.next(40);
+  p.steps = p.batch ? b.next(10) : 0;
+  const int64_t element = p.dtype ? 8 : 4, h = p.hidden_size, in = p.input_size;
+  const int64_t g = h * (p.cell == PADLESS_LSTM ? 4 : p.cell == PADLESS_GRU ? 3 : 1);
+  Exact sizes(p.steps * 8), step(p.steps * 8), sequence(p.batch * 8), index(p.batch * 8);
+  int64_t *batch_sizes = (int64_t*)sizes.p, most = p.batch;
+  for (int64_t t = 0; t < p.steps; ++t) {
+    most = batch_sizes[t] = b.next(most + 1);
+    p.rows += most;
+  }
+  // Padded addressing; forging comes after, so that some problems are good.
+  for (int64_t t = 0; t < p.steps; ++t) ((int64_t*)step.p)[t] = t * p.batch;
+  for (int64_t s = 0; s < p.batch; ++s) ((int64_t*)sequence.p)[s] = s, ((int64_t*)index.p)[s] = p.batch - 1 - s;
+  const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = h + b.next(3);
+  Exact x(cells * x_stride * element), y(cells * y_stride * element), dx(cells * x_stride * element), dy(cells * y_stride * element);
+  Exact h0(p.batch * h * element), c0(p.batch * h * element), h_n(p.batch * h * element), c_n(p.batch * h * element);
+  Exact dh_n(p.batch * h * element), dc_n(p.batch * h * element), dh0(p.batch * h * element), dc0(p.batch * h * element);
+  Exact w_ih(g * in * element), w_hh(g * h * element), b_ih(g * element), b_hh(g * element);
+  Exact dw_ih(g * in * element), dw_hh(g * h * element), db_ih(g * element), db_hh(g * element);
+  p.batch_sizes = batch_sizes;
+  p.x = x.p, p.x_rows = cells, p.x_stride = x_stride, p.x_step = (int64_t*)step.p, p.x_sequence = (int64_t*)sequence.p;
+  p.y = y.p, p.y_rows = cells, p.y_stride = y_stride, p.y_step = p.x_step, p.y_sequence = p.x_sequence;
+  p.state_index = b.next(2) ? (int64_t*)index.p : nullptr;
+  p.state_rows = p.batch;
+  p.h0 = b.next(4) ? h0.p : nullptr, p.c0 = b.next(4) ? c0.p : nullptr, p.h_n = b.next(4) ? h_n.p : nullptr;
+  p.c_n = b.next(4) ? c_n.p : nullptr, p.dh_n = b.next(4) ? dh_n.p : nullptr, p.dc_n = b.next(4) ? dc_n.p : nullptr;
+  p.dh0 = b.next(4) ? dh0.p : nullptr, p.dc0 = b.next(4) ? dc0.p : nullptr, p.dx = b.next(4) ? dx.p : nullptr;
+  p.h0_stride = p.c0_stride = p.h_n_stride = p.c_n_stride = p.dh_n_stride = p.dc_n_stride = p.dh0_stride = p.dc0_stride = h;
+  p.dy = b.next(4) ? dy.p : nullptr, p.dy_stride = y_stride, p.dx_stride = x_stride;
+  p.dw_ih = b.next(4) ? dw_ih.p : nullptr, p.dw_hh = b.next(4) ? dw_hh.p : nullptr;
+  p.db_ih = b.next(4) ? db_ih.p : nullptr, p.db_hh = b.next(4) ? db_hh.p : nullptr;
+  const int64_t values[] = {-1, 0, 1, 2, 5, -7, INT64_MAX, INT64_MIN, int64_t(1) << 33, 40};
+  if (forged) {
+    for (int i = 0; i < 2; ++i) {
+      const int64_t value = values[b.next(10)];
+      switch (b.next(8)) {
+        case 0: if (p.steps) batch_sizes[b.next(p.steps)] = value; break;
+        case 1: if (p.steps) ((int64_t*)step.p)[b.next(p.steps)] = value; break;
+        case 2: if (p.batch) ((int64_t*)sequence.p)[b.next(p.batch)] = value; break;
+        case 3: if (p.batch) ((int64_t*)index.p)[b.next(p.batch)] = value; break;
+        case 4: p.x_stride = value < x_stride ? value : x_stride; break;
+        case 5: p.y_stride = value < y_stride ? value : y_stride; break;
+        case 6: p.h0_stride = value < h ? value : h; break;
+        default: p.rows = value; break;
+      }
+    }
+  }
+  const int64_t forward_bytes = padless_pack_forward_bytes(p.cell, p.dtype, in, h);
+  const int64_t backward_bytes = padless_pack_backward_bytes(p.cell, p.dtype, in, h);
+  Exact forward(forward_bytes), backward(backward_bytes);
+  padless_pack_forward(p.cell, p.dtype, in, h, w_ih.p, w_hh.p, b.next(2) ? b_ih.p : nullptr, b_hh.p, forward.p);
+  padless_pack_backward(p.cell, p.dtype, in, h, w_ih.p, w_hh.p, backward.p);
+  p.forward_weights = forward.p, p.forward_weights_bytes = forward_bytes;
+  p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
+  // Where batch_sizes are forged, rows may claim anything: saved buffers are of their true size.
+  const bool saves = b.next(2);
+  const int64_t gates_bytes = cells * padless_saved_width(p.cell, h) * element;
+  const int64_t cells_bytes = cells * padless_cells_width(p.cell, h) * element;
+  Exact gates(gates_bytes), saved_cells(cells_bytes);
+  p.gates = saves ? gates.p : nullptr, p.gates_bytes = gates_bytes;
+  p.cells = saved_cells.p, p.cells_bytes = cells_bytes;
+  for (int pass = 0; pass < 2; ++pass) {
+    const int64_t bytes = padless_scratch_bytes(&p, pass);
+    if (bytes < 0 || bytes > (int64_t(1) << 28)) {
+      g_refused += (pass ? padless_backward(&p) : padless_forward(&p)) != PADLESS_OK;
+      continue;
+    }
+    Exact scratch(bytes + 64);
+    // The end of what the kernels may use is the end of the block.
+    p.scratch = (void*)(((uintptr_t)scratch.p + 63) & ~uintptr_t(63)), p.scratch_bytes = bytes;
+    (pass ? padless_backward(&p) : padless_forward(&p)) == PADLESS_OK ? ++g_ran : ++g_refused;
+  }
+  return 0;
+}
+
+#if !defined(PADLESS_LIBFUZZER)
+int main(int count, char** arguments) {
+  const long runs = count > 1 ? atol(arguments[1]) : 20000;
+  uint64_t seed = count > 2 ? strtoull(arguments[2], nullptr, 10) : 1;
+  for (long run = 0; run < runs; ++run, ++seed) {
+    uint8_t bytes[128];
+    uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
+    for (uint8_t& byte : bytes) {
+      state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+      byte = (uint8_t)(state >> 32);
+    }
+    LLVMFuzzerTestOneInput(bytes, sizeof bytes);
+  }
+  printf("%ld calls ran, %ld were refused\n", g_ran, g_refused);
+  return 0;
+}
+#endif
