@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        hint = f"; go on with: padless demo --resume --out {options.out}" if options.command == "demo" else ""
+        if sys.stdout.isatty():
+            print()  # leave the progress bar's line
+        hint = f"; go on with: {_resume_command(options)}" if options.command == "demo" else ""
         return _fail(f"interrupted{hint}", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
@@ -57,8 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: padless demo --quick --out runs/quick",
     )
     demo.add_argument("--quick", action="store_true", help="a small part of the data, under 40 seconds")
-    demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 2)")
-    demo.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 3)")
+    demo.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --out (without it, one is kept as checkpoint.previous.pt)",
+    )
     demo.add_argument(
         "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (%(default)s)"
     )
@@ -113,6 +120,13 @@ def _doctor(options: argparse.Namespace) -> None:
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
         print(f"{name.replace('_', ' '):<16} {text}")
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    words = ["padless", "demo", "--resume", *(["--quick"] if options.quick else [])]
+    if options.epochs is not None:
+        words += ["--epochs", str(options.epochs)]
+    return shlex.join([*words, "--out", str(options.out)])
 
 
 def _fail(message: str, code: int) -> int:

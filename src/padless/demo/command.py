@@ -5,104 +5,166 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PadlessError, UsageError
-from .data import read_functions, stdlib_files, to_data
+from ..report import Count, Waste, waste, waste_table
+from .data import Data, read_functions, stdlib_files, to_data
+from .progress import bar
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+    from .train import Epoch, Run
 
 __all__ = ["run_demo"]
 
-EPOCHS, QUICK_EPOCHS = 4, 2
-QUICK_FUNCTIONS = 3_000
+EPOCHS, QUICK_EPOCHS = 4, 3
+QUICK_SETTINGS = {"functions": 4_000, "hidden_size": 64, "learning_rate": 5e-3}
 COMPARED_STEPS, QUICK_COMPARED_STEPS = 16, 5
 
 
 def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resume: bool = False) -> None:
-    """Train, account, compare; leaves `checkpoint.pt`, `demo.json` and `batch.png` in `out`."""
+    """Train, account, compare; leaves `checkpoint.pt`, `demo.json` and `batch.png` in `out`.
+
+    A checkpoint that is there and is not to be resumed is kept as `checkpoint.previous.pt`.
+
+    Raises:
+        UsageError: there is no training of this many epochs.
+        PadlessError: `out` cannot be written, or its checkpoint cannot be resumed.
+    """
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs must be at least 1, got {epochs}")
+    checkpoint = out / "checkpoint.pt"
     _make_writable(out)
-    print("padless demo: a bidirectional LSTM reads a function and says which package it comes from\n")
+    _say("padless demo: a bidirectional LSTM reads a function and says which package it comes from\n")
+    if not resume:
+        _keep(checkpoint)  # at once: whoever interrupts from now on and resumes, resumes this run
 
-    begin = time.perf_counter()
-    root, files = stdlib_files()
-    functions = read_functions(root, files, progress=lambda done: _bar("reading", done, len(files)))
-    data = to_data(functions)
-    tokens = sum(map(len, data.sequences))
-    print(
-        f"data        {len(data.sequences):,} functions of {len(data.classes)} packages of Python "
-        f"{platform.python_version()}'s own library\n            {min(map(len, data.sequences))} to "
-        f"{max(map(len, data.sequences)):,} tokens long, {tokens:,} in all ({time.perf_counter() - begin:.1f} s)"
+    data = _read()
+    run = _begin(checkpoint, data, quick=quick, resume=resume)
+    quick = run.settings.functions is not None
+    _train(run, data, epochs or (QUICK_EPOCHS if quick else EPOCHS), checkpoint)
+    numbers, flops = _account(run, data)
+    result, lengths = _compare(run, data, QUICK_COMPARED_STEPS if quick else COMPARED_STEPS)
+
+    picture = _picture(lengths, out / "batch.png")
+    report = _report(run, data, numbers, flops, result)
+    _write(out / "demo.json", json.dumps(report, indent=2) + "\n")
+    _say(f"\npicture     {picture}\nnumbers     {out / 'demo.json'}\n")
+    _say(
+        f"padless is {result.ratio('torch packed'):.1f}x faster than torch packed "
+        f"and {result.ratio('torch padded'):.1f}x faster than torch padded"
     )
 
-    from ..report import waste, waste_table
-    from .compare import compare  # torch loads here
-    from .train import Settings, epoch_batches, new_run, resume_run, train
 
-    checkpoint = out / "checkpoint.pt"
-    wanted = Settings(functions=QUICK_FUNCTIONS if quick else None)
-    if resume and checkpoint.exists():
-        run = resume_run(checkpoint, data)
-        if quick and run.settings != wanted:
-            raise PadlessError(f"{checkpoint} is of a run without --quick; resume it without --quick")
-        print(f"resumed     {checkpoint}, {len(run.epochs)} epochs done")
-    else:
+def _read() -> Data:
+    begin = time.perf_counter()
+    root, files = stdlib_files()
+    data = to_data(read_functions(root, files, progress=lambda done: bar("reading", done, len(files))))
+    lengths = [len(sequence) for sequence in data.sequences]
+    _say(
+        f"data        {len(lengths):,} functions of {len(data.classes)} packages of Python "
+        f"{platform.python_version()}'s own library\n            {min(lengths)} to {max(lengths):,} tokens long, "
+        f"{sum(lengths):,} in all ({time.perf_counter() - begin:.1f} s)"
+    )
+    return data
+
+
+def _begin(checkpoint: Path, data: Data, *, quick: bool, resume: bool) -> Run:
+    from .train import Settings, new_run, resume_run  # torch loads here
+
+    settings = Settings(**QUICK_SETTINGS) if quick else Settings()
+    if not resume or not checkpoint.exists():
         if resume:
-            print(f"resumed     no checkpoint in {out} yet: from the beginning")
-        run = new_run(wanted, data)
-    quick = run.settings == Settings(functions=QUICK_FUNCTIONS)
-    epochs = epochs or (QUICK_EPOCHS if quick else EPOCHS)
+            _say(f"resumed     no checkpoint in {checkpoint.parent} yet: from the beginning")
+        return new_run(settings, data)
+    run = resume_run(checkpoint, data)
+    if quick and run.settings.functions is None:
+        raise PadlessError(f"{checkpoint} is of a run without --quick; resume it without --quick")
+    _say(f"resumed     {checkpoint}, epochs done: {len(run.epochs)}")
+    return run
 
-    print(f"\ntraining    {run.settings.threads} thread, checkpoint each epoch: {checkpoint}")
-    majority = data.majority_accuracy
+
+def _train(run: Run, data: Data, epochs: int, checkpoint: Path) -> None:
+    from .train import train
+
+    threads = run.settings.threads
+    _say(
+        f"\ntraining    on {threads} thread{'' if threads == 1 else 's'}; checkpoint after each epoch: {checkpoint}"
+    )
     for number, epoch in enumerate(run.epochs, 1):
-        _tell(number, epoch, majority)
+        _tell(number, epoch, data.majority_accuracy)
     train(
         run,
         data,
         epochs=epochs,
         path=checkpoint,
-        on_step=lambda number, done, steps: _bar(f"epoch {number}", done, steps),
-        on_epoch=lambda number, epoch: _tell(number, epoch, majority),
+        on_step=lambda number, done, steps: bar(f"epoch {number}", done, steps),
+        on_epoch=lambda number, epoch: _tell(number, epoch, data.majority_accuracy),
     )
 
-    batches = epoch_batches(run.settings, data, len(run.epochs))
+
+def _tell(number: int, epoch: Epoch, majority: float) -> None:
+    _say(
+        f"  epoch {number}  loss {epoch.loss:.3f}  held out {100 * epoch.accuracy:.1f} % right "
+        f"(majority class {100 * majority:.1f} %)  {epoch.seconds:.1f} s"
+    )
+
+
+def _account(run: Run, data: Data) -> tuple[Waste, Count]:
+    """What the batches of the next epoch need, and what padding them would cost."""
+    from .train import epoch_batches
+
+    settings = run.settings
+    batches = epoch_batches(settings, data, len(run.epochs))
     numbers = waste(
-        [len(data.sequences[i]) for batch in batches for i in batch], batch_size=run.settings.batch_size
+        [len(data.sequences[i]) for batch in batches for i in batch], batch_size=settings.batch_size
     )
     flops = numbers.flops(
-        "lstm", run.settings.embedding_size, run.settings.hidden_size, bidirectional=True, training=True
+        "lstm", settings.embedding_size, settings.hidden_size, bidirectional=True, training=True
     )
-    print("\naccounting  of one epoch's batches\n" + waste_table({"random": numbers}))
-    print(
+    _say("\naccounting  of one epoch's batches\n" + waste_table({"random": numbers}))
+    _say(
         f"multiplications and additions of the LSTM: {flops.needed / 1e9:,.0f} billion needed, "
         f"{flops.padded / 1e9:,.0f} billion padded, {flops.saved / 1e9:,.0f} billion saved"
     )
+    return numbers, flops
 
-    compared = batches[: QUICK_COMPARED_STEPS if quick else COMPARED_STEPS]
-    print(f"\ncomparison  the next {len(compared)} batches that training would take, none left out, by turns")
+
+def _compare(run: Run, data: Data, steps: int) -> tuple[Comparison, list[int]]:
+    """The comparison on the next batches that training would take, and the lengths in the first of them."""
+    from .compare import compare
+    from .train import epoch_batches
+
+    settings = run.settings
+    batches = epoch_batches(settings, data, len(run.epochs))[:steps]
+    _say(
+        f"\ncomparison  the next {len(batches)} batches that training would take, none left out, by turns; "
+        f"threads: {settings.threads}"
+    )
     result = compare(
         run.reader,
-        compared,
+        batches,
         data,
-        learning_rate=run.settings.learning_rate,
-        on_step=lambda done, steps: _bar("comparing", done, steps),
+        learning_rate=settings.learning_rate,
+        on_step=lambda done, steps: bar("comparing", done, steps),
     )
     for name, seconds in result.seconds.items():
-        print(f"  {name:<13} {1e3 * seconds / result.steps:8.1f} ms a step  {result.ratio(name):5.1f}x")
-    print(f"  largest difference of losses {result.largest_loss_difference:.1e}")
+        _say(f"  {name:<13} {1e3 * seconds / result.steps:8.1f} ms a step  {result.ratio(name):5.1f}x")
+    _say(f"  largest difference of losses {result.largest_loss_difference:.1e}")
+    return result, [len(data.sequences[i]) for i in batches[0]]
 
-    picture = _picture([len(data.sequences[i]) for i in compared[0]], out / "batch.png")
-    report: dict[str, Any] = {
+
+def _report(run: Run, data: Data, numbers: Waste, flops: Count, result: Comparison) -> dict[str, Any]:
+    return {
         "functions": len(data.sequences),
         "classes": len(data.classes),
-        "tokens": tokens,
+        "tokens": sum(map(len, data.sequences)),
         "settings": asdict(run.settings),
-        "majority_accuracy": majority,
+        "majority_accuracy": data.majority_accuracy,
         "epochs": [asdict(epoch) for epoch in run.epochs],
         "rows": numbers.rows,
         "cells": numbers.cells,
@@ -114,12 +176,6 @@ def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resum
         "ratios": {name: result.ratio(name) for name in result.seconds},
         "largest_loss_difference": result.largest_loss_difference,
     }
-    _write(out / "demo.json", json.dumps(report, indent=2) + "\n")
-    print(f"\npicture     {picture}\nnumbers     {out / 'demo.json'}\n")
-    print(
-        f"padless is {result.ratio('torch packed'):.1f}x faster than torch packed "
-        f"and {result.ratio('torch padded'):.1f}x faster than torch padded"
-    )
 
 
 def _make_writable(out: Path) -> None:
@@ -132,6 +188,14 @@ def _make_writable(out: Path) -> None:
         raise PadlessError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
+def _keep(checkpoint: Path) -> None:
+    """Move a checkpoint of an earlier run out of the way, and say so."""
+    if checkpoint.exists():
+        previous = checkpoint.with_name("checkpoint.previous.pt")
+        os.replace(checkpoint, previous)
+        _say(f"kept        the checkpoint of an earlier run as {previous}")
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -139,28 +203,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def _picture(lengths: list[int], path: Path) -> str:
+    """The path of the picture, or why there is none; the demo goes on without it."""
     from ..report.picture import save_picture
 
     try:
         save_picture(lengths, path)
-    except PadlessError as error:
+    except (PadlessError, OSError) as error:
         return f"none: {error}"
     return str(path)
 
 
-def _tell(number: int, epoch: Any, majority: float) -> None:
-    print(
-        f"  epoch {number}  loss {epoch.loss:.3f}  held out {100 * epoch.accuracy:.1f} % right "
-        f"(majority class {100 * majority:.1f} %)  {epoch.seconds:.1f} s",
-        flush=True,
-    )
-
-
-def _bar(what: str, done: int, total: int) -> None:
-    """One line that grows in a terminal; nothing where the output is a file or a pipe."""
-    if not sys.stdout.isatty():
-        return
-    filled = 30 * done // total
-    line = f"\r  {what:<10} {'#' * filled}{'.' * (30 - filled)} {done}/{total}"
-    sys.stdout.write(line if done < total else "\r" + " " * len(line) + "\r")
-    sys.stdout.flush()
+def _say(text: str) -> None:
+    print(text, flush=True)

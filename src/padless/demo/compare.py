@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .data import Data
-from .model import Reader, padded_twin, torch_twin
+from .model import Reader, packed_twin, padded_twin
 from .train import loss_of
 
 __all__ = ["CONTENDERS", "Comparison", "compare"]
@@ -41,8 +41,8 @@ def compare(
     """Train a copy of `reader` by each contender on `batches`, taking turns batch by batch.
 
     All start from the same weights. A step is everything: pack or pad, forward, loss, backward, optimizer. Who goes
-    first changes from batch to batch. `reader` itself is left as it is. One step each comes before, untimed and
-    undone, so that nobody pays for first calls.
+    first changes from batch to batch. `reader` itself is left as it is. Before, copies that are then thrown away run
+    the shortest batch forward and backward once, untimed, so that nobody pays for first calls.
     """
     tensors = [torch.tensor(sequence) for sequence in data.sequences]
     labels = torch.tensor(data.labels)
@@ -73,5 +73,8 @@ def compare(
 
 
 def _models(reader: Reader) -> dict[str, torch.nn.Module]:
-    own = torch_twin(reader, lstm=type(reader.lstm))
-    return dict(zip(CONTENDERS, (own, torch_twin(reader), padded_twin(reader)), strict=True))
+    return {
+        "padless": packed_twin(reader, by_torch=False),
+        "torch packed": packed_twin(reader, by_torch=True),
+        "torch padded": padded_twin(reader),
+    }

@@ -99,6 +99,7 @@ def read_functions(
             tree = _parse(source)
             tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
         except (OSError, SyntaxError, ValueError, tokenize.TokenError):
+            progress(done)
             continue
         lines = [token.start[0] for token in tokens]
         for first, last in _function_lines(tree):

@@ -6,17 +6,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
+from torch.nn.utils.rnn import pack_sequence as torch_pack_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from ..nn import LSTM
+from ..rnn import PackedSequence, pack_sequence
 
-__all__ = ["PaddedReader", "Reader", "padded_twin", "torch_twin"]
+__all__ = ["PaddedReader", "Reader", "packed_twin", "padded_twin"]
 
 
 class Reader(torch.nn.Module):
     """Reads functions as rows without padding and says, for each class, how well it fits.
 
     Embedding, one bidirectional LSTM, and a linear layer on the final states of both directions.
+
+    Args:
+        by_torch: packing and LSTM are torch's own instead of padless's; weights and results are the same.
     """
 
     def __init__(
@@ -26,16 +31,17 @@ class Reader(torch.nn.Module):
         *,
         embedding_size: int,
         hidden_size: int,
-        lstm: type[torch.nn.LSTM] = LSTM,
+        by_torch: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = torch.nn.Embedding(vocabulary_size, embedding_size)
-        self.lstm = lstm(embedding_size, hidden_size, bidirectional=True)
+        self.pack = torch_pack_sequence if by_torch else pack_sequence
+        self.lstm = (torch.nn.LSTM if by_torch else LSTM)(embedding_size, hidden_size, bidirectional=True)
         self.head = torch.nn.Linear(2 * hidden_size, classes)
 
     def forward(self, sequences: Sequence[Tensor]) -> Tensor:
         """Logits `(B, classes)` of B sequences of token ids, each `(length,)` int64, in their order."""
-        tokens = pack_sequence(list(sequences), enforce_sorted=False)
+        tokens = self.pack(list(sequences), enforce_sorted=False)
         rows = PackedSequence(
             self.embedding(tokens.data), tokens.batch_sizes, tokens.sorted_indices, tokens.unsorted_indices
         )
@@ -49,7 +55,7 @@ class PaddedReader(torch.nn.Module):
     A bidirectional torch LSTM on a padded grid would start its reverse direction in the padding, and its final state
     would be another. So each direction is an LSTM of its own; the reverse one reads every sequence flipped within its
     own length, and of both the state after a sequence's last token is gathered. The cells computed are the same in
-    number, 2 * T * B.
+    number, 2 * T * B, and so is the time, within a tenth (docs/demo.md).
     """
 
     def __init__(self, vocabulary_size: int, classes: int, *, embedding_size: int, hidden_size: int) -> None:
@@ -71,9 +77,9 @@ class PaddedReader(torch.nn.Module):
         )
 
 
-def torch_twin(reader: Reader, *, lstm: type[torch.nn.LSTM] = torch.nn.LSTM) -> Reader:
-    """A copy of `reader` whose LSTM is torch's own, or of another class with the same weights."""
-    twin = Reader(**_sizes(reader), lstm=lstm)
+def packed_twin(reader: Reader, *, by_torch: bool) -> Reader:
+    """A copy of `reader` by torch or by padless."""
+    twin = Reader(**_sizes(reader), by_torch=by_torch)
     twin.load_state_dict(reader.state_dict())
     return twin
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import pickle
 import platform
 import random
 import time
@@ -32,7 +32,7 @@ __all__ = [
     "train",
 ]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Settings:
     functions: int | None = None  # training functions used, None: all
     batch_size: int = 64
     embedding_size: int = 64
-    hidden_size: int = 64
-    learning_rate: float = 5e-3
+    hidden_size: int = 128
+    learning_rate: float = 3e-3
     seed: int = 0
     threads: int = 1  # sums are split over threads, so the bits of a run depend on their number
 
@@ -68,7 +68,11 @@ class Run:
     epochs: list[Epoch] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint so that `path` always holds a whole one, also after a kill or a power cut."""
+        """Write the checkpoint so that `path` always holds a whole one, also after a kill or a power cut.
+
+        Raises:
+            PadlessError: the file cannot be written; what `path` held before is still there.
+        """
         state = {
             "format": _FORMAT,
             "settings": asdict(self.settings),
@@ -79,12 +83,19 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
         }
+        content = io.BytesIO()  # in memory first: on a full disk torch.save raises errors of its own
+        torch.save(state, content)
         temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise PadlessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def new_run(settings: Settings, data: Data) -> Run:
@@ -104,12 +115,22 @@ def resume_run(path: Path, data: Data) -> Run:
     """The run that the checkpoint at `path` holds, as it was when it was saved.
 
     Raises:
-        PadlessError: the file is no whole checkpoint, or one of other data.
+        PadlessError: the file is no whole checkpoint, or one of other data or other software, with which
+            the same steps would not give the same bits.
     """
     state = read_checkpoint(path)
+    here = _software()
+    for name in ("torch", "backend", "instruction set"):
+        there = state["software"].get(name)
+        if there != here[name]:
+            raise PadlessError(
+                f"{path} was trained with {name} {there}, here it is {here[name]}, so the result would be "
+                "another; start anew without --resume"
+            )
     if state["fingerprint"] != data.fingerprint:
         raise PadlessError(
-            f"{path} was trained on another standard library ({state['software']}); start anew without --resume"
+            f"{path} was trained on the library of Python {state['software'].get('python')}, and that of Python "
+            f"{here['python']} here differs; start anew without --resume"
         )
     try:
         run = new_run(Settings(**state["settings"]), data)
@@ -117,7 +138,7 @@ def resume_run(path: Path, data: Data) -> Run:
         run.optimizer.load_state_dict(state["optimizer"])
         run.epochs.extend(Epoch(**epoch) for epoch in state["epochs"])
         torch.set_rng_state(state["random"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PadlessError(
             f"{path} does not fit this version of the demo; start anew without --resume"
         ) from error
@@ -130,10 +151,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise PadlessError(f"cannot read {path}: {error.strerror or error}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged bytes surface in the unpickler as any kind of error
         raise PadlessError(f"{path} is not a whole checkpoint; start anew without --resume") from error
     needed = {"settings", "fingerprint", "software", "epochs", "model", "optimizer", "random"}
-    if not isinstance(state, dict) or state.get("format") != _FORMAT or not needed <= state.keys():
+    if (
+        not isinstance(state, dict)
+        or state.get("format") != _FORMAT
+        or not needed <= state.keys()
+        or not isinstance(state["software"], dict)
+    ):
         raise PadlessError(f"{path} is no checkpoint of this demo; start anew without --resume")
     return state
 
@@ -204,5 +230,22 @@ def _optimizer(reader: Reader, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.Adam(reader.parameters(), lr=settings.learning_rate)
 
 
-def _software() -> str:
-    return f"Python {platform.python_version()}, torch {torch.__version__}, backend {active()}"
+def _software() -> dict[str, str]:
+    """What the bits of a run depend on, besides its data and settings."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "backend": active(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename in `folder` to the disk, where the system lets a folder be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
