@@ -1,6 +1,6 @@
-"""Kernels alone, per cent of this machine's sgemm in the same run: useful FLOPs, CPU time at one thread, wall time above.
+"""Kernels alone, per cent of this machine's sgemm in the same run: useful FLOPs, CPU time (threads: wall time).
 
-The product is the faster of MKL (torch.mm; on AMD it keeps to AVX2, 100 GF/s) and oneDNN (AVX-512, 220); both are printed.
+The product is the faster of MKL (torch.mm; on AMD it keeps to AVX2, 100 GF/s) and oneDNN (AVX-512, 220).
 
     python benchmarks/kernels.py [--cell LSTM GRU RNN_TANH] [--threads 1] [--rounds 7] [--torch]
 
@@ -41,7 +41,7 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
     initial, final, d_initial = state(), state(), state()
     packed = k.pack_forward(cell, *weights)
     dy = torch.randn(n, h)
-    common = dict(state_rows=b, threads=threads, initial=initial)
+    common = {"state_rows": b, "threads": threads, "initial": initial}
 
     def infer():
         k.forward(cell, packed, x, y, sizes, n, final=final, **common)
@@ -62,11 +62,17 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
             cells=cells,
             **common,
         )
-        grads = dict(
-            dw_ih=torch.empty(g, width), dw_hh=torch.empty(g, h), db_ih=torch.empty(g), db_hh=torch.empty(g)
-        )
-        k.backward(cell, k.pack_backward(cell, *weights[:2]), x, y, sizes, n, gates=gates, cells=cells, dy=dy,
-                   d_final=k.States(zero, zero if lstm else None), d_initial=d_initial, dx=torch.empty(n, width), **grads, **common)  # fmt: skip
+        grads = {
+            "dw_ih": torch.empty(g, width),
+            "dw_hh": torch.empty(g, h),
+            "db_ih": torch.empty(g),
+            "db_hh": torch.empty(g),
+        }
+        k.backward(
+            cell, k.pack_backward(cell, *weights[:2]), x, y, sizes, n, gates=gates, cells=cells, dy=dy,
+            d_final=k.States(zero, zero if lstm else None), d_initial=d_initial, dx=torch.empty(n, width),
+            **grads, **common,
+        )  # fmt: skip
 
     module = getattr(torch.nn, cell.split("_")[0])(width, h)
     packed_x = torch.nn.utils.rnn.PackedSequence(x.data, sizes)

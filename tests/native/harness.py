@@ -1,4 +1,4 @@
-"""Drives the kernels over one layer and direction in any layout, and an oracle that runs each sequence alone in float64."""
+"""Drives the kernels over one layer and direction in any layout; an oracle runs each sequence alone in float64."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Case:
         b, width, h = len(self.lengths), self.input, self.hidden
         scale = 1 / max(h, 1) ** 0.5
         rows = GATES[self.cell] * h
-        self.values = dict(
-            w_ih=draw(rows, width, scale=scale), w_hh=draw(rows, h, scale=scale),
-            h0=draw(b, h), c0=draw(b, h), dh_n=draw(b, h), dc_n=draw(b, h),
-        )  # fmt: skip
+        self.values = {
+            "w_ih": draw(rows, width, scale=scale), "w_hh": draw(rows, h, scale=scale),
+            "h0": draw(b, h), "c0": draw(b, h), "dh_n": draw(b, h), "dc_n": draw(b, h),
+        }  # fmt: skip
         if self.bias:
             self.values.update(b_ih=draw(rows, scale=scale), b_hh=draw(rows, scale=scale))
         self.x = [draw(n, width) for n in self.lengths]
@@ -108,14 +108,20 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     packed = k.pack_forward(case.cell, *weights)
     gates = nan(n, k.saved_width(case.cell, h)) if train and k.saved_width(case.cell, h) else None
     cells = nan(n, k.cells_width(case.cell, h)) if mode != "infer" and case.lstm else None
-    common = dict(state_rows=b, state_index=index, reverse=case.reverse, threads=threads, initial=initial)
+    common = {
+        "state_rows": b,
+        "state_index": index,
+        "reverse": case.reverse,
+        "threads": threads,
+        "initial": initial,
+    }
     k.forward(case.cell, packed, x, y, batch_sizes, n, final=final, gates=gates, cells=cells, **common)
-    result = dict(y=take(y, y.data, lengths, order), h_n=final.h, c_n=final.c)
+    result = {"y": take(y, y.data, lengths, order), "h_n": final.h, "c_n": final.c}
     if mode == "infer":
         return result
     rows = GATES[case.cell] * h
     d_initial = k.States(nan(b, h), nan(b, h) if case.lstm else None)
-    grads = dict(dw_ih=nan(rows, case.input), dw_hh=nan(rows, h), db_ih=nan(rows), db_hh=nan(rows))
+    grads = {"dw_ih": nan(rows, case.input), "dw_hh": nan(rows, h), "db_ih": nan(rows), "db_hh": nan(rows)}
     dx = torch.full_like(x.data, 7.0)
     saved = None if gates is None else gates.clone()
     k.backward(
@@ -165,11 +171,11 @@ def oracle(case: Case) -> dict[str, object]:
         loss.backward()
     grad = lambda v: torch.zeros_like(v) if v.grad is None else v.grad  # noqa: E731
     stack = lambda v: torch.stack(v).detach() if v else torch.zeros(0, case.hidden, dtype=torch.float64)  # noqa: E731
-    result = dict(
-        y=[y.detach() for y in ys], h_n=stack(hs), c_n=stack(cs) if case.lstm else None,
-        dx=[grad(x) for x in xs], dh0=grad(leaves["h0"]), dc0=grad(leaves["c0"]) if case.lstm else None,
-        dw_ih=grad(leaves["w_ih"]), dw_hh=grad(leaves["w_hh"]),
-    )  # fmt: skip
+    result = {
+        "y": [y.detach() for y in ys], "h_n": stack(hs), "c_n": stack(cs) if case.lstm else None,
+        "dx": [grad(x) for x in xs], "dh0": grad(leaves["h0"]), "dc0": grad(leaves["c0"]) if case.lstm else None,
+        "dw_ih": grad(leaves["w_ih"]), "dw_hh": grad(leaves["w_hh"]),
+    }  # fmt: skip
     if case.bias:
         result.update(db_ih=grad(leaves["b_ih"]), db_hh=grad(leaves["b_hh"]))
     return result
