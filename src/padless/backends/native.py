@@ -26,17 +26,17 @@ def computes(rows: Tensor, *, projected: bool) -> bool:
 def infer(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States]:
-    """Output `(N, H)` and final states; nothing is kept for backward."""
+    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward."""
     return _forward(cell, rows, schedule, states, weights, None, None, reverse)
 
 
 def forward(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States, Saved]:
-    """Output `(N, H)`, final states, and what backward needs."""
+    """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
     hidden = weights.w_hh.shape[1]
-    gates = rows.new_empty(rows.shape[0], _kernels.saved_width(cell, hidden))
-    cells = rows.new_empty(rows.shape[0], _kernels.cells_width(cell, hidden))
+    gates = rows.new_empty(schedule.rows, _kernels.saved_width(cell, hidden))
+    cells = rows.new_empty(schedule.rows, _kernels.cells_width(cell, hidden))
     output, finals = _forward(cell, rows, schedule, states, weights, gates, cells, reverse)
     return output, finals, (gates, cells)
 
@@ -52,7 +52,8 @@ def _forward(
     reverse: bool,
 ) -> tuple[Tensor, States]:
     hidden = weights.w_hh.shape[1]
-    output = rows.new_empty(rows.shape[0], hidden)
+    new = rows.new_zeros if schedule.place.has_gaps else rows.new_empty
+    output = new(schedule.place.count, hidden)
     finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
         return output, finals
@@ -97,6 +98,8 @@ def backward(
         new(t, memory_format=torch.contiguous_format) if need and t is not None else None
         for t, need in zip(wanted, needs, strict=True)
     ]
+    if grads[0] is not None and schedule.place.has_gaps:
+        grads[0].zero_()
     if schedule.steps == 0:
         return tuple(grads)
     gates, cells = saved
@@ -126,8 +129,8 @@ def backward(
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
-    """Time-major rows, as the kernels address them."""
-    return _kernels.Rows(data, schedule.starts, schedule.slot_numbers)
+    """Rows where they lie, as the kernels address them."""
+    return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
 
 
 def _matrix(tensor: Tensor | None) -> Tensor | None:

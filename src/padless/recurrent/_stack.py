@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from .._schedule import Schedule
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends.contract import Cell, LayerWeights, States
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "reads_in_place", "run"]
 
 
 class Options(NamedTuple):
@@ -31,20 +32,38 @@ class Options(NamedTuple):
         return 2 if self.bidirectional else 1
 
 
+def reads_in_place(rows: Tensor, options: Options) -> bool:
+    """Whether `run` takes rows that are not time-major: those of `schedule.place`.
+
+    Not with dropout between layers: its mask falls on time-major rows, so that a seed means the same for
+    every kind of input and every backend.
+    """
+    drops = options.dropout > 0 and options.training and options.num_layers > 1
+    return _kernels_of(rows, options) is native and not drops
+
+
+def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
+    """The room that computes layers of this kind; None: torch's own operators do."""
+    backend = choose(rows.device.type)
+    if backend == "native" and native.computes(rows, projected=options.projected):
+        return native
+    return None if backend == "torch" else portable
+
+
 def run(
     rows: Tensor, schedule: Schedule, states: States, weights: list[Tensor], options: Options
 ) -> tuple[Tensor, States]:
-    """Output `(N, D*P)` of the last layer, and final states `(L*D, slots, *)`.
+    """Output `(N, D*P)` of the last layer, placed as the rows, and final states `(L*D, slots, *)`.
 
     Args:
-        rows: `(N, I)`, time-major.
+        rows: `(N, I)`, time-major; or, where `reads_in_place`, `(M, I)` placed as `schedule` says.
         schedule: which rows run at which step.
         states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, slots, *)`.
         weights: torch's flat list, layer by layer, direction by direction.
         options: the network.
     """
-    backend = choose(rows.device.type)
-    if backend == "torch" and schedule.steps:  # torch's operators refuse a batch without steps
+    kernels = _kernels_of(rows, options)
+    if kernels is None and schedule.steps:
         return torch_.run(
             options.cell,
             rows,
@@ -57,15 +76,13 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
-    is_native = backend == "native" and native.computes(rows, projected=options.projected)
-    kernels = native if is_native else portable
     finals: list[States] = []
     for layer in range(options.num_layers):
         outputs = []
         for direction in range(options.directions):
             place = layer * options.directions + direction
             output, final = autograd.layer(
-                kernels,
+                kernels or portable,  # torch's operators refuse a batch without steps
                 options.cell,
                 rows,
                 schedule,
