@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from argparse import ArgumentParser, Namespace
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--lengths",
         choices=_LENGTHS,
         default="short",
-        help="short: rand**1.5 * T; stdlib: tokens of the standard library's functions; lognormal, uniform, equal (short)",
+        help="short: rand**1.5 * T; stdlib: tokens in the functions of Python's own library; ... (short)",
     )
     parser.add_argument(
         "--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)"
@@ -56,6 +54,7 @@ def run(options: Namespace) -> None:
     import torch
 
     from . import table
+    from .facts import facts
     from .timing import sgemm_flops_per_second
 
     if options.threads < 1 or options.repeats < 1:
@@ -68,7 +67,12 @@ def run(options: Namespace) -> None:
     torch.set_num_threads(options.threads)
     try:
         rates = sgemm_flops_per_second()
-        report = _facts(options, rates)
+        report: dict[str, Any] = {
+            **facts(options.threads),
+            "lengths": options.lengths,
+            "sgemm_flops_per_second": rates,
+            "results": [],
+        }
         say(
             f"{report['machine']}; sgemm: "
             + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
@@ -132,25 +136,6 @@ def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str,
     }
 
 
-def _facts(options: Namespace, rates: dict[str, float]) -> dict[str, Any]:
-    """What a reader of the numbers needs to know of where they come from."""
-    from .. import backends
-
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("padless", "torch", "onnxruntime", "openvino")},
-        "commit": _commit(),
-        "backend": backends.active(),
-        "threads": options.threads,
-        "clock": "CPU" if options.threads == 1 else "wall",
-        "lengths": options.lengths,
-        "sgemm_flops_per_second": rates,
-        "results": [],
-    }
-
-
 def _shape(text: str) -> tuple[int, int, int]:
     """`"64,100,128"` as numbers; argparse words the error."""
     batch, steps, width = (int(part) for part in text.split(","))
@@ -160,38 +145,5 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _need_matplotlib() -> None:
-    from importlib.util import find_spec
-
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs Matplotlib: pip install 'padless[plot]'")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _machine() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, if it is one."""
-    import subprocess
-
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

@@ -21,7 +21,7 @@ _STYLES = {
 def save_plot(report: dict[str, Any], path: Path) -> None:
     """Writes the picture of a report of `padless bench` to `path`, as PNG, SVG or PDF after its ending.
 
-    A panel for each cell and mode; a point for each contestant and shape.
+    A panel for each cell and mode; a point for each contestant and shape, H beside those of padless.
     """
     import matplotlib
 
@@ -42,7 +42,10 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
         row[0].set_ylabel("useful FLOPs, % of sgemm")
     for panel in axes[-1]:
         panel.set_xlabel("rows a step (N / T)")
-    shown = {label: line for panel in axes.flat for line, label in zip(*panel.get_legend_handles_labels())}  # noqa: B905
+    shown: dict[str, Any] = {}
+    for panel in axes.flat:
+        lines, labels = panel.get_legend_handles_labels()
+        shown.update(zip(labels, lines, strict=True))
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False)
     rate = max(report["sgemm_flops_per_second"].values()) / 1e9
     figure.suptitle(
@@ -56,18 +59,23 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
 
 def _draw(panel: Any, results: list[dict[str, Any]]) -> None:
     panel.axhline(100, color="0.4", linewidth=1)
+    ours = next(iter(results[0]["contestants"]))
     for name, (color, marker) in _STYLES.items():
-        points = sorted(
-            (r["rows"] / r["shape"][1], r["contestants"][name]["percent_of_sgemm"])
+        points = [
+            (r["rows"] / r["shape"][1], r["contestants"][name]["percent_of_sgemm"], r["shape"][2])
             for r in results
             if name in r["contestants"]
-        )
+        ]
         if points:
-            x, y = zip(*points, strict=True)
-            panel.plot(
-                x, y, marker=marker, color=color, linestyle=":", linewidth=0.8, markersize=6, label=name
-            )
+            x, y, widths = zip(*points, strict=True)
+            panel.plot(x, y, marker, color=color, markersize=6, label=name, zorder=3 if name == ours else 2)
+        if points and name == ours:  # points of different H share a number of rows, so these are named
+            for point in zip(x, y, widths, strict=True):
+                panel.annotate(
+                    f"H={point[2]}", point[:2], (7, 0), textcoords="offset points", va="center", fontsize=8
+                )
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter("{x:g}")
-    panel.set_ylim(0, 110)
+    panel.margins(x=0.14)
+    panel.set_ylim(0, 112)
     panel.grid(alpha=0.25)

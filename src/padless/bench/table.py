@@ -17,7 +17,7 @@ _SHORT = {
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """A table of results of one cell and mode: time of padless's best backend, and how many times it fits in others'.
+    """A table of results of one cell and mode: padless's fastest backend, and how many times as long the others take.
 
     The column `at fill` is torch padded's ratio times the fill: what it would be if padding cost nothing.
     """
@@ -31,7 +31,7 @@ def render(results: list[dict[str, Any]]) -> str:
     )
     lines = [
         "",
-        f"{first['cell']} {first['mode']}: {ours}, and its time in other people's",
+        f"{first['cell']} {first['mode']}: {ours}, and how many times as long the others take",
         head,
     ]
     table = []
@@ -57,8 +57,10 @@ def summary(results: list[dict[str, Any]]) -> str:
     for mode in dict.fromkeys(result["mode"] for result in results):
         of_mode = [result["ratios"] for result in results if result["mode"] == mode]
         means = {name: _geometric_mean([ratios[name] for ratios in of_mode]) for name in of_mode[0]}
-        lines.append(f"{mode}, all of these: " + ", ".join(f"{mean:.2f}x {n}" for n, mean in means.items()))
-    return "\n".join(["", *lines])
+        lines.append(f"{mode}: " + ", ".join(f"{mean:.2f} {name}" for name, mean in means.items()))
+    return "\n".join(
+        ["", "How many times as long the others take, geometric means over cells and shapes:", *lines]
+    )
 
 
 def _geometric_mean(values: Any) -> float:
