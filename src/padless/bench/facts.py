@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import datetime, timezone
@@ -26,6 +27,7 @@ def facts(threads: int) -> dict[str, Any]:
         "backend": backends.active(),
         "threads": threads,
         "clock": "CPU" if threads == 1 else "wall",
+        "load": _load(),
     }
 
 
@@ -34,6 +36,11 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _load() -> float | None:
+    """Processes that wanted to run in the last minute, before anything is measured: 0 on a quiet machine."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _machine() -> str:

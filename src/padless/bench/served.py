@@ -41,7 +41,7 @@ def onnx_model(cell: str, layer: torch.nn.Module, steps: int, batch: int) -> Any
 
     Inputs `X` `(T, B, I)` and `sequence_lens` `(B,)` int32; outputs `Y` `(T, 1, B, H)`, `Y_h` and `Y_c` `(1, B, H)`.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx import TensorProto, checker, helper, numpy_helper  # pyright: ignore[reportMissingImports]
 
     parameters = {name: p.detach() for name, p in layer.named_parameters()}
 
@@ -79,7 +79,7 @@ def onnx_model(cell: str, layer: torch.nn.Module, steps: int, batch: int) -> Any
 
 
 def _onnxruntime(cell: str, layer: torch.nn.Module, grid: Tensor, lengths: Tensor, threads: int) -> Run:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -97,7 +97,7 @@ def _onnxruntime(cell: str, layer: torch.nn.Module, grid: Tensor, lengths: Tenso
 
 
 def _openvino(cell: str, layer: torch.nn.Module, grid: Tensor, lengths: Tensor, threads: int) -> Run:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     core = openvino.Core()
     model = core.read_model(onnx_model(cell, layer, *grid.shape[:2]).SerializeToString())
