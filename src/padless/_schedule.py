@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._layout import slot_steps
 
-__all__ = ["Schedule"]
+__all__ = ["Place", "Schedule"]
+
+
+class Place(NamedTuple):
+    """Where rows lie in a storage of `count` rows: row (t, slot) is number `step[t] + sequence[slot]`.
+
+    So a kernel reads and writes packed, back-to-back and padded rows where they are.
+    """
+
+    step: Tensor  # (T,) int64, host
+    sequence: Tensor  # (slots,) int64, host
+    count: int
+    has_gaps: bool  # some row of the storage is no sequence's
 
 
 class Schedule:
-    """The steps of N time-major rows; computed once, shared by all layers and directions.
+    """The steps of N rows; computed once, shared by all layers and directions.
 
-    `batch_sizes (T,)` are trusted: positive, never growing (`_checks.check_batch_sizes`).
+    `batch_sizes (T,)` are trusted: positive, never growing (`_checks.check_batch_sizes`). Rows are
+    time-major unless a place is given.
     """
 
-    def __init__(self, batch_sizes: Tensor) -> None:
+    def __init__(self, batch_sizes: Tensor, place: Place | None = None) -> None:
         self.batch_sizes = batch_sizes
+        self.is_time_major = place is None
+        self._place = place
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the rows lie."""
+        if self._place is not None:
+            return self._place
+        return Place(self.starts, torch.arange(self.slots), self.rows, False)
+
+    @cached_property
+    def addresses(self) -> Tensor:
+        """`(N,)` where each time-major row lies."""
+        slot, step = slot_steps(self.batch_sizes)
+        return self.place.step[step] + self.place.sequence[slot]
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -45,11 +74,6 @@ class Schedule:
     def starts(self) -> Tensor:
         """`(T,)` the first row of each step."""
         return torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
-
-    @cached_property
-    def slot_numbers(self) -> Tensor:
-        """`(slots,)` 0, 1, 2, ..."""
-        return torch.arange(self.slots)
 
     @cached_property
     def last_rows(self) -> Tensor:

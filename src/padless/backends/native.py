@@ -13,7 +13,7 @@ from .._schedule import Schedule
 from . import _kernels
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["backward", "computes", "forward", "infer"]
+__all__ = ["backward", "computes", "forward", "infer", "new_output"]
 
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
@@ -23,21 +23,40 @@ def computes(rows: Tensor, *, projected: bool) -> bool:
     return rows.dtype in (torch.float32, torch.float64) and not projected
 
 
+def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
+    """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
+    new = rows.new_zeros if schedule.place.has_gaps else rows.new_empty
+    return new(schedule.place.count, width)
+
+
 def infer(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    *,
+    reverse: bool,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """Output `(N, H)` and final states; nothing is kept for backward."""
-    return _forward(cell, rows, schedule, states, weights, None, None, reverse)
+    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
+
+    `out`, of `new_output` or a slice of its columns, takes the output.
+    """
+    if out is None:
+        out = new_output(rows, schedule, weights.w_hh.shape[1])
+    return out, _forward(cell, rows, schedule, states, weights, out, None, None, reverse)
 
 
 def forward(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States, Saved]:
-    """Output `(N, H)`, final states, and what backward needs."""
+    """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
     hidden = weights.w_hh.shape[1]
-    gates = rows.new_empty(rows.shape[0], _kernels.saved_width(cell, hidden))
-    cells = rows.new_empty(rows.shape[0], _kernels.cells_width(cell, hidden))
-    output, finals = _forward(cell, rows, schedule, states, weights, gates, cells, reverse)
+    gates = rows.new_empty(schedule.rows, _kernels.saved_width(cell, hidden))
+    cells = rows.new_empty(schedule.rows, _kernels.cells_width(cell, hidden))
+    output = new_output(rows, schedule, hidden)
+    finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
     return output, finals, (gates, cells)
 
 
@@ -47,15 +66,15 @@ def _forward(
     schedule: Schedule,
     states: States,
     weights: LayerWeights,
+    output: Tensor,
     gates: Tensor | None,
     cells: Tensor | None,
     reverse: bool,
-) -> tuple[Tensor, States]:
-    hidden = weights.w_hh.shape[1]
-    output = rows.new_empty(rows.shape[0], hidden)
+) -> States:
+    """Final states; the output is written."""
     finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
-        return output, finals
+        return finals
     packed = _kernels.pack_forward(cell, *(_contiguous(w) for w in weights[:4]))
     _kernels.forward(
         cell,
@@ -72,7 +91,7 @@ def _forward(
         reverse=reverse,
         threads=torch.get_num_threads(),
     )
-    return output, finals
+    return finals
 
 
 def backward(
@@ -97,6 +116,8 @@ def backward(
         new(t, memory_format=torch.contiguous_format) if need and t is not None else None
         for t, need in zip(wanted, needs, strict=True)
     ]
+    if grads[0] is not None and schedule.place.has_gaps:
+        grads[0].zero_()
     if schedule.steps == 0:
         return tuple(grads)
     gates, cells = saved
@@ -126,8 +147,8 @@ def backward(
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
-    """Time-major rows, as the kernels address them."""
-    return _kernels.Rows(data, schedule.starts, schedule.slot_numbers)
+    """Rows where they lie, as the kernels address them."""
+    return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
 
 
 def _matrix(tensor: Tensor | None) -> Tensor | None:

@@ -12,8 +12,8 @@ from torch.nn.modules.rnn import RNNBase
 from .._checks import check_state, check_weights
 from ..backends import choose
 from ..backends.contract import Cell, States
-from ..recurrent import Options, run
-from ._kinds import Batch, open_input
+from ..recurrent import Options, reads_in_place, run
+from ._kinds import Batch, in_time_major, open_input
 
 __all__ = ["forward"]
 
@@ -51,6 +51,8 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         bidirectional=module.bidirectional,
         projected=module.proj_size > 0,
     )
+    if not reads_in_place(batch.rows, options):
+        batch = in_time_major(batch)
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
         low = torch.get_autocast_dtype(device_type)

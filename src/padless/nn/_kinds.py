@@ -14,25 +14,39 @@ from .._checks import as_lengths, check_batch_sizes, check_permutation
 from .._layout import Layout
 from .._packed import Packed
 from .._rows import RowMap, move_rows
-from .._schedule import Schedule
+from .._schedule import Place, Schedule
 
-__all__ = ["Batch", "open_input"]
+__all__ = ["Batch", "in_time_major", "open_input"]
 
 
 class Batch(NamedTuple):
-    """Any kind of input as time-major rows, and the way back."""
+    """Any kind of input as rows that lie where the caller has them, and the way back."""
 
-    rows: Tensor  # (N, I), time-major
+    rows: Tensor  # (M, I), placed as `schedule` says
     schedule: Schedule
     size: int  # B, sequences of length 0 included
     order: Tensor | None  # (B,) the caller's sequence in each slot, on the rows' device; None: as they come
-    restore: Callable[[Tensor], Any]  # output (N, *) -> the caller's kind
+    restore: Callable[[Tensor], Any]  # output (M, *), placed as the rows -> the caller's kind
+    to_time_major: Callable[[], RowMap] | None = None  # None: they are
     is_padded: bool = False
     is_unbatched: bool = False
 
 
+def in_time_major(batch: Batch) -> Batch:
+    """The same batch with its rows moved into time-major order, for backends that want them there."""
+    if batch.to_time_major is None:
+        return batch
+    rows = batch.to_time_major()
+    return batch._replace(
+        rows=move_rows(batch.rows, rows),
+        schedule=Schedule(batch.schedule.batch_sizes),
+        restore=lambda output: batch.restore(move_rows(output, rows.inverted())),
+        to_time_major=None,
+    )
+
+
 def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
-    """`input` of any kind, checked, as time-major rows.
+    """`input` of any kind, checked, as rows where they lie.
 
     Raises:
         TypeError: not a kind that a layer takes, or `lengths` beside a kind that has its own.
@@ -83,9 +97,11 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
 
 
 def _open_packed(module: RNNBase, packed: Packed) -> Batch:
-    module.check_input(packed.data, packed._layout.batch_sizes)
-    return _open_rows(
-        packed.data, packed._layout, packed._layout.time_major, lambda out: Packed._of(out, packed._layout)
+    layout = packed._layout
+    module.check_input(packed.data, layout.batch_sizes)
+    place = Place(torch.arange(layout.steps), layout.offsets[layout.order], layout.rows, False)
+    return _open_layout(
+        packed.data, layout, place, lambda: layout.time_major, lambda output: Packed._of(output, layout)
     )
 
 
@@ -109,22 +125,33 @@ def _open_padded(module: RNNBase, input: Tensor) -> Batch:
     batch_dim = 0 if module.batch_first else 1
     grid = input.unsqueeze(batch_dim) if is_unbatched else input
     module.check_input(grid, None)
-    if module.batch_first:
-        grid = grid.transpose(0, 1)
-    steps, size = grid.shape[0], grid.shape[1]
+    size, steps = (grid.shape[0], grid.shape[1]) if module.batch_first else (grid.shape[1], grid.shape[0])
     if steps == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch of no sequences has no steps either.
     batch_sizes = torch.full((steps if size else 0,), size)
 
-    def restore(output: Tensor) -> Tensor:
-        output = output.view(steps, size, output.shape[1])
-        if is_unbatched:
-            return output.squeeze(1)
-        return output.transpose(0, 1) if module.batch_first else output
+    def restore(cells: Tensor) -> Tensor:
+        output = cells.view(*grid.shape[:2], cells.shape[1])
+        return output.squeeze(batch_dim) if is_unbatched else output
 
-    rows = grid.reshape(steps * size, grid.shape[2])
-    return Batch(rows, Schedule(batch_sizes), size, None, restore, is_padded=True, is_unbatched=is_unbatched)
+    batch = Batch(
+        grid.reshape(steps * size, grid.shape[2]),
+        Schedule(batch_sizes),
+        size,
+        None,
+        restore,
+        is_padded=True,
+        is_unbatched=is_unbatched,
+    )
+    if not module.batch_first or size <= 1:
+        return batch
+
+    def to_time_major() -> RowMap:
+        return RowMap.permutation(torch.arange(size * steps).view(size, steps).t().reshape(-1))
+
+    place = _place_in_grid(module, torch.arange(size), steps, size, has_gaps=False)
+    return batch._replace(schedule=Schedule(batch_sizes, place), to_time_major=to_time_major)
 
 
 def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
@@ -135,22 +162,38 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
-    to_cells = layout.padded(steps, batch_first=module.batch_first)
-    to_rows = to_cells.inverted().then(layout.time_major)
-
-    def restore(cells: Tensor) -> Tensor:
-        return cells.view(*input.shape[:2], cells.shape[1])
-
-    batch = _open_rows(input.reshape(-1, input.shape[2]), layout, to_rows, restore)
+    place = _place_in_grid(module, layout.order, steps, size, has_gaps=layout.rows < size * steps)
+    batch = _open_layout(
+        input.reshape(-1, input.shape[2]),
+        layout,
+        place,
+        lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
+        lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
+    )
     return batch._replace(is_padded=True)
 
 
-def _open_rows(data: Tensor, layout: Layout, to_rows: RowMap, restore: Callable[[Tensor], Any]) -> Batch:
-    """Rows in any order, moved into time-major order and back."""
+def _place_in_grid(module: RNNBase, order: Tensor, steps: int, size: int, *, has_gaps: bool) -> Place:
+    """Where the rows of a padded grid lie, the sequence `order[slot]` in each slot."""
+    step_stride, sequence_stride = (1, steps) if module.batch_first else (size, 1)
+    return Place(torch.arange(steps) * step_stride, order * sequence_stride, steps * size, has_gaps)
+
+
+def _open_layout(
+    rows: Tensor,
+    layout: Layout,
+    place: Place,
+    to_time_major: Callable[[], RowMap],
+    restore: Callable[[Tensor], Any],
+) -> Batch:
+    """Rows of a layout, placed anywhere; sequences of length 0 come last in its order and have no slot."""
+    slots = int(layout.batch_sizes[0]) if layout.steps else 0
+    place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
     return Batch(
-        move_rows(data, to_rows),
-        Schedule(layout.batch_sizes),
+        rows,
+        Schedule(layout.batch_sizes, place),
         layout.batch,
-        layout.order.to(data.device),
-        lambda output: restore(move_rows(output, to_rows.inverted())),
+        layout.order.to(rows.device),
+        restore,
+        to_time_major,
     )

@@ -1,5 +1,5 @@
 """Recurrent layers over a backend: stacking, directions, dropout, states. Modules live in `padless.nn`."""
 
-from ._stack import Options, run
+from ._stack import Options, reads_in_place, run
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "reads_in_place", "run"]

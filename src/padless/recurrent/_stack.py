@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from .._schedule import Schedule
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends.contract import Cell, LayerWeights, States
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "reads_in_place", "run"]
 
 
 class Options(NamedTuple):
@@ -31,20 +32,38 @@ class Options(NamedTuple):
         return 2 if self.bidirectional else 1
 
 
+def reads_in_place(rows: Tensor, options: Options) -> bool:
+    """Whether `run` takes rows that are not time-major: those of `schedule.place`.
+
+    Not with dropout between layers: its mask falls on time-major rows, so that a seed means the same for
+    every kind of input and every backend.
+    """
+    drops = options.dropout > 0 and options.training and options.num_layers > 1
+    return _kernels_of(rows, options) is native and not drops
+
+
+def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
+    """The room that computes layers of this kind; None: torch's own operators do."""
+    backend = choose(rows.device.type)
+    if backend == "native" and native.computes(rows, projected=options.projected):
+        return native
+    return None if backend == "torch" else portable
+
+
 def run(
     rows: Tensor, schedule: Schedule, states: States, weights: list[Tensor], options: Options
 ) -> tuple[Tensor, States]:
-    """Output `(N, D*P)` of the last layer, and final states `(L*D, slots, *)`.
+    """Output `(N, D*P)` of the last layer, placed as the rows, and final states `(L*D, slots, *)`.
 
     Args:
-        rows: `(N, I)`, time-major.
+        rows: `(N, I)`, time-major; or, where `reads_in_place`, `(M, I)` placed as `schedule` says.
         schedule: which rows run at which step.
         states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, slots, *)`.
         weights: torch's flat list, layer by layer, direction by direction.
         options: the network.
     """
-    backend = choose(rows.device.type)
-    if backend == "torch" and schedule.steps:  # torch's operators refuse a batch without steps
+    kernels = _kernels_of(rows, options)
+    if kernels is None and schedule.steps:
         return torch_.run(
             options.cell,
             rows,
@@ -57,30 +76,37 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
-    is_native = backend == "native" and native.computes(rows, projected=options.projected)
-    kernels = native if is_native else portable
     finals: list[States] = []
     for layer in range(options.num_layers):
-        outputs = []
+        # In inference both directions write their halves of one output.
+        joined, outputs = None, []
+        if options.bidirectional and kernels is native and not autograd.is_recorded(rows, *states, *weights):
+            joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
         for direction in range(options.directions):
             place = layer * options.directions + direction
             output, final = autograd.layer(
-                kernels,
+                kernels or portable,  # torch's operators refuse a batch without steps
                 options.cell,
                 rows,
                 schedule,
                 tuple(s[place] for s in states),
                 _weights_of(weights, place, options),
                 reverse=direction == 1,
+                out=None if joined is None else joined.chunk(2, 1)[direction],
             )
             outputs.append(output)
             finals.append(final)
-        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        if joined is None:
+            rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        else:
+            rows = joined
         if options.dropout and options.training and layer < options.num_layers - 1:
             # On the same rows in the same order as torch, so that a seed draws the same mask.
             rows = functional.dropout(rows, options.dropout, training=True)
     if options.directions == 1 and rows.requires_grad:
         rows = rows.clone()  # callers change outputs in place (ReLU, dropout); the node below keeps its own
+    if len(finals) == 1:
+        return rows, tuple(state.unsqueeze(0) for state in finals[0])
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
