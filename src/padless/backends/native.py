@@ -89,7 +89,7 @@ def _forward(
         gates=_unless_empty(gates),
         cells=_unless_empty(cells),
         reverse=reverse,
-        threads=torch.get_num_threads(),
+        threads=_threads(cell, rows, schedule, weights),
     )
     return finals
 
@@ -141,9 +141,13 @@ def backward(
         db_ih=grads[5],
         db_hh=grads[6],
         reverse=reverse,
-        threads=torch.get_num_threads(),
+        threads=_threads(cell, rows, schedule, weights),
     )
     return tuple(grads)
+
+
+def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights) -> int:
+    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], weights.w_hh.shape[1])
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
