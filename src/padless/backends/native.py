@@ -6,6 +6,8 @@ portable backend. Tensors were checked at the door (`nn`), and the C side checks
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -75,7 +77,10 @@ def _forward(
     finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
         return finals
-    packed = _kernels.pack_forward(cell, *(_contiguous(w) for w in weights[:4]))
+    w_ih, w_hh, b_ih, b_hh = weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh
+    packed = _kernels.pack_forward(
+        cell, w_ih.contiguous(), w_hh.contiguous(), _contiguous(b_ih), _contiguous(b_hh)
+    )
     _kernels.forward(
         cell,
         packed,
@@ -155,6 +160,10 @@ def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
     return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
 
 
+@overload
+def _matrix(tensor: Tensor) -> Tensor: ...
+@overload
+def _matrix(tensor: Tensor | None) -> Tensor | None: ...
 def _matrix(tensor: Tensor | None) -> Tensor | None:
     """The tensor with unit column stride and rows that do not overlap: itself, or a copy.
 
