@@ -130,8 +130,9 @@ def test_no_policy_changes_what_is_needed(lengths, batch_size, policy):
     assert numbers.wasted_percent == 100 * (1 - numbers.fill)
 
 
-@given(strategies.lengths(), st.integers(1, 9), st.sampled_from(["given", "random"]))
-def test_sorting_never_wastes_more_than_another_order(lengths, batch_size, policy):
+@given(strategies.lengths(min_batch=1), st.integers(1, 4), st.sampled_from(["given", "random"]))
+def test_sorting_full_batches_never_wastes_more_than_another_order(lengths, batch_size, policy):
+    lengths = lengths * batch_size  # a last batch that is not full may be better filled with a giant
     least = waste(lengths, batch_size=batch_size, policy="sorted").cells
     assert least <= waste(lengths, batch_size=batch_size, policy=policy).cells
 
