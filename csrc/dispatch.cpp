@@ -3,6 +3,11 @@
 
 #include <sched.h>
 #include <string.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -20,6 +25,26 @@ namespace avx2 { extern const Kernels kernels; }
 namespace baseline { extern const Kernels kernels; }
 
 namespace {
+
+constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
+constexpr int kAloneSteps = 16;   // doubled with each late barrier
+
+// Sleep while *word holds `value`, as long as nobody wakes it; where there is no futex, give the core away.
+void sleep_while(int32_t* word, int32_t value) {
+#if defined(__linux__)
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
+#else
+  (void)word, (void)value;
+  sched_yield();
+#endif
+}
+void wake_all(int32_t* word) {
+#if defined(__linux__)
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+#else
+  (void)word;
+#endif
+}
 
 struct Isa {
   const char* name;
@@ -81,7 +106,12 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
   if (p.threads > 1) {
     Barrier barrier;
 #pragma omp parallel num_threads((int)p.threads)
-    kernel(p, Team{omp_get_thread_num(), omp_get_num_threads(), &barrier});
+    {
+      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
+      kernel(p, team);
+      // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
+      if (team.size > 1) wait_for_team(&barrier, team.size, false);
+    }
     return;
   }
 #endif
@@ -90,22 +120,30 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
 
 }  // namespace
 
-void wait_for_team(Barrier* barrier, int64_t size) {
+int64_t wait_for_team(Barrier* barrier, int64_t size, bool prompt) {
   const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == size) {
+    const int32_t late = __atomic_load_n(&barrier->late, __ATOMIC_RELAXED);
+    barrier->alone = prompt && late >= barrier->next_late ? int64_t(kAloneSteps) << (late < 20 ? late : 20) : 0;
+    if (barrier->alone) barrier->next_late = late + 1;
     __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&barrier->generation, generation + 1, __ATOMIC_RELEASE);
-    return;
+    __atomic_store_n(&barrier->generation, generation + 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&barrier->sleepers, __ATOMIC_SEQ_CST)) wake_all(&barrier->generation);
+    return barrier->alone;
   }
   for (int spins = 0; __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation; ++spins) {
-    if (spins < 4096) {  // some 40 us: longer than the imbalance of a step
+    if (spins < kSpins) {
 #if defined(__x86_64__)
       _mm_pause();
 #endif
-    } else {
-      sched_yield();
+      continue;
     }
+    if (spins == kSpins && prompt) __atomic_add_fetch(&barrier->late, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
+    sleep_while(&barrier->generation, generation);
+    __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
   }
+  return barrier->alone;
 }
 
 }  // namespace padless

@@ -1,4 +1,5 @@
-// The threads of one call. The barrier spins for a while and then yields: other load may hold the core that it waits for.
+// The threads of one call, and their barrier. Other load may hold the core that a thread waits for, or two threads may have
+// been put on one core: whoever has waited for some microseconds sleeps, which also lets the system move it.
 #pragma once
 
 #include <stdint.h>
@@ -8,6 +9,10 @@ namespace padless {
 struct Barrier {
   alignas(64) int32_t arrived = 0;
   alignas(64) int32_t generation = 0;
+  int32_t sleepers = 0;
+  int32_t late = 0;   // prompt waits of this call that ended in sleep
+  int32_t next_late = 2;  // once may be the start of the threads
+  int64_t alone = 0;      // what the last barrier told everybody; it and next_late change when all have arrived
 };
 
 struct Team {
@@ -15,6 +20,9 @@ struct Team {
   Barrier* barrier;
 };
 
-void wait_for_team(Barrier* barrier, int64_t size);
+// Returns when all threads of the team are here. `prompt`: they were expected within microseconds, once a step. Where that
+// has failed twice, barriers are dearer than the work that they share out: every thread is told the same number of steps
+// that rank 0 had better do alone (0: none), longer each time.
+int64_t wait_for_team(Barrier* barrier, int64_t size, bool prompt);
 
 }  // namespace padless

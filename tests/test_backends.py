@@ -144,3 +144,45 @@ def test_use_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.active() == "torch"
     with backends.use("portable"):
         assert backends.active() == "portable"
+
+
+needs_native = pytest.mark.skipif("native" not in backends.available(), reason="no native kernels here")
+
+ISA_SCRIPT = """
+import torch, padless
+torch.manual_seed(0)
+layer, x = padless.nn.LSTM(20, 30), torch.randn(9, 4, 20)
+try:
+    with torch.no_grad():
+        output = layer(x, lengths=[9, 2, 7, 0])[0]
+    print(padless.backends.instruction_set(), output.double().abs().sum().item())
+except padless.BackendError as error:
+    print("BackendError:", error)
+"""
+
+
+def _with_instruction_set(name: str) -> str:
+    environment = os.environ | {"PADLESS_ISA": name}
+    script = [sys.executable, "-c", ISA_SCRIPT]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
+    with torch.no_grad(), backends.use("portable"):
+        torch.manual_seed(0)
+        layer, x = padless.nn.LSTM(20, 30), torch.randn(9, 4, 20)
+        expected = layer(x, lengths=[9, 2, 7, 0])[0].double().abs().sum().item()
+    answer = _with_instruction_set(name)
+    if answer.startswith("BackendError") and name != "baseline":
+        assert f"'{name}' cannot be had here" in answer  # this processor has no such instructions
+        return
+    ran, total = answer.split()
+    assert ran == name
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
+@needs_native
+def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() -> None:
+    assert "'avx9' cannot be had here; this machine runs baseline" in _with_instruction_set("avx9")

@@ -73,6 +73,10 @@ template <class T, template <class> class Cell> struct Backward {
     h_row = own.take<const T*>(capacity);
   }
 
+  void wait_for_all() const {
+    if (team.size > 1) padless::wait_for_team(team.barrier, team.size, false);
+  }
+
   const T* state_row(const void* base, int64_t stride, int64_t slot) const {
     return base ? (const T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
   }
@@ -278,13 +282,11 @@ template <class T, template <class> class Cell> struct Backward {
     }
     if (team.rank == 0)
       for (int64_t i = 0; i < zero_count(p); ++i) zeros[i] = 0;
-    if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+    wait_for_all();
     const int64_t panels = weights.hidden.count();
-    const Lane by_slot = {team.rank, team.size, 0, panels};
-    const Lane by_column = {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
     const T* from = nullptr;
-    bool columns = false;
-    int64_t row0 = steps.down ? p.rows : 0, which = 0;
+    Mode mode = kByRows;
+    int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
       Chunk chunk = {u, u, row0, 0, gradients[which]};
       which ^= 1;
@@ -294,23 +296,31 @@ template <class T, template <class> class Cell> struct Backward {
       address_rows(chunk);
       if (gates_again && saved_count(kind)) {
         recompute(chunk);
-        if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+        wait_for_all();
       }
       for (; u < chunk.end; ++u) {
         const int64_t active = steps.active(u);
         if (steps.down) row0 -= active;
-        const bool was = columns;
-        columns = splits_columns(active, team.size, panels);
-        if (u > 0 && (columns || was)) padless::wait_for_team(team.barrier, team.size);
-        step(u, columns ? by_column : by_slot, chunk, row0, from);
+        const Mode was = mode;
+        mode = mode_of(active, team, panels, gates * hidden * hidden);
+        if (mode == kByColumns && u < alone_until) mode = kAlone;
+        if (u > 0 && (mode == kByColumns || mode != was)) {
+          const int64_t alone = padless::wait_for_team(team.barrier, team.size, mode == was && u > chunk.begin);
+          if (alone > 0) {
+            alone_until = u + alone;
+            mode = kAlone;
+          }
+        }
+        const Lane lane = lane_of(mode, team, panels);
+        if (lane.panel < lane.panel_end) step(u, lane, chunk, row0, from);
         from = chunk.gradients + (row0 - chunk.base) * gradients_stride;
         if (!steps.down) row0 += active;
       }
-      if (team.size > 1) padless::wait_for_team(team.barrier, team.size);
+      wait_for_all();
       input_gradient(chunk);
       weight_gradients(chunk);
     }
-    leave(columns ? by_column : by_slot, 0, steps.active(steps.count - 1), from);
+    leave(lane_of(mode, team, panels), 0, steps.active(steps.count - 1), from);
     finish_sums();
   }
 };

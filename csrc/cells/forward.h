@@ -1,7 +1,8 @@
 // Forward pass of one layer in one direction, for inference and training.
 //
 // A worker owns either some slots with all columns (rank, rank + size, ...: balanced within one row, no barrier) or, where
-// few rows are active, all slots with some columns (one barrier a step). The input product goes either step by step or, where
+// few rows are active, all slots with some columns (one barrier a step). Where other load makes barriers slow, rank 0 takes
+// some steps alone (team.h). The input product goes either step by step or, where
 // steps have few rows, for a chunk of steps at once. Neither choice touches a bit of the result: see tile.h.
 #pragma once
 
@@ -9,6 +10,9 @@
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
 // Rows a thread below which the columns of a step are split instead of its slots.
 constexpr int64_t kColumnRows = 6;
+
+// Multiplications a thread and step from which a barrier a step is paid back.
+constexpr int64_t kColumnWork = 4096;
 
 struct Lane {  // what one worker does of a step
   int64_t slot, slot_step, panel, panel_end;
@@ -27,8 +31,16 @@ struct Steps {
   int64_t active(int64_t s) const { return s < 0 || s >= count ? 0 : batch_sizes[time(s)]; }
 };
 
-PADLESS_INLINE bool splits_columns(int64_t active, int64_t team, int64_t panels) {
-  return team > 1 && active < kColumnRows * team && panels >= team;
+enum Mode { kByRows, kByColumns, kAlone };
+
+PADLESS_INLINE Mode mode_of(int64_t active, const padless::Team& team, int64_t panels, int64_t weights) {
+  const bool columns = active < kColumnRows * team.size && panels >= team.size && active * weights >= kColumnWork * team.size;
+  return team.size > 1 && columns ? kByColumns : kByRows;
+}
+PADLESS_INLINE Lane lane_of(Mode mode, const padless::Team& team, int64_t panels) {
+  if (mode == kByRows) return {team.rank, team.size, 0, panels};
+  if (mode == kAlone) return {0, 1, 0, team.rank ? 0 : panels};
+  return {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
 }
 // Reversing the order of the panels on odd steps reuses what is still in a 1 MB second-level cache.
 template <class T> PADLESS_INLINE bool alternates(const Panels<T>& w) {
@@ -125,11 +137,12 @@ template <class T, template <class> class Cell> struct Forward {
     for (int64_t i = hidden; i < state_stride; ++i) to[i] = 0;
   }
 
-  // Initial state of this worker's slots that begin at step s.
-  void join(int64_t s) const {
+  // Initial state of the slots that begin at step s, shared out like rows unless rank 0 is alone.
+  void join(int64_t s, Mode mode) const {
     const int64_t begin = steps.active(s - 1), end = steps.active(s);
-    const Lane own = {team.rank, team.size, 0, 0};
-    for (int64_t slot = team.rank + own.count(begin) * team.size; slot < end; slot += team.size) {
+    if (mode == kAlone && team.rank) return;
+    const Lane own = lane_of(mode == kAlone ? kAlone : kByRows, team, 0);
+    for (int64_t slot = own.slot + own.count(begin) * own.slot_step; slot < end; slot += own.slot_step) {
       copy_state(h[s & 1] + slot * state_stride, state_row(p.h0, p.h0_stride, slot));
       if (kind == PADLESS_LSTM) copy_state(c + slot * state_stride, state_row(p.c0, p.c0_stride, slot));
     }
@@ -274,30 +287,41 @@ template <class T, template <class> class Cell> struct Forward {
       if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), hidden);
       if (kind == PADLESS_LSTM && p.c_n) copy_or_zero(state_row(p.c_n, p.c_n_stride, slot), state_row(p.c0, p.c0_stride, slot), hidden);
     }
-    const int64_t panels = weights.hidden.count();
-    const Lane by_slot = {team.rank, team.size, 0, panels};
-    const Lane by_column = {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
-    bool columns = false;
-    int64_t chunk_end = 0, at = 0, row0 = steps.down ? p.rows : 0;
+    const int64_t panels = weights.hidden.count(), size = gates * hidden * hidden;
+    Mode mode = kByRows;
+    int64_t chunk_end = 0, at = 0, row0 = steps.down ? p.rows : 0, alone_until = 0;
     for (int64_t s = 0; s < steps.count; ++s) {
       const int64_t active = steps.active(s);
       if (steps.down) row0 -= active;
-      const bool was = columns;
-      columns = splits_columns(active, team.size, panels);
-      const Lane& lane = columns ? by_column : by_slot;
-      join(s);
-      if (s >= chunk_end && lane.count(active) < kDirectRows) {
+      const Mode was = mode;
+      mode = mode_of(active, team, panels, size);
+      if (mode == kByColumns && s < alone_until) mode = kAlone;
+      if (mode != was) chunk_end = s;
+      Lane lane = lane_of(mode, team, panels);
+      join(s, mode);
+      const auto multiply_input = [&] {
+        if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= kDirectRows) return;
         int64_t rows = lane.count(active);
         for (chunk_end = s + 1; chunk_end < steps.count && rows < kChunkRows; ++chunk_end) {
           const int64_t next = steps.active(chunk_end);
-          if (lane.count(next) >= kDirectRows || splits_columns(next, team.size, panels) != columns) break;
+          if (lane.count(next) >= kDirectRows || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
           rows += lane.count(next);
         }
         at = 0;
         input_chunk(s, chunk_end, lane);
+      };
+      multiply_input();
+      if (mode == kByColumns || mode != was) {
+        const int64_t alone = padless::wait_for_team(team.barrier, team.size, mode == was && at > 0);
+        if (alone > 0) {
+          alone_until = s + alone;
+          mode = kAlone;
+          lane = lane_of(mode, team, panels);
+          chunk_end = s;
+          multiply_input();
+        }
       }
-      if (columns || was) padless::wait_for_team(team.barrier, team.size);
-      step(s, lane, row0, s < chunk_end ? at : -1);
+      if (lane.panel < lane.panel_end) step(s, lane, row0, s < chunk_end ? at : -1);
       if (s < chunk_end) at += lane.count(active);
       finish(s, lane);
       if (!steps.down) row0 += active;

@@ -110,7 +110,7 @@ def _doctor(options: argparse.Namespace) -> None:
         "backend": backends.active(),
         "available": list(backends.available()),
         "why": backends.why(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "instruction_set": backends.instruction_set() or "none of padless's own: no native kernels",
         "threads": torch.get_num_threads(),
         "openmp": torch.backends.openmp.is_available(),
     }

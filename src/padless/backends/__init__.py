@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import BackendError
 
-__all__ = ["active", "available", "choose", "use", "why"]
+__all__ = ["active", "available", "choose", "instruction_set", "use", "why"]
 
 NAMES = ("native", "portable", "torch")
 
@@ -48,8 +48,19 @@ def choose(device_type: str) -> str:
     if forced is not None:
         return forced
     if device_type == "cpu":
-        return available()[0]
+        return "native" if _missing("native") is None else "portable"
     return "torch" if device_type == "cuda" else "portable"
+
+
+def instruction_set() -> str | None:
+    """Name of the instruction set that the native kernels use (`PADLESS_ISA` forces one), or None without them.
+
+    >>> instruction_set() in ("avx512", "avx2", "baseline", None)
+    True
+    """
+    from . import _kernels
+
+    return None if _missing("native") is not None else _kernels.isa()
 
 
 def why() -> str:

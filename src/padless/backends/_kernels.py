@@ -34,6 +34,7 @@ __all__ = [
     "pack_forward",
     "saved_width",
     "supported_isas",
+    "threads_for",
 ]
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
@@ -43,7 +44,21 @@ _WORDS = 56  # of padless_problem, 8 bytes each
 _SCRATCH = 38  # index of its scratch pointer; its size follows
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+# Multiplications, some 30 us of them, below which a second thread may cost more than it saves.
+_WORTH_A_TEAM = 1 << 21
+
 _library: ctypes.CDLL | None = None
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Rows(NamedTuple):
@@ -94,10 +109,16 @@ def load() -> ctypes.CDLL:
 
 
 def missing() -> str | None:
-    """Why the kernels cannot be had here, or None."""
+    """Why the kernels cannot be had here, or None.
+
+    Raises:
+        BackendError: `PADLESS_ISA` forces an instruction set that cannot be had.
+    """
     try:
         load()
     except BackendError as error:
+        if os.environ.get("PADLESS_ISA"):
+            raise
         return str(error)
     return None
 
@@ -158,6 +179,16 @@ def force_isa(name: str | None) -> None:
         raise BackendError(
             f"instruction set {name!r} cannot be had here; this machine runs {', '.join(supported_isas())}"
         )
+
+
+def threads_for(cell: str, rows: int, input_size: int, hidden: int) -> int:
+    """Threads for one call: torch's number; 1 for little work, and in a forked process.
+
+    OpenMP's threads do not survive a fork, and a child that asks for them waits for ever.
+    """
+    if _forked or rows * _GATES[cell] * hidden * (input_size + hidden) < _WORTH_A_TEAM:
+        return 1
+    return torch.get_num_threads()
 
 
 def saved_width(cell: str, hidden: int) -> int:

@@ -14,7 +14,7 @@ from .._schedule import Schedule
 from . import reference
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["layer"]
+__all__ = ["is_recorded", "layer"]
 
 
 def layer(
@@ -26,19 +26,29 @@ def layer(
     weights: LayerWeights,
     *,
     reverse: bool,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction, differentiable.
 
+    `out` takes the output where nothing is recorded for backward (`is_recorded`), on the native backend.
     `kernels` has `infer`, `forward` and `backward` as `portable` has them.
     """
     if _needs_composed(rows):
         return _composed(cell, rows, schedule, states, weights, reverse)
     h0, c0 = states if len(states) == 2 else (states[0], None)
     tensors = (rows, h0, c0, *weights)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if is_recorded(*tensors):
         output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
         return output, tuple(finals)
+    if out is not None:
+        return kernels.infer(cell, rows, schedule, states, weights, reverse=reverse, out=out)
     return kernels.infer(cell, rows, schedule, states, weights, reverse=reverse)
+
+
+def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
+    """Whether torch follows what is computed from these tensors: by autograd or by a transform."""
+    is_watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (rows, *others))
+    return is_watched or _needs_composed(rows)
 
 
 def _composed(

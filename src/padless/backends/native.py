@@ -6,6 +6,8 @@ portable backend. Tensors were checked at the door (`nn`), and the C side checks
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from .._schedule import Schedule
 from . import _kernels
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["backward", "computes", "forward", "infer"]
+__all__ = ["backward", "computes", "forward", "infer", "new_output"]
 
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
@@ -23,11 +25,29 @@ def computes(rows: Tensor, *, projected: bool) -> bool:
     return rows.dtype in (torch.float32, torch.float64) and not projected
 
 
+def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
+    """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
+    new = rows.new_zeros if schedule.place.has_gaps else rows.new_empty
+    return new(schedule.place.count, width)
+
+
 def infer(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    *,
+    reverse: bool,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward."""
-    return _forward(cell, rows, schedule, states, weights, None, None, reverse)
+    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
+
+    `out`, of `new_output` or a slice of its columns, takes the output.
+    """
+    if out is None:
+        out = new_output(rows, schedule, weights.w_hh.shape[1])
+    return out, _forward(cell, rows, schedule, states, weights, out, None, None, reverse)
 
 
 def forward(
@@ -37,7 +57,8 @@ def forward(
     hidden = weights.w_hh.shape[1]
     gates = rows.new_empty(schedule.rows, _kernels.saved_width(cell, hidden))
     cells = rows.new_empty(schedule.rows, _kernels.cells_width(cell, hidden))
-    output, finals = _forward(cell, rows, schedule, states, weights, gates, cells, reverse)
+    output = new_output(rows, schedule, hidden)
+    finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
     return output, finals, (gates, cells)
 
 
@@ -47,17 +68,19 @@ def _forward(
     schedule: Schedule,
     states: States,
     weights: LayerWeights,
+    output: Tensor,
     gates: Tensor | None,
     cells: Tensor | None,
     reverse: bool,
-) -> tuple[Tensor, States]:
-    hidden = weights.w_hh.shape[1]
-    new = rows.new_zeros if schedule.place.has_gaps else rows.new_empty
-    output = new(schedule.place.count, hidden)
+) -> States:
+    """Final states; the output is written."""
     finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
-        return output, finals
-    packed = _kernels.pack_forward(cell, *(_contiguous(w) for w in weights[:4]))
+        return finals
+    w_ih, w_hh, b_ih, b_hh = weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh
+    packed = _kernels.pack_forward(
+        cell, w_ih.contiguous(), w_hh.contiguous(), _contiguous(b_ih), _contiguous(b_hh)
+    )
     _kernels.forward(
         cell,
         packed,
@@ -71,9 +94,9 @@ def _forward(
         gates=_unless_empty(gates),
         cells=_unless_empty(cells),
         reverse=reverse,
-        threads=torch.get_num_threads(),
+        threads=_threads(cell, rows, schedule, weights),
     )
-    return output, finals
+    return finals
 
 
 def backward(
@@ -123,9 +146,13 @@ def backward(
         db_ih=grads[5],
         db_hh=grads[6],
         reverse=reverse,
-        threads=torch.get_num_threads(),
+        threads=_threads(cell, rows, schedule, weights),
     )
     return tuple(grads)
+
+
+def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights) -> int:
+    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], weights.w_hh.shape[1])
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
@@ -133,6 +160,10 @@ def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
     return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
 
 
+@overload
+def _matrix(tensor: Tensor) -> Tensor: ...
+@overload
+def _matrix(tensor: Tensor | None) -> Tensor | None: ...
 def _matrix(tensor: Tensor | None) -> Tensor | None:
     """The tensor with unit column stride and rows that do not overlap: itself, or a copy.
 

@@ -10,6 +10,7 @@ import ast
 import bisect
 import hashlib
 import io
+import itertools
 import sysconfig
 import tokenize
 import warnings
@@ -28,6 +29,7 @@ HELD_OUT_PERCENT = 15
 KINDS = ("<name>", "<number>", "<string>")  # token ids 0, 1, 2: what a rare word becomes
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
 _LAYOUT_WORDS = {tokenize.NEWLINE: "<newline>", tokenize.INDENT: "<indent>", tokenize.DEDENT: "<dedent>"}
+_BLOCK_TOKENS = frozenset({tokenize.INDENT, tokenize.DEDENT})
 _DROPPED_TOKENS = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER})
 
 
@@ -155,7 +157,8 @@ def _function_lines(node: ast.AST) -> Iterator[tuple[int, int]]:
 
 
 def _words(tokens: Sequence[tokenize.TokenInfo]) -> Iterator[str]:
-    for token in tokens:
+    # Before a function's first token stand the ends of the blocks before it, which are not its own.
+    for token in itertools.dropwhile(lambda token: token.type in _BLOCK_TOKENS, tokens):
         if token.type not in _DROPPED_TOKENS:
             yield _LAYOUT_WORDS.get(token.type, token.string)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends import active
+from ..backends import active, instruction_set
 from ..errors import PadlessError
 from .data import Data
 from .model import Reader
@@ -148,9 +148,11 @@ def resume_run(path: Path, data: Data) -> Run:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint's content, checked to be one; executes nothing that the file holds."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise PadlessError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        state = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes surface in the unpickler as any kind of error
         raise PadlessError(f"{path} is not a whole checkpoint; start anew without --resume") from error
     needed = {"settings", "fingerprint", "software", "epochs", "model", "optimizer", "random"}
@@ -234,9 +236,9 @@ def _software() -> dict[str, str]:
     """What the bits of a run depend on, besides its data and settings."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain string: the loader refuses subclasses
         "backend": active(),
-        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "instruction set": f"{instruction_set()} (torch's {torch.backends.cpu.get_cpu_capability()})",
     }
 
 

@@ -78,7 +78,10 @@ def run(
         )
     finals: list[States] = []
     for layer in range(options.num_layers):
-        outputs = []
+        # In inference both directions write their halves of one output.
+        joined, outputs = None, []
+        if options.bidirectional and kernels is native and not autograd.is_recorded(rows, *states, *weights):
+            joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
         for direction in range(options.directions):
             place = layer * options.directions + direction
             output, final = autograd.layer(
@@ -89,15 +92,21 @@ def run(
                 tuple(s[place] for s in states),
                 _weights_of(weights, place, options),
                 reverse=direction == 1,
+                out=None if joined is None else joined.chunk(2, 1)[direction],
             )
             outputs.append(output)
             finals.append(final)
-        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        if joined is None:
+            rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        else:
+            rows = joined
         if options.dropout and options.training and layer < options.num_layers - 1:
             # On the same rows in the same order as torch, so that a seed draws the same mask.
             rows = functional.dropout(rows, options.dropout, training=True)
     if options.directions == 1 and rows.requires_grad:
         rows = rows.clone()  # callers change outputs in place (ReLU, dropout); the node below keeps its own
+    if len(finals) == 1:
+        return rows, tuple(state.unsqueeze(0) for state in finals[0])
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
