@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -137,10 +137,11 @@ def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str,
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    """`"64,100,128"` as numbers; argparse words the error."""
-    batch, steps, width = (int(part) for part in text.split(","))
-    if min(batch, steps, width) < 1:
-        raise ValueError(text)
+    """`"64,100,128"` as numbers."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ArgumentTypeError(f"B,T,H are three whole numbers from 1, got {text!r}")
+    batch, steps, width = map(int, parts)
     return batch, steps, width
 
 
