@@ -251,6 +251,39 @@ def test_meta_data_give_shapes() -> None:
     assert indices is not None and indices.is_meta
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_rows_of_width_zero_keep_their_shapes(gradients: bool) -> None:
+    """Packing them is more than torch does."""
+    sequences = [torch.ones(n, 0, requires_grad=gradients) for n in (2, 0, 3)]
+    packed = ours.pack_sequence(sequences, enforce_sorted=False)
+    assert packed.data.shape == (5, 0) and packed.batch_sizes.tolist() == [2, 2, 1]
+    same(ours.pad_sequence(sequences), theirs.pad_sequence(sequences))
+    padded, lengths = ours.pad_packed_sequence(packed)
+    assert padded.shape == (3, 3, 0) and lengths.tolist() == [2, 0, 3]
+    assert ours.pack_padded_sequence(padded, lengths, enforce_sorted=False).data.shape == (5, 0)
+    assert [s.shape for s in ours.unpack_sequence(packed)] == [(2, 0), (0, 0), (3, 0)]
+    assert [s.shape for s in ours.unpad_sequence(padded, lengths)] == [(2, 0), (0, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("value", [2**63, 2**70, -(2**70)])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_whole_padding_value_of_any_size_fills_a_float(value: int, gradients: bool) -> None:
+    sequences = [torch.ones(n, requires_grad=gradients) for n in (2, 1)]
+    want = theirs.pad_sequence(sequences, padding_value=value)
+    assert want[1, 1] == float(value)
+    same(ours.pad_sequence(sequences, padding_value=value), want)
+    same(ours.pad_packed_sequence(ours.pack_sequence(sequences), padding_value=value)[0], want)
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**70), 2**2000])
+def test_a_whole_padding_value_that_no_integer_holds_is_refused_by_name(value: int) -> None:
+    sequences = [torch.ones(n, dtype=torch.int64) for n in (2, 1)]
+    with pytest.raises(RuntimeError, match=f"^pad_sequence: padding_value = {value}: "):
+        ours.pad_sequence(sequences, padding_value=value)
+    with pytest.raises(RuntimeError, match=f"^pad_packed_sequence: padding_value = {value}: "):
+        ours.pad_packed_sequence(ours.pack_sequence(sequences), padding_value=value)
+
+
 @given(st.permutations(list(range(9))))
 def test_inverse_of_a_permutation_is_torchs(order: list[int]) -> None:
     permutation = torch.tensor(order)

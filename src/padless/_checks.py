@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import LayoutError, LengthsError
 
-__all__ = ["as_lengths", "check_batch_sizes", "check_permutation", "lengths_of_offsets"]
+__all__ = ["as_lengths", "as_numbers", "check_batch_sizes", "check_permutation", "lengths_of_offsets"]
 
 _WHOLE_DTYPES = frozenset(
     {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -90,6 +92,17 @@ def _as_whole(values: Tensor, name: str) -> Tensor:
     return wide.to(torch.int64)
 
 
+def as_numbers(whole: Tensor) -> NDArray[np.int64]:
+    """`whole`, int64 on the host, for NumPy: the same memory, but a copy inside of `torch.func`'s transforms.
+
+    Those wrap every tensor that is made in them, and let none of them be read in place.
+    """
+    try:
+        return whole.numpy()
+    except RuntimeError:
+        return np.array(whole.tolist(), np.int64)
+
+
 def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
     """Raise LayoutError unless `batch_sizes (T,)` is int64 on the host, positive, never grows, and sums to `rows`."""
     if not isinstance(batch_sizes, Tensor):
@@ -100,23 +113,24 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
         )
     if batch_sizes.dim() != 1:
         raise LayoutError(f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}")
-    if batch_sizes.numel() == 0:
+    sizes = as_numbers(batch_sizes)
+    if sizes.size == 0:
         total = 0
     else:
-        grows = batch_sizes[1:] > batch_sizes[:-1]
-        if bool(grows.any()):
-            t = _first(grows) + 1
+        grows = sizes[1:] > sizes[:-1]
+        if np.count_nonzero(grows):
+            t = int(grows.argmax()) + 1
             raise LayoutError(
-                f"batch_sizes[{t}] = {int(batch_sizes[t])} is larger than "
-                f"batch_sizes[{t - 1}] = {int(batch_sizes[t - 1])}: sequences only ever end"
+                f"batch_sizes[{t}] = {sizes[t]} is larger than "
+                f"batch_sizes[{t - 1}] = {sizes[t - 1]}: sequences only ever end"
             )
-        if int(batch_sizes[-1]) <= 0:
-            t = _first(batch_sizes <= 0)
-            raise LayoutError(f"batch_sizes[{t}] = {int(batch_sizes[t])} is not positive")
+        if sizes[-1] <= 0:
+            t = int((sizes <= 0).argmax())
+            raise LayoutError(f"batch_sizes[{t}] = {sizes[t]} is not positive")
         # The largest comes first, so no sum of T entries can wrap where this one does not.
-        if int(batch_sizes[0]) > rows:
-            raise LayoutError(f"batch_sizes[0] = {int(batch_sizes[0])} is larger than the data ({rows} rows)")
-        total = int(batch_sizes.sum())
+        if sizes[0] > rows:
+            raise LayoutError(f"batch_sizes[0] = {sizes[0]} is larger than the data ({rows} rows)")
+        total = int(sizes.sum())
     if total != rows:
         raise LayoutError(f"batch_sizes sum to {total}, but the data have {rows} rows")
 
@@ -133,16 +147,14 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     count = indices.numel()
     if count < at_least:
         raise LayoutError(f"{name} has {count} entries for {at_least} sequences")
-    host = indices.detach().cpu()  # synchronises when the batch lives on a device
-    if count == 0:
-        return
-    outside = (host < 0) | (host >= count)
-    if bool(outside.any()):
-        i = _first(outside)
-        raise LayoutError(f"{name}[{i}] = {int(host[i])} is outside 0..{count - 1}")
-    seen = torch.bincount(host, minlength=count)
-    if int(seen.max()) > 1:
-        raise LayoutError(f"{name} names sequence {_first(seen > 1)} more than once")
+    host = as_numbers(indices.detach().cpu())  # synchronises when the batch lives on a device
+    outside = host.view(np.uint64) >= count  # a number below 0 is a large one
+    if np.count_nonzero(outside):
+        i = int(outside.argmax())
+        raise LayoutError(f"{name}[{i}] = {host[i]} is outside 0..{count - 1}")
+    seen = np.bincount(host, minlength=count)
+    if np.count_nonzero(seen) < count:
+        raise LayoutError(f"{name} names sequence {int((seen > 1).argmax())} more than once")
 
 
 def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:

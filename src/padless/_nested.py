@@ -32,28 +32,19 @@ def rows_of_nested(nested: Tensor) -> tuple[Tensor, Layout]:
     if lengths is not None:
         return _rows_between_holes(values, offsets[: len(lengths)], as_lengths(lengths))
     layout = Layout(lengths_of_offsets(offsets, rows=values.shape[0]))
-    _nested_offsets(layout)[values.device] = offsets
+    layout.nested_offsets[values.device] = offsets
     return values, layout
 
 
 def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
     """Jagged nested tensor `(B, len, *)` that is a view of `data (N, *)`."""
-    offsets_of = _nested_offsets(layout)
+    offsets_of = layout.nested_offsets
     if data.device not in offsets_of:
         offsets_of[data.device] = layout.offsets.to(data.device, copy=True)
     shortest = int(layout.lengths.min()) if layout.batch else 0
     return torch.nested.nested_tensor_from_jagged(
         data, offsets_of[data.device], min_seqlen=shortest, max_seqlen=layout.steps
     )
-
-
-def _nested_offsets(layout: Layout) -> dict[torch.device, Tensor]:
-    """The offsets that nested tensors of this layout share, by device.
-
-    torch takes two nested tensors for equally ragged only where their offsets are one tensor, so a
-    layout keeps the one it gave out, and the one it came with.
-    """
-    return vars(layout).setdefault("_nested_offsets", {})
 
 
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ._checks import check_batch_sizes, check_permutation
-from ._layout import Layout, lengths_of_batch_sizes
+from ._checks import as_numbers, check_batch_sizes, check_permutation
+from ._layout import Layout
 from .errors import LayoutError
 
 __all__ = ["layout_of_packed_sequence"]
@@ -37,33 +38,38 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         kind = "a scalar" if isinstance(data, Tensor) else type(data).__name__
         raise LayoutError(f"data of a PackedSequence must be a tensor (N, *), got {kind}")
     check_batch_sizes(batch_sizes, rows=data.shape[0])
-    running = int(batch_sizes[0]) if batch_sizes.numel() else 0
+    running = int(as_numbers(batch_sizes).max(initial=0))
     if sorted_indices is not None:
-        check_permutation(sorted_indices, at_least=running, name="sorted_indices")
-        order = sorted_indices.detach().cpu()  # synchronises when the batch lives on a device
-        if unsorted_indices is not None:
-            _check_inverse(order, unsorted_indices)
+        order = _checked("sorted_indices", sorted_indices, running)
+        slots = (
+            torch.argsort(order) if unsorted_indices is None else _checked_inverse(unsorted_indices, order)
+        )
     elif unsorted_indices is not None:
-        check_permutation(unsorted_indices, at_least=running, name="unsorted_indices")
-        order = torch.argsort(unsorted_indices.detach().cpu())
+        slots = _checked("unsorted_indices", unsorted_indices, running)
+        order = torch.argsort(slots)
     else:
-        order = torch.arange(running)
-    lengths = torch.empty_like(order)
-    lengths[order] = lengths_of_batch_sizes(batch_sizes, order.numel())
-    return Layout(lengths, order=order)
+        order = slots = torch.arange(running)
+    return Layout.of_batch_sizes(batch_sizes, order, slots)
 
 
-def _check_inverse(order: Tensor, unsorted_indices: Tensor) -> None:
-    check_permutation(unsorted_indices, at_least=order.numel(), name="unsorted_indices")
-    if unsorted_indices.numel() != order.numel():
-        raise LayoutError(
-            f"unsorted_indices has {unsorted_indices.numel()} entries, sorted_indices has {order.numel()}"
-        )
-    wrong = unsorted_indices.detach().cpu()[order] != torch.arange(order.numel())
-    if bool(wrong.any()):
-        k = int(wrong.nonzero()[0, 0])
-        raise LayoutError(
-            f"unsorted_indices is not the inverse of sorted_indices: "
-            f"sorted_indices[{k}] = {int(order[k])}, "
-            f"but unsorted_indices[{int(order[k])}] is not {k}"
-        )
+def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
+    check_permutation(indices, at_least=at_least, name=name)
+    return indices.detach().cpu()  # synchronises when the batch lives on a device
+
+
+def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
+    """`unsorted_indices` on the host, which is looked at closely only where it is not the inverse of `order`."""
+    if isinstance(unsorted_indices, Tensor) and unsorted_indices.shape == order.shape:
+        slots = unsorted_indices.detach().cpu()  # synchronises when the batch lives on a device
+        places = np.arange(order.numel())
+        if slots.dtype == torch.int64 and (as_numbers(slots)[as_numbers(order)] == places).all():
+            return slots
+    slots = _checked("unsorted_indices", unsorted_indices, order.numel())
+    if slots.numel() != order.numel():
+        raise LayoutError(f"unsorted_indices has {slots.numel()} entries, sorted_indices has {order.numel()}")
+    k = int((slots[order] != torch.arange(order.numel())).nonzero()[0, 0])
+    raise LayoutError(
+        f"unsorted_indices is not the inverse of sorted_indices: "
+        f"sorted_indices[{k}] = {int(order[k])}, "
+        f"but unsorted_indices[{int(order[k])}] is not {k}"
+    )
