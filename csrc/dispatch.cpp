@@ -5,6 +5,7 @@
 #include <string.h>
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -236,6 +237,19 @@ static int check_and_run(const padless_problem* problem, bool backward) {
 
 int padless_forward(const padless_problem* problem) { return check_and_run(problem, false); }
 int padless_backward(const padless_problem* problem) { return check_and_run(problem, true); }
+
+uint64_t padless_fingerprint(const void* data, int64_t bytes) {
+  return data && bytes > 0 ? active_set().kernels->fingerprint(data, bytes) : 0;
+}
+
+void padless_advise_large_pages(void* data, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t page = 4096, begin = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + bytes) / page * page;
+  if (data && bytes > 0 && begin < end) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // may fail: it is advice
+#else
+  (void)data, (void)bytes;
+#endif
+}
 
 int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
   if (!known(0, dtype)) return PADLESS_BAD_ENUM;

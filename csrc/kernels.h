@@ -24,6 +24,7 @@ struct TypedKernels {
 
 struct Kernels {
   TypedKernels of[2];  // by enum padless_dtype
+  uint64_t (*fingerprint)(const void* data, int64_t bytes);
 };
 
 // Checks sizes, strides, offsets and pointers; PADLESS_OK or the first error. It reads nothing but the index arrays.

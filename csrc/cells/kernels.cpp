@@ -23,6 +23,7 @@ namespace {
 #include "forward.h"
 #include "backward_cells.h"
 #include "backward.h"
+#include "fingerprint.h"
 
 template <class T> struct Typed {
   static int64_t pack_forward_bytes(int64_t cell, int64_t input, int64_t hidden) {
@@ -89,7 +90,7 @@ template <class T> constexpr TypedKernels typed() {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {{typed<float>(), typed<double>()}};
+const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint};
 
 }  // namespace PADLESS_ISA
 }  // namespace padless

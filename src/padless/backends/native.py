@@ -6,6 +6,7 @@ portable backend. Tensors were checked at the door (`nn`), and the C side checks
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import overload
 
 import torch
@@ -15,7 +16,29 @@ from .._schedule import Schedule
 from . import _kernels
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["backward", "computes", "forward", "infer", "new_output"]
+__all__ = ["backward", "computes", "forward", "infer", "new_output", "recompute"]
+
+_recomputes = False
+
+
+class recompute:  # noqa: N801 - called like a function, like torch.no_grad
+    """Keep no gates for backward but compute them again there: `recompute(True)`, or `with recompute(): ...`.
+
+    Gradients keep their bits; LSTM keeps 2 numbers a row and unit instead of 6, for a third more multiplications
+    in training. Read in the forward pass.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        global _recomputes
+        self._before, _recomputes = _recomputes, enabled
+
+    def __enter__(self) -> recompute:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        global _recomputes
+        _recomputes = self._before
+
 
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
@@ -27,8 +50,8 @@ def computes(rows: Tensor, *, projected: bool) -> bool:
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
     """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
-    new = rows.new_zeros if schedule.place.has_gaps else rows.new_empty
-    return new(schedule.place.count, width)
+    new = _kernels.empty(rows, schedule.place.count, width)
+    return new.zero_() if schedule.place.has_gaps else new
 
 
 def infer(
@@ -55,8 +78,8 @@ def forward(
 ) -> tuple[Tensor, States, Saved]:
     """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
     hidden = weights.w_hh.shape[1]
-    gates = rows.new_empty(schedule.rows, _kernels.saved_width(cell, hidden))
-    cells = rows.new_empty(schedule.rows, _kernels.cells_width(cell, hidden))
+    gates = _kernels.empty(rows, schedule.rows, 0 if _recomputes else _kernels.saved_width(cell, hidden))
+    cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
     output = new_output(rows, schedule, hidden)
     finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
     return output, finals, (gates, cells)
@@ -77,10 +100,8 @@ def _forward(
     finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
         return finals
-    w_ih, w_hh, b_ih, b_hh = weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh
-    packed = _kernels.pack_forward(
-        cell, w_ih.contiguous(), w_hh.contiguous(), _contiguous(b_ih), _contiguous(b_hh)
-    )
+    # In training weights change with every step: there is nothing to keep.
+    packed = _pack(_kernels.packed_forward_cached if cells is None else _kernels.pack_forward, cell, weights)
     _kernels.forward(
         cell,
         packed,
@@ -121,11 +142,16 @@ def backward(
         new(t, memory_format=torch.contiguous_format) if need and t is not None else None
         for t, need in zip(wanted, needs, strict=True)
     ]
+    if grads[0] is not None:
+        _kernels.prefer_large_pages(grads[0])
     if grads[0] is not None and schedule.place.has_gaps:
         grads[0].zero_()
     if schedule.steps == 0:
         return tuple(grads)
-    gates, cells = saved
+    gates, cells = (_unless_empty(t) for t in saved)
+    packed_forward = None
+    if gates is None and _kernels.saved_width(cell, weights.w_hh.shape[1]):
+        packed_forward = _pack(_kernels.pack_forward, cell, weights)
     _kernels.backward(
         cell,
         _kernels.pack_backward(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous()),
@@ -135,8 +161,9 @@ def backward(
         schedule.rows,
         state_rows=schedule.slots,
         initial=_kernels.States(*(_matrix(s) for s in states)),
-        gates=_unless_empty(gates),
-        cells=_unless_empty(cells),
+        gates=gates,
+        cells=cells,
+        packed_forward=packed_forward,
         dy=_matrix(grad_output),
         d_final=_kernels.States(*(_matrix(g) for g in grad_finals)),
         d_initial=_kernels.States(grads[1], grads[2]),
@@ -172,6 +199,11 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
     if tensor is None or (tensor.stride(1) == 1 and tensor.stride(0) >= tensor.shape[1]):
         return tensor
     return tensor.contiguous()
+
+
+def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights) -> Tensor:
+    b_ih, b_hh = _contiguous(weights.b_ih), _contiguous(weights.b_hh)
+    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh)
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:

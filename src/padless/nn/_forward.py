@@ -16,7 +16,7 @@ from ..backends.contract import Cell, States
 from ..recurrent import Options, reads_in_place, run
 from ._kinds import Batch, in_time_major, open_input
 
-__all__ = ["forward"]
+__all__ = ["forward", "weight_shapes"]
 
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
@@ -74,7 +74,7 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
 
 def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
     weights = module._flat_weights
-    shapes = _weight_shapes(
+    shapes = weight_shapes(
         module.mode,
         module.input_size,
         module.hidden_size,
@@ -88,7 +88,7 @@ def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
 
 
 @lru_cache(maxsize=256)
-def _weight_shapes(
+def weight_shapes(
     mode: str,
     input_size: int,
     hidden_size: int,

@@ -1,0 +1,92 @@
+"""Packed weights that are kept, the fingerprint that they are kept by, and gates that are not kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import padless
+from padless.backends import _kernels
+
+if _kernels.missing():
+    pytest.skip(str(_kernels.missing()), allow_module_level=True)
+
+from padless.backends import native
+
+
+def test_fingerprint_is_alike_for_every_instruction_set():
+    tensor = torch.randn(1001, 77)
+    found = set()
+    for isa in _kernels.supported_isas():
+        _kernels.force_isa(isa)
+        found.add(_kernels.fingerprint(tensor))
+    _kernels.force_isa(None)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("count", [1, 5, 63, 64, 65, 700])
+def test_fingerprint_tells_every_changed_bit_and_every_two_swapped_words_and_changed_signs(count):
+    words = torch.arange(1, count + 1, dtype=torch.int32)
+    seen = {_kernels.fingerprint(words)}
+    for i in range(count):
+        for bit in (0, 15, 31):
+            other = words.clone()
+            other[i] ^= torch.tensor(1 << bit, dtype=torch.int64).to(torch.int32)
+            seen.add(_kernels.fingerprint(other))
+    assert len(seen) == 1 + 3 * count
+    swaps = {
+        _kernels.fingerprint(words[[*range(i), i + 1, i, *range(i + 2, count)]]) for i in range(count - 1)
+    }
+    assert len(swaps) == count - 1 and not swaps & seen
+    assert _kernels.fingerprint(-words) not in seen
+    assert _kernels.fingerprint(words[: count - 1]) not in seen
+
+
+def layer_and_batch(name="LSTM"):
+    torch.manual_seed(0)
+    layer = getattr(padless.nn, name)(128, 128)
+    return layer, padless.pack([torch.randn(n, 128) for n in (9, 30, 4)])
+
+
+def test_inference_sees_weights_written_through_data():
+    layer, batch = layer_and_batch()
+    with torch.no_grad():
+        before = layer(batch)[0].data.clone()
+        assert torch.equal(layer(batch)[0].data, before)
+        layer.weight_hh_l0.data[5, 7] += 1
+        after = layer(batch)[0].data
+    assert not torch.equal(after, before)
+    assert torch.equal(after, layer(batch)[0].data.detach())  # with gradients nothing is kept
+
+
+def test_kept_weights_are_bounded_and_fresh_for_another_instruction_set():
+    weights = [[torch.randn(512, 128), torch.randn(512, 128), None, None] for _ in range(_kernels._KEPT + 9)]
+    first = _kernels.packed_forward_cached("LSTM", *weights[0])
+    assert _kernels.packed_forward_cached("LSTM", *weights[0]) is first
+    _kernels.force_isa("baseline")
+    assert _kernels.packed_forward_cached("LSTM", *weights[0]) is not first
+    _kernels.force_isa(None)
+    for one in weights:
+        _kernels.packed_forward_cached("LSTM", *one)
+    assert len(_kernels._kept) == _kernels._KEPT
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_recomputed_gates_give_the_same_gradients_bit_for_bit_and_are_not_kept(name):
+    layer, batch = layer_and_batch(name)
+    gradients, kept = [], []
+    for recomputes in (False, True):
+        layer.zero_grad()
+        sizes = []
+        with (
+            native.recompute(recomputes),
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
+            ),
+        ):
+            output = layer(batch)[0].data
+        output.square().sum().backward()
+        gradients.append([p.grad.clone() for p in layer.parameters()])
+        kept.append(sum(sizes))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[0] - kept[1] == {"LSTM": 43 * 512, "GRU": 43 * 512, "RNN": 0}[name]
