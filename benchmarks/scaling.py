@@ -20,11 +20,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import padless.nn
 from padless import backends
+from padless.backends.native import recompute
 from padless.bench.facts import facts
 from padless.bench.lengths import draw_lengths
 from padless.bench.timing import time_by_turns
 
 WHO = {"padless": padless.nn, "torch packed": torch.nn}
+RECOMPUTING = "padless recomputing"  # its native backend, gates computed again in backward instead of saved
 # Its cost grows with the square of T: at T=8000 one of its steps takes minutes.
 STEPS = {"padless": (500, 8000), "torch packed": (500, 2000)}
 
@@ -80,21 +82,23 @@ def ragged(cell: str) -> dict[str, Any]:
 
 
 def memory(cell: str) -> dict[str, Any]:
-    """Peak memory of a training step at (64, 400, 256), fill 0.4."""
+    """Peak memory of a training step at (64, 400, 256), fill 0.4, and how much of torch packed's that is."""
     found = {}
-    for who in WHO:
+    for who in (*WHO, RECOMPUTING):
         command = [sys.executable, __file__, "--cell", cell, "--memory-of", who]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found[who] = json.loads(done.stdout)
-    ratio = found["padless"]["step_bytes"] / found["torch packed"]["step_bytes"]
-    whole = found["padless"]["peak_bytes"] / found["torch packed"]["peak_bytes"]
-    return {**found, "ratio": ratio, "ratio_of_process": whole}
+    for numbers in found.values():
+        numbers["of_torch_packed"] = numbers["step_bytes"] / found["torch packed"]["step_bytes"]
+    return found
 
 
 def measure_memory(cell: str, who: str) -> dict[str, int]:
     """Bytes in this process: what the step added at its highest, and the whole process at its highest."""
-    training_step(WHO[who], cell, torch.tensor([3, 2]), 256)()  # libraries and threads have their memory now
-    step = training_step(WHO[who], cell, draw_lengths("short", 64, 400), 256)
+    recompute(who == RECOMPUTING)
+    module = WHO.get(who, padless.nn)
+    training_step(module, cell, torch.tensor([3, 2]), 256)()  # libraries and threads have their memory now
+    step = training_step(module, cell, draw_lengths("short", 64, 400), 256)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     before = _status("VmRSS")
     output = step()
@@ -116,7 +120,7 @@ def main() -> None:
     )
     parser.add_argument("--cell", nargs="+", default=["LSTM", "GRU", "RNN"])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory-of", choices=WHO, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=(*WHO, RECOMPUTING), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory_of:
@@ -128,15 +132,18 @@ def main() -> None:
         found = {"linearity": linearity(cell), "ragged": ragged(cell), "memory": memory(cell)}
         report["results"][cell] = found
         for who in WHO:
-            line, rag, mem = found["linearity"][who], found["ragged"][who], found["memory"][who]
+            line, rag = found["linearity"][who], found["ragged"][who]
             print(
-                f"{cell:4} {who:12}  us a row: {1e6 * line['seconds_a_row'][0]:6.2f} at T={line['steps'][0]}, "
-                f"{1e6 * line['seconds_a_row'][1]:7.2f} at T={line['steps'][1]} ({line['ratio']:.2f} times)   "
-                f"ragged: {1e3 * rag['seconds_ragged']:.1f} ms, {100 * rag['cost_of_full']:.1f} % of full's time for "
-                f"{100 * rag['rows_of_full']:.1f} % of its rows   step's memory: {mem['step_bytes'] / 2**20:.0f} MiB",
+                f"{cell:4} {who:19}  us a row: {1e6 * line['seconds_a_row'][0]:6.2f} at T={line['steps'][0]}, "
+                f"{1e6 * line['seconds_a_row'][1]:6.2f} at T={line['steps'][1]} ({line['ratio']:.2f} times); "
+                f"ragged: {100 * rag['cost_of_full']:.1f} % of full's time, {100 * rag['rows_of_full']:.1f} % of its rows"
+            )
+        for who, mem in found["memory"].items():
+            print(
+                f"{cell:4} {who:19}  {mem['step_bytes'] / 2**20:.0f} MiB a step, "
+                f"{mem['of_torch_packed']:.2f} of torch packed's",
                 flush=True,
             )
-        print(f"{cell:4} memory against torch packed: {found['memory']['ratio']:.2f}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
