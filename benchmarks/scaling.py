@@ -136,7 +136,8 @@ def main() -> None:
             print(
                 f"{cell:4} {who:19}  us a row: {1e6 * line['seconds_a_row'][0]:6.2f} at T={line['steps'][0]}, "
                 f"{1e6 * line['seconds_a_row'][1]:6.2f} at T={line['steps'][1]} ({line['ratio']:.2f} times); "
-                f"ragged: {100 * rag['cost_of_full']:.1f} % of full's time, {100 * rag['rows_of_full']:.1f} % of its rows"
+                f"ragged: {100 * rag['cost_of_full']:.1f} % of full's time, "
+                f"{100 * rag['rows_of_full']:.1f} % of its rows"
             )
         for who, mem in found["memory"].items():
             print(
