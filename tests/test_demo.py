@@ -60,6 +60,7 @@ def assert_same_bits(left: dict[str, Any], right: dict[str, Any]) -> None:
 # ---- killed -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @posix
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, undisturbed):
     seed = random.randrange(2**32)
@@ -79,6 +80,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path, undisturb
     assert_same_bits(demo_kit.weights(out / "checkpoint.pt"), undisturbed)
 
 
+@pytest.mark.slow
 @posix
 def test_killed_while_the_checkpoint_is_written_it_ends_with_the_same_bits(tmp_path, undisturbed):
     deaths = [  # how a process ends, and the number of epochs that the checkpoint holds as it begins
@@ -98,6 +100,7 @@ def test_killed_while_the_checkpoint_is_written_it_ends_with_the_same_bits(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_same_bits(tmp_path):
     out, other = tmp_path / "it's interrupted", tmp_path / "undisturbed"

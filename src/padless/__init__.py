@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._packed import Packed, pack
     from .accelerating import accelerate, restore
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
+    from .installing import install, uninstall
     from .report import Waste, waste
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "__version__",
     "accelerate",
     "backends",
+    "install",
     "nn",
     "pack",
     "restore",
     "rnn",
+    "uninstall",
     "waste",
 ]
 
@@ -43,10 +46,12 @@ _HOMES = {
     "Waste": "report",
     "accelerate": "accelerating",
     "backends": "backends",
+    "install": "installing",
     "nn": "nn",
     "pack": "_packed",
     "restore": "accelerating",
     "rnn": "rnn",
+    "uninstall": "installing",
     "waste": "report",
 }  # name -> the module that it lives in, or is
 

@@ -190,7 +190,7 @@ def check_state(
     state: Tensor, shape: tuple[int, ...], rows: Tensor, name: str, *, any_dtype: bool = False
 ) -> None:
     """Raise RuntimeError, in torch's words, unless an initial state has this shape and goes with the rows."""
-    if tuple(state.shape) != shape:
+    if state.shape != shape:
         raise RuntimeError(f"Expected {name} size {shape}, got {list(state.shape)}")
     if state.layout != torch.strided:
         raise RuntimeError(f"{name} must be a dense tensor, got layout {state.layout}")
@@ -208,7 +208,7 @@ def check_weights(
     for weight, name, shape in zip(weights, names, shapes, strict=True):
         if not isinstance(weight, Tensor) or weight.layout != torch.strided:
             raise RuntimeError(f"{name} must be a dense tensor, got {type(weight).__name__}")
-        if tuple(weight.shape) != shape:
+        if weight.shape != shape:
             raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
         if weight.dtype != dtype:
             raise RuntimeError(f"{name} has dtype {weight.dtype}, but {names[0]} has {dtype}")

@@ -1,8 +1,9 @@
-"""What is timed: shapes with their source, lengths, and the contestants on one batch."""
+"""What is timed: shapes, and the contestants on one batch of one set of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from .. import backends, nn
+from . import served
+from .lengths import draw_lengths
 
-__all__ = ["CELLS", "SHAPES", "Case", "Shape", "make_case"]
+__all__ = ["CELLS", "REFERENCE", "SHAPES", "Case", "Contestant", "Shape", "make_case"]
 
 
 class Shape(NamedTuple):
@@ -22,8 +25,8 @@ class Shape(NamedTuple):
     width: int
 
 
-# From small text taggers to speech encoders and a served single sequence; the same shapes that the
-# kernels' targets are stated for (docs/DESIGN in the issue "Native CPU kernels").
+# From small text taggers to speech encoders and a served single sequence; the shapes that the kernels' targets
+# are stated for (docs/decisions/kernels.md).
 SHAPES = (
     Shape(64, 100, 128),
     Shape(64, 200, 256),
@@ -33,105 +36,153 @@ SHAPES = (
     Shape(1, 200, 256),
 )
 CELLS = ("LSTM", "GRU", "RNN")
+REFERENCE = "torch packed"  # everybody's results are held against this one's
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-class Case(NamedTuple):
+class Contestant(NamedTuple):
+    """Someone who computes a case: what is timed, and how to read what came out.
+
+    step: one whole step, timed.
+    results: what `step` returned -> results by name, those of the reference or some of them: `"output"` `(N, H)`
+        with rows in packed order, `"h_n"`, `"c_n"` `(B, H)`, and in training `"grad ..."` of the input's rows and of
+        every parameter. Not timed.
+    """
+
+    step: Callable[[], Any]
+    results: Callable[[Any], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Case:
     """One batch and everyone who computes it."""
 
     cell: str
     shape: Shape
+    lengths: str
     rows: int
     train: bool
-    flops: int  # useful ones: 2 N G (I + H) forward, three times that for training
-    # name -> one step; gives the outputs at real rows, the final states and, in training, every gradient
-    contestants: dict[str, Callable[[], tuple[Tensor, ...]]]
+    contestants: dict[str, Contestant]
 
     @property
     def fill(self) -> float:
         """Which part of the padded grid is real."""
         return self.rows / (self.shape.batch * self.shape.steps)
 
+    @property
+    def flops(self) -> int:
+        """Useful ones only: 2 N G (I + H) forward, with G rows of gates; three times that for training."""
+        return (
+            2 * self.rows * _GATES[self.cell] * self.shape.width * 2 * self.shape.width * (1 + 2 * self.train)
+        )
 
-def draw_lengths(shape: Shape, seed: int = 0) -> Tensor:
-    """`(B,)` lengths, most of them short as in real corpora; the first is T."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = (torch.rand(shape.batch, generator=generator) ** 1.5 * (shape.steps - 1)).long() + 1
-    lengths[0] = shape.steps
-    return lengths
 
+def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", seed: int = 0) -> Case:
+    """The same weights and rows for every contestant that can be had here.
 
-def make_case(cell: str, shape: Shape, *, train: bool, seed: int = 0) -> Case:
-    """The same weights and rows for every contestant: each padless backend, torch packed, torch padded."""
+    They are: padless by each of its backends, torch packed, torch padded, and for inference ONNX Runtime and
+    OpenVINO where they are installed, on the padded batch with `sequence_lens`.
+
+    Args:
+        cell: one of `CELLS`.
+        shape: B, T and H.
+        train: forward, backward and every gradient; else forward alone, without autograd.
+        lengths: which lengths, a key of `lengths.LENGTHS`.
+    """
     torch.manual_seed(seed)
-    lengths = draw_lengths(shape, seed)
-    packed = pack_sequence([torch.randn(int(n), shape.width) for n in lengths], enforce_sorted=False)
+    drawn = draw_lengths(lengths, shape.batch, shape.steps, seed=seed)
+    packed = pack_sequence([torch.randn(int(n), shape.width) for n in drawn], enforce_sorted=False)
+    gradient = torch.randn(packed.data.shape)
     theirs = getattr(torch.nn, cell)(shape.width, shape.width).train(train)
     ours = getattr(nn, cell)(shape.width, shape.width).train(train)
     ours.load_state_dict(theirs.state_dict())
-    steps = {
-        f"padless {name}": _step(ours, packed, train, name)
+    contestants = {
+        f"padless {name}": _on_backend(name, _packed(ours, packed, gradient, train))
         for name in backends.available()
         if name != "torch"
     }
-    steps["torch packed"] = _step(theirs, packed, train, None)
-    steps["torch padded"] = _padded_step(theirs, packed, train)
-    rows, gates = int(lengths.sum()), _GATES[cell] * shape.width
-    flops = 2 * rows * gates * 2 * shape.width * (3 if train else 1)
-    return Case(cell, shape, rows, train, flops, steps)
+    contestants[REFERENCE] = _packed(theirs, packed, gradient, train)
+    contestants["torch padded"] = _padded(theirs, packed, gradient, train)
+    if not train:
+        grid, grid_lengths = pad_packed_sequence(packed)
+        for name, engine in served.engines().items():
+            run = engine(cell, theirs, grid, grid_lengths, torch.get_num_threads())
+            contestants[name] = Contestant(run, lambda found: _served_results(found, packed))
+    return Case(cell, shape, lengths, int(drawn.sum()), train, contestants)
 
 
-def _step(
-    layer: torch.nn.Module, packed: PackedSequence, train: bool, backend: str | None
-) -> Callable[[], tuple[Tensor, ...]]:
+def _packed(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool) -> Contestant:
     data = packed.data.clone().requires_grad_(train)
     given = packed._replace(data=data)
 
-    def forward() -> tuple[Tensor, ...]:
-        output, states = layer(given)
-        return output.data, *_as_tuple(states)
+    def results(found: tuple[PackedSequence, Any]) -> dict[str, Tensor]:
+        output, states = found
+        states = states if isinstance(states, tuple) else (states,)
+        named = {name: state[0].detach() for name, state in zip(("h_n", "c_n"), states, strict=False)}
+        return {"output": output.data.detach(), **named, **_gradients(layer, data.grad)}
 
-    def step() -> tuple[Tensor, ...]:
-        if backend is None:
-            return _run(layer, data, forward, train)
-        with backends.use(backend):
-            return _run(layer, data, forward, train)
-
-    return step
-
-
-def _padded_step(
-    layer: torch.nn.Module, packed: PackedSequence, train: bool
-) -> Callable[[], tuple[Tensor, ...]]:
-    """The padded grid, longest first; the loss reads real cells only, as a masked loss does."""
-    in_slots = packed._replace(sorted_indices=None, unsorted_indices=None)
-    grid, lengths = pad_packed_sequence(in_slots)
-    data = grid.clone().requires_grad_(train)
-    steps = torch.arange(grid.shape[0])
-    mask = (steps[:, None] < lengths).unsqueeze(-1)
-
-    def forward() -> tuple[Tensor, ...]:
-        output, _ = layer(data)
-        return (output * mask,)
-
-    return lambda: _run(layer, data, forward, train)
-
-
-def _run(
-    layer: torch.nn.Module, data: Tensor, forward: Callable[[], tuple[Tensor, ...]], train: bool
-) -> tuple[Tensor, ...]:
-    if not train:
+    def infer() -> Any:
         with torch.no_grad():
-            return forward()
-    layer.zero_grad()
-    data.grad = None
-    outputs = forward()
-    outputs[0].sum().backward()
-    return (
-        *(o.detach() for o in outputs),
-        *(p.grad for p in (data, *layer.parameters()) if p.grad is not None),
-    )
+            return layer(given)
+
+    def step() -> Any:
+        data.grad = None
+        layer.zero_grad()
+        output, states = layer(given)
+        output.data.backward(gradient)
+        return output, states
+
+    return Contestant(step if train else infer, results)
 
 
-def _as_tuple(states: Any) -> tuple[Tensor, ...]:
-    return states if isinstance(states, tuple) else (states,)
+def _padded(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool) -> Contestant:
+    """The padded grid; its gradient is 0 at padding, as from a masked loss.
+
+    Final states are left out of the results: on a grid they are those after the padding.
+    """
+    grid, _ = pad_packed_sequence(packed)
+    data = grid.clone().requires_grad_(train)
+    gradient_grid, _ = pad_packed_sequence(packed._replace(data=gradient))
+
+    def results(output: Tensor) -> dict[str, Tensor]:
+        rows = None if data.grad is None else _real_rows(data.grad, packed)
+        return {"output": _real_rows(output.detach(), packed), **_gradients(layer, rows)}
+
+    def infer() -> Tensor:
+        with torch.no_grad():
+            return layer(data)[0]
+
+    def step() -> Tensor:
+        data.grad = None
+        layer.zero_grad()
+        output, _ = layer(data)
+        output.backward(gradient_grid)
+        return output
+
+    return Contestant(step if train else infer, results)
+
+
+def _on_backend(name: str, contestant: Contestant) -> Contestant:
+    def step() -> Any:
+        with backends.use(name):
+            return contestant.step()
+
+    return contestant._replace(step=step)
+
+
+def _served_results(found: dict[str, Tensor], packed: PackedSequence) -> dict[str, Tensor]:
+    return {**found, "output": _real_rows(found["output"], packed)}
+
+
+def _real_rows(grid: Tensor, packed: PackedSequence) -> Tensor:
+    """`(N, *)`: the real rows of a grid `(T, B, *)` in the caller's order, as packed order has them."""
+    mask = torch.arange(grid.shape[1]) < packed.batch_sizes[:, None]
+    return grid[:, packed.sorted_indices][mask]
+
+
+def _gradients(layer: torch.nn.Module, input_rows: Tensor | None) -> dict[str, Tensor]:
+    """Copies: two contestants share one layer and the next step overwrites them."""
+    if input_rows is None:
+        return {}
+    named = {f"grad {name}": p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+    return {"grad input": input_rows.clone(), **named}

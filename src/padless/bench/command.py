@@ -1,11 +1,10 @@
-"""`padless bench`: runs the cases, prints a table, writes JSON."""
+"""`padless bench`: runs the cases, prints a table, writes JSON and a picture."""
 
 from __future__ import annotations
 
 import json
-import platform
-from argparse import ArgumentParser, Namespace
-from math import exp, log
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,24 @@ from ..errors import UsageError
 
 __all__ = ["add_arguments", "run"]
 
+_CELLS = ("LSTM", "GRU", "RNN")
+_MODES = ("train", "infer")
+_LENGTHS = ("short", "stdlib", "lognormal", "uniform", "equal")
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Options of `padless bench`."""
+    parser.add_argument("--cell", action="append", choices=_CELLS, help="only this cell (may repeat)")
+    parser.add_argument("--mode", action="append", choices=_MODES, help="only this (may repeat)")
     parser.add_argument(
-        "--cell", action="append", choices=("LSTM", "GRU", "RNN"), help="only this cell (may repeat)"
+        "--shape", action="append", type=_shape, metavar="B,T,H", help="only this shape (may repeat)"
     )
-    parser.add_argument("--mode", action="append", choices=("train", "infer"), help="only this (may repeat)")
+    parser.add_argument(
+        "--lengths",
+        choices=_LENGTHS,
+        default="short",
+        help="short: rand**1.5 * T; stdlib: tokens in the functions of Python's own library; ... (short)",
+    )
     parser.add_argument(
         "--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)"
     )
@@ -29,6 +39,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--json", metavar="FILE", help="also write every number to FILE ('-' for standard output)"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also draw per cent of sgemm against rows a step"
+    )
 
 
 def run(options: Namespace) -> None:
@@ -36,130 +49,102 @@ def run(options: Namespace) -> None:
 
     Raises:
         DisagreementError: contestants computed different things; nothing was timed at that shape.
+        UsageError: options that make no sense, or Matplotlib missing for `--plot`.
     """
     import torch
 
-    from .. import backends
-    from .cases import CELLS, SHAPES, make_case
-    from .timing import check_equal, measure, sgemm_flops_per_second
+    from . import table
+    from .facts import facts
+    from .timing import sgemm_flops_per_second
 
     if options.threads < 1 or options.repeats < 1:
         raise UsageError("--threads and --repeats take a whole number from 1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
+    if options.plot is not None:
+        _need_matplotlib()
     quiet = options.json == "-"
     say = (lambda *_: None) if quiet else lambda *words: print(*words, flush=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
     try:
-        sgemm = sgemm_flops_per_second()
+        rates = sgemm_flops_per_second()
+        report: dict[str, Any] = {
+            **facts(options.threads),
+            "lengths": options.lengths,
+            "sgemm_flops_per_second": rates,
+            "results": [],
+        }
         say(
-            f"sgemm of this machine: {sgemm['best'] / 1e9:.0f} GFLOP/s "
-            f"(MKL {sgemm['mkl'] / 1e9:.0f}, oneDNN {sgemm['onednn'] / 1e9:.0f}); "
-            f"{options.threads} thread(s), {'CPU' if options.threads == 1 else 'wall'} time, medians"
+            f"{report['machine']}; sgemm: "
+            + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
         )
-        results = []
-        shapes = (SHAPES[0], SHAPES[3], SHAPES[4]) if options.quick else SHAPES
-        for mode in options.mode or ("train", "infer"):
-            for cell in options.cell or CELLS:
-                rows = []
-                for shape in shapes:
-                    case = make_case(cell, shape, train=mode == "train")
-                    check_equal(case)
-                    timings = measure(
-                        case, repeats=3 if options.quick else options.repeats, budget_seconds=options.budget
-                    )
-                    rows.append(_result(case, timings, sgemm["best"]))
-                results += rows
-                say(_table(cell, mode, rows))
+        say(f"{options.threads} thread(s), {report['clock']} time, medians; lengths: {options.lengths}")
+        for mode in options.mode or _MODES:
+            for cell in options.cell or _CELLS:
+                results = [_time(cell, mode, shape, options, rates) for shape in _shapes(options)]
+                report["results"] += results
+                say(table.render(results))
+        say(table.summary(report["results"]))
     finally:
         torch.set_num_threads(before)
-    if options.json:
-        report = {
-            "torch": torch.__version__,
-            "machine": _machine(),
-            "threads": options.threads,
-            "backend": backends.active(),
-            "commit": _commit(),
-            "sgemm_flops_per_second": sgemm,
-            "results": results,
-        }
-        text = json.dumps(report, indent=1)
-        if quiet:
-            print(text)
-        else:
-            Path(options.json).write_text(text + "\n")
+    text = json.dumps(report, indent=1)
+    if quiet:
+        print(text)
+    elif options.json:
+        Path(options.json).write_text(text + "\n")
+    if options.plot is not None:
+        from .plot import save_plot
+
+        save_plot(report, options.plot)
 
 
-def _result(case: Any, timings: dict[str, Any], sgemm: float) -> dict[str, Any]:
+def _shapes(options: Namespace) -> Any:
+    from .cases import SHAPES, Shape
+
+    if options.shape:
+        return [Shape(*shape) for shape in options.shape]
+    return (SHAPES[0], SHAPES[3], SHAPES[4]) if options.quick else SHAPES
+
+
+def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str, float]) -> dict[str, Any]:
+    """One entry of the report; the first contestant is padless's fastest backend, ratios are to its median."""
+    from .cases import make_case
+    from .timing import SGEMM, check_equal, measure, sgemm_flops
+
+    case = make_case(cell, shape, train=mode == "train", lengths=options.lengths)
+    check_equal(case)
+    repeats = 3 if options.quick else options.repeats
+    timings = measure(
+        case, repeats=repeats, budget_seconds=options.budget, library=max(rates, key=lambda name: rates[name])
+    )
+    product = timings.pop(SGEMM)
+    rate = sgemm_flops() / product.median_seconds
+    ours, *others = timings
     return {
         "cell": case.cell,
-        "mode": "train" if case.train else "infer",
+        "mode": mode,
         "shape": list(case.shape),
         "rows": case.rows,
         "fill": round(case.fill, 4),
+        "sgemm_flops_per_second": rate,
         "contestants": {
-            name: {
-                "median_seconds": t.median_seconds,
-                "minimum_seconds": t.minimum_seconds,
-                "percent_of_sgemm": round(100 * case.flops / t.median_seconds / sgemm, 1),
-            }
+            name: {**t._asdict(), "percent_of_sgemm": round(100 * case.flops / t.median_seconds / rate, 1)}
             for name, t in timings.items()
+        },
+        "ratios": {
+            name: round(timings[name].median_seconds / timings[ours].median_seconds, 3) for name in others
         },
     }
 
 
-def _table(cell: str, mode: str, results: list[dict[str, Any]]) -> str:
-    """One line a shape: milliseconds of each contestant, and how often torch's time holds padless's best."""
-    names = list(results[0]["contestants"])
-    ours = [name for name in names if name.startswith("padless")]
-    head = f"{'B,T,H':>12} {'fill':>5} " + " ".join(f"{name + ' ms':>20}" for name in names)
-    for name in ours:
-        short = name.removeprefix("padless ")
-        head += f" {short + ': % sgemm':>19} {'x packed':>9} {'x padded':>9}"
-    lines = [f"\n{cell} {mode}", head]
-    for result in results:
-        timed = result["contestants"]
-        line = f"{','.join(map(str, result['shape'])):>12} {result['fill']:5.2f} "
-        line += " ".join(f"{1e3 * timed[name]['median_seconds']:20.2f}" for name in names)
-        for name in ours:
-            line += (
-                f" {timed[name]['percent_of_sgemm']:19.0f} {_ratio(timed, 'torch packed', name):9.2f}"
-                f" {_ratio(timed, 'torch padded', name):9.2f}"
-            )
-        lines.append(line)
-    for name in ours:
-        means = [
-            exp(sum(log(_ratio(r["contestants"], other, name)) for r in results) / len(results))
-            for other in ("torch packed", "torch padded")
-        ]
-        lines.append(
-            f"{name}: {means[0]:.2f}x torch packed, {means[1]:.2f}x torch padded in the geometric mean"
-        )
-    return "\n".join(lines)
+def _shape(text: str) -> tuple[int, int, int]:
+    """`"64,100,128"` as numbers."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ArgumentTypeError(f"B,T,H are three whole numbers from 1, got {text!r}")
+    batch, steps, width = map(int, parts)
+    return batch, steps, width
 
 
-def _ratio(timed: dict[str, Any], other: str, ours: str) -> float:
-    return timed[other]["median_seconds"] / timed[ours]["median_seconds"]
-
-
-def _machine() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, if it is one."""
-    import subprocess
-
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
+def _need_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs Matplotlib: pip install 'padless[plot]'")

@@ -1,19 +1,24 @@
-"""Checks that contestants agree, then times them by turns; ratios of medians, and minima beside them."""
+"""Checks that contestants agree, then times them by turns, with the machine's own product among them."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..backends._products import linear
 from ..errors import DisagreementError
-from .cases import Case
+from .cases import REFERENCE, Case
 
-__all__ = ["Timing", "check_equal", "measure", "sgemm_flops_per_second"]
+__all__ = ["SGEMM", "Timing", "check_equal", "clock", "measure", "sgemm_flops_per_second", "time_by_turns"]
+
+SGEMM = "sgemm"
+_SGEMM_SIZE = 1024
+_LEAST_SECONDS = 0.02  # of one sample: shorter steps are repeated until they fill it
 
 
 class Timing(NamedTuple):
@@ -21,69 +26,104 @@ class Timing(NamedTuple):
 
     median_seconds: float
     minimum_seconds: float
+    samples: int
 
 
 def check_equal(case: Case) -> None:
     """Raise DisagreementError where a contestant differs from torch packed by more than rounding explains.
 
-    The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the
-    largest value; weight gradients sum over all rows, so there K is N.
+    Outputs at real rows, final states (but those of the grid, which are after the padding) and every gradient are
+    compared. The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the largest
+    value: weight gradients sum over all N rows, everything else over 2 H.
     """
-    results = {name: step() for name, step in case.contestants.items()}
-    expected = results["torch packed"]
-    for name, got in results.items():
-        if name == "torch padded":  # a grid, so only what both have: the weights' gradients
-            count = len(got) - 2 if case.train else 0
-            pairs = list(zip(got[-count:], expected[-count:], strict=True)) if count else []
-        else:
-            pairs = list(zip(got, expected, strict=True))
-        for i, (ours, theirs) in enumerate(pairs):
-            terms = case.rows if case.train else 2 * case.shape.width
-            _check_close(ours, theirs, terms + case.shape.steps, f"{case.cell} {case.shape}: {name}[{i}]")
+    steps = {name: c.results(c.step()) for name, c in case.contestants.items()}
+    expected = steps.pop(REFERENCE)
+    for contestant, results in steps.items():
+        missing = {"output", *(name for name in expected if name.startswith("grad"))} - results.keys()
+        if missing:
+            raise DisagreementError(f"{contestant} gives no {', '.join(sorted(missing))}")
+        for name, got in results.items():
+            terms = max(case.rows, 2 * case.shape.width) if name.startswith("grad") else 2 * case.shape.width
+            where = f"{case.cell} {tuple(case.shape)}: {contestant}: {name}"
+            _check_close(got, expected[name], terms + case.shape.steps, where)
 
 
-def _check_close(got: Tensor, expected: Tensor, terms: int, what: str) -> None:
+def _check_close(got: Tensor, expected: Tensor, terms: int, where: str) -> None:
+    if got.shape != expected.shape:
+        raise DisagreementError(f"{where} has shape {tuple(got.shape)}, not {tuple(expected.shape)}")
     bound = 64 * torch.finfo(expected.dtype).eps * terms**0.5 * max(1.0, float(expected.abs().max()))
     difference = float((got - expected).abs().max())
-    if not difference <= bound:
+    if not difference <= bound:  # so NaN is refused too
         raise DisagreementError(
-            f"{what} differs from torch packed by {difference:.3g}, more than {bound:.3g}"
+            f"{where} differs from {REFERENCE} by {difference:.3g}, more than {bound:.3g}; nothing was timed"
         )
 
 
-def measure(case: Case, *, repeats: int, budget_seconds: float) -> dict[str, Timing]:
-    """Time each contestant `repeats` times by turns, fewer once the budget is spent but never under three."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    samples: dict[str, list[float]] = {name: [] for name in case.contestants}
+def measure(case: Case, *, repeats: int, budget_seconds: float, library: str) -> dict[str, Timing]:
+    """Times of each contestant and, as `SGEMM`, of a product by `library`, which is run in every turn too.
+
+    Args:
+        case: checked by `check_equal` before.
+        repeats: turns; fewer once the budget is spent, but never under three.
+        budget_seconds: for this case.
+        library: a key of `sgemm_flops_per_second()`; its product's time is for `2 * 1024**3` FLOPs.
+    """
+    steps = {SGEMM: _products()[library], **{name: c.step for name, c in case.contestants.items()}}
+    return time_by_turns(steps, repeats=repeats, budget_seconds=budget_seconds)
+
+
+def time_by_turns(
+    steps: dict[str, Callable[[], Any]], *, repeats: int, budget_seconds: float
+) -> dict[str, Timing]:
+    """Times of calls that take turns, so that a slow spell of the machine falls on all of them."""
+    samples: dict[str, list[float]] = {name: [] for name in steps}
     deadline = time.perf_counter() + budget_seconds
     for done in range(repeats):
         if done >= 3 and time.perf_counter() > deadline:
             break
-        for name, step in case.contestants.items():
-            started = clock()
-            step()
-            samples[name].append(clock() - started)
-    return {name: Timing(statistics.median(s), min(s)) for name, s in samples.items()}
+        for name, step in steps.items():
+            samples[name].append(_seconds_a_call(step))
+    return {name: Timing(statistics.median(s), min(s), len(s)) for name, s in samples.items()}
 
 
-def sgemm_flops_per_second(size: int = 1024) -> dict[str, float]:
-    """What the machine's own large float32 product reaches in each library inside torch, best of ten.
+def sgemm_flops_per_second() -> dict[str, float]:
+    """What a 1024-cubed float32 product reaches in each library inside torch, best of ten.
 
-    They differ: on AMD processors MKL keeps to AVX2 where oneDNN uses AVX-512. `"best"` is the yardstick.
+    They differ: `torch.mm` is MKL, which on AMD processors keeps to AVX2 where oneDNN uses AVX-512.
     """
-    from ..backends._products import linear
-
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    work = 2 * size**3
-    rates = {"mkl": work / _best(lambda: torch.mm(a, b)), "onednn": work / _best(lambda: linear(a, b))}
-    return {**rates, "best": max(rates.values())}
+    return {
+        name: sgemm_flops() / time_by_turns({name: step}, repeats=10, budget_seconds=5)[name].minimum_seconds
+        for name, step in _products().items()
+    }
 
 
-def _best(step: Callable[[], object], repeats: int = 10) -> float:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    seconds = []
-    for _ in range(repeats):
-        started = clock()
+def sgemm_flops() -> int:
+    """Of the product that is timed."""
+    return 2 * _SGEMM_SIZE**3
+
+
+def clock() -> Callable[[], float]:
+    """CPU time where torch has one thread, since other processes do not count there; else wall time."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def _products() -> dict[str, Callable[[], Any]]:
+    a, b = torch.randn(_SGEMM_SIZE, _SGEMM_SIZE), torch.randn(_SGEMM_SIZE, _SGEMM_SIZE)
+    return {"mkl": lambda: torch.mm(a, b), "onednn": lambda: linear(a, b)}
+
+
+def _seconds_a_call(step: Callable[[], Any]) -> float:
+    """The first call pays for caches that the last contestant left cold; only a long one is taken as it is."""
+    now = clock()
+    started = now()
+    step()
+    first = now() - started
+    if first >= 5 * _LEAST_SECONDS:
+        return first
+    calls, started = 0, now()
+    while True:
         step()
-        seconds.append(clock() - started)
-    return min(seconds)
+        calls += 1
+        spent = now() - started
+        if spent >= _LEAST_SECONDS:
+            return spent / calls

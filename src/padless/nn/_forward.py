@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from ..backends.contract import Cell, States
 from ..recurrent import Options, reads_in_place, run
 from ._kinds import Batch, in_time_major, open_input
 
-__all__ = ["forward"]
+__all__ = ["forward", "weight_shapes"]
 
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
@@ -73,20 +74,38 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
 
 def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
     weights = module._flat_weights
-    check_weights(weights, module._flat_weights_names, _weight_shapes(module), rows.device)
+    shapes = weight_shapes(
+        module.mode,
+        module.input_size,
+        module.hidden_size,
+        module.proj_size,
+        module.num_layers,
+        module.bias,
+        module.bidirectional,
+    )
+    check_weights(weights, module._flat_weights_names, shapes, rows.device)
     return cast("list[Tensor]", weights)
 
 
-def _weight_shapes(module: RNNBase) -> list[tuple[int, ...]]:
+@lru_cache(maxsize=256)
+def weight_shapes(
+    mode: str,
+    input_size: int,
+    hidden_size: int,
+    proj_size: int,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+) -> list[tuple[int, ...]]:
     """The shapes that torch's constructor gives the flat weights."""
-    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1) * module.hidden_size
-    directions, width = 2 if module.bidirectional else 1, module.proj_size or module.hidden_size
+    gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
+    directions, width = 2 if bidirectional else 1, proj_size or hidden_size
     shapes: list[tuple[int, ...]] = []
-    for layer in range(module.num_layers):
-        layer_input = module.input_size if layer == 0 else width * directions
+    for layer in range(num_layers):
+        layer_input = input_size if layer == 0 else width * directions
         one: list[tuple[int, ...]] = [(gates, layer_input), (gates, width)]
-        one += [(gates,), (gates,)] if module.bias else []
-        one += [(module.proj_size, module.hidden_size)] if module.proj_size else []
+        one += [(gates,), (gates,)] if bias else []
+        one += [(proj_size, hidden_size)] if proj_size else []
         shapes += one * directions
     return shapes
 

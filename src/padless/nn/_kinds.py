@@ -16,7 +16,7 @@ from .._packed import Packed
 from .._rows import RowMap, move_rows
 from .._schedule import Place, Schedule
 
-__all__ = ["Batch", "in_time_major", "open_input"]
+__all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
 
 
 class Batch(NamedTuple):
@@ -120,37 +120,41 @@ def _open_nested(module: RNNBase, nested: Any) -> Batch:
 
 
 def _open_padded(module: RNNBase, input: Tensor) -> Batch:
-    """Every cell counts: the padded grid, step after step, already is time-major."""
     is_unbatched = input.dim() == 2
     batch_dim = 0 if module.batch_first else 1
     grid = input.unsqueeze(batch_dim) if is_unbatched else input
     module.check_input(grid, None)
-    size, steps = (grid.shape[0], grid.shape[1]) if module.batch_first else (grid.shape[1], grid.shape[0])
+    batch = open_grid(grid, batch_first=module.batch_first)
+    if not is_unbatched:
+        return batch
+    return batch._replace(
+        restore=lambda cells: batch.restore(cells).squeeze(batch_dim), is_unbatched=is_unbatched
+    )
+
+
+def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
+    """A padded batch every cell of which counts: `(B, T, I)` with `batch_first`, else `(T, B, I)`."""
+    size, steps = (grid.shape[0], grid.shape[1]) if batch_first else (grid.shape[1], grid.shape[0])
     if steps == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch of no sequences has no steps either.
     batch_sizes = torch.full((steps if size else 0,), size)
-
-    def restore(cells: Tensor) -> Tensor:
-        output = cells.view(*grid.shape[:2], cells.shape[1])
-        return output.squeeze(batch_dim) if is_unbatched else output
-
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
         Schedule(batch_sizes),
         size,
         None,
-        restore,
+        lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
         is_padded=True,
-        is_unbatched=is_unbatched,
     )
-    if not module.batch_first or size <= 1:
+    if not batch_first or size <= 1:
         return batch
 
     def to_time_major() -> RowMap:
         return RowMap.permutation(torch.arange(size * steps).view(size, steps).t().reshape(-1))
 
-    place = _place_in_grid(module, torch.arange(size), steps, size, has_gaps=False)
+    order = torch.arange(size)
+    place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
     return batch._replace(schedule=Schedule(batch_sizes, place), to_time_major=to_time_major)
 
 
@@ -162,7 +166,13 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
-    place = _place_in_grid(module, layout.order, steps, size, has_gaps=layout.rows < size * steps)
+    place = _place_in_grid(
+        layout.order,
+        steps,
+        size,
+        batch_first=module.batch_first,
+        has_gaps=layout.rows < size * steps,
+    )
     batch = _open_layout(
         input.reshape(-1, input.shape[2]),
         layout,
@@ -173,9 +183,9 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
     return batch._replace(is_padded=True)
 
 
-def _place_in_grid(module: RNNBase, order: Tensor, steps: int, size: int, *, has_gaps: bool) -> Place:
+def _place_in_grid(order: Tensor, steps: int, size: int, *, batch_first: bool, has_gaps: bool) -> Place:
     """Where the rows of a padded grid lie, the sequence `order[slot]` in each slot."""
-    step_stride, sequence_stride = (1, steps) if module.batch_first else (size, 1)
+    step_stride, sequence_stride = (1, steps) if batch_first else (size, 1)
     return Place(torch.arange(steps) * step_stride, order * sequence_stride, steps * size, has_gaps)
 
 

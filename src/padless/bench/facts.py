@@ -1,0 +1,65 @@
+"""Where measured numbers come from: machine, versions, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__, backends
+
+__all__ = ["facts"]
+
+
+def facts(threads: int) -> dict[str, Any]:
+    """What a reader of the numbers needs to know; one thread is measured in CPU time, more in wall time."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "python": platform.python_version(),
+        "padless": __version__,
+        "versions": {name: _version(name) for name in ("torch", "onnxruntime", "openvino")},
+        "commit": _commit(),
+        "backend": backends.active(),
+        "threads": threads,
+        "clock": "CPU" if threads == 1 else "wall",
+        "load": _load(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _load() -> float | None:
+    """Processes that wanted to run in the last minute, before anything is measured: 0 on a quiet machine."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _machine() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this package runs from, if it is one."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

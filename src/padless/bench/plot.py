@@ -1,0 +1,81 @@
+"""Per cent of the machine's product against rows a step, in the manner of a roofline; needs Matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["save_plot"]
+
+# Okabe and Ito's colours, which the colour-blind tell apart; the markers do too.
+_STYLES = {
+    "padless native": ("#D55E00", "o"),
+    "padless portable": ("#E69F00", "s"),
+    "torch packed": ("#0072B2", "v"),
+    "torch padded": ("#56B4E9", "^"),
+    "ONNX Runtime": ("#009E73", "D"),
+    "OpenVINO": ("#CC79A7", "P"),
+}
+
+
+def save_plot(report: dict[str, Any], path: Path) -> None:
+    """Writes the picture of a report of `padless bench` to `path`, as PNG, SVG or PDF after its ending.
+
+    A panel for each cell and mode; a point for each contestant and shape, H beside those of padless.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    results = report["results"]
+    modes = list(dict.fromkeys(result["mode"] for result in results))
+    cells = list(dict.fromkeys(result["cell"] for result in results))
+    figure, axes = pyplot.subplots(
+        len(modes), len(cells), sharex=True, sharey=True, squeeze=False, layout="constrained",
+        figsize=(1 + 3.6 * len(cells), 1.2 + 3.2 * len(modes)),
+    )  # fmt: skip
+    for row, mode in zip(axes, modes, strict=True):
+        for panel, cell in zip(row, cells, strict=True):
+            _draw(panel, [r for r in results if (r["mode"], r["cell"]) == (mode, cell)])
+            panel.set_title(f"{cell}, {'training' if mode == 'train' else 'inference'}", fontsize=10)
+        row[0].set_ylabel("useful FLOPs, % of sgemm")
+    for panel in axes[-1]:
+        panel.set_xlabel("rows a step (N / T)")
+    shown: dict[str, Any] = {}
+    for panel in axes.flat:
+        lines, labels = panel.get_legend_handles_labels()
+        shown.update(zip(labels, lines, strict=True))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False)
+    rate = max(report["sgemm_flops_per_second"].values()) / 1e9
+    figure.suptitle(
+        f"{report['machine']}, {report['threads']} thread(s), float32, lengths {report['lengths']!r}; "
+        f"100 % = sgemm of {rate:.0f} GFLOP/s",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _draw(panel: Any, results: list[dict[str, Any]]) -> None:
+    panel.axhline(100, color="0.4", linewidth=1)
+    ours = next(iter(results[0]["contestants"]))
+    for name, (color, marker) in _STYLES.items():
+        points = [
+            (r["rows"] / r["shape"][1], r["contestants"][name]["percent_of_sgemm"], r["shape"][2])
+            for r in results
+            if name in r["contestants"]
+        ]
+        if points:
+            x, y, widths = zip(*points, strict=True)
+            panel.plot(x, y, marker, color=color, markersize=6, label=name, zorder=3 if name == ours else 2)
+        if points and name == ours:  # points of different H share a number of rows, so these are named
+            for point in zip(x, y, widths, strict=True):
+                panel.annotate(
+                    f"H={point[2]}", point[:2], (7, 0), textcoords="offset points", va="center", fontsize=8
+                )
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.margins(x=0.14)
+    panel.set_ylim(0, 112)
+    panel.grid(alpha=0.25)

@@ -1,0 +1,201 @@
+"""Installed, torch's own layers give torch's results by padless's kernels; uninstalled, all is as it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+import padless
+from padless import backends
+
+LAYERS: dict[str, Any] = {
+    "lstm": lambda **o: nn.LSTM(6, 8, **o),
+    "lstm_projected": lambda **o: nn.LSTM(6, 8, proj_size=3, **o),
+    "gru": lambda **o: nn.GRU(6, 8, **o),
+    "rnn_tanh": lambda **o: nn.RNN(6, 8, **o),
+    "rnn_relu": lambda **o: nn.RNN(6, 8, nonlinearity="relu", **o),
+}
+PACKED = pack_sequence([torch.randn(n, 6) for n in (4, 7, 1, 4)], enforce_sorted=False)
+PADDED = torch.randn(5, 3, 6)
+INPUTS = {"packed": PACKED, "padded": PADDED}
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_installed() -> Iterator[None]:
+    yield
+    padless.uninstall()
+
+
+def is_torchs(layer: nn.Module, input: Any = PACKED) -> bool:
+    """Whether torch's own kernel ran: it leaves nodes of its cells in the graph, padless one of its own."""
+    output, _ = layer(input)
+    pending, names = [output.data.grad_fn if isinstance(output, PackedSequence) else output.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is not None:
+            names.add(type(node).__name__)
+            pending += [parent for parent, _ in node.next_functions]
+    return "_LayerBackward" not in names
+
+
+def answers(layer: nn.Module, input: Any) -> list[Tensor]:
+    torch.manual_seed(3)
+    layer.zero_grad()
+    output, state = layer(input)
+    rows = output.data if isinstance(output, PackedSequence) else output
+    states = state if isinstance(state, tuple) else (state,)
+    sum(value.square().sum() for value in (rows, *states)).backward()
+    return [rows.detach(), *(s.detach() for s in states), *(p.grad.clone() for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("input", INPUTS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_results_gradients_and_dropout_are_torchs(layer: str, batch_first: bool, input: str) -> None:
+    model = LAYERS[layer](num_layers=2, bidirectional=True, dropout=0.4, batch_first=batch_first)
+    expected = answers(model, INPUTS[input])
+    with padless.install():
+        assert not is_torchs(model, INPUTS[input])
+        got = answers(model, INPUTS[input])
+    for ours, theirs in zip(got, expected, strict=True):
+        scale = max(1.0, float(theirs.abs().max()))
+        assert torch.allclose(ours, theirs, rtol=0, atol=64 * torch.finfo(torch.float32).eps * 5 * scale)
+    assert all(torch.equal(a, b) for a, b in zip(answers(model, INPUTS[input]), expected, strict=True))
+
+
+def test_subclasses_scripted_modules_and_bare_operators_are_taken_over() -> None:
+    class Tagger(nn.LSTM):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            return super().forward(input, hx)
+
+    class Scripted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.GRU(6, 8)
+
+        def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+            return self.inner(input)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit's own
+        scripted = torch.jit.script(Scripted())
+    weights = nn.RNN(6, 8)._flat_weights
+    state = torch.zeros(1, 3, 8)
+
+    def bare(input: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.rnn_tanh(input, state, weights, True, 1, 0.0, True, False, False)
+
+    with padless.install():
+        assert not is_torchs(Tagger(6, 8))
+        assert not is_torchs(scripted, PADDED)
+        assert not is_torchs(bare, PADDED)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("input", INPUTS)
+def test_inference_too(mode: Any, input: str) -> None:
+    layer = nn.GRU(6, 8).eval()
+    with mode():
+        expected = layer(INPUTS[input])[1]
+        with padless.install():
+            assert torch.allclose(layer(INPUTS[input])[1], expected, atol=1e-6)
+
+
+def test_blocks_nest_and_uninstall_puts_everything_back() -> None:
+    layer = nn.LSTM(6, 8)
+    assert is_torchs(layer)
+    with padless.install():
+        with padless.install():
+            assert not is_torchs(layer)
+        assert not is_torchs(layer)
+    assert is_torchs(layer)
+    padless.install()
+    padless.install()
+    assert not is_torchs(layer)
+    padless.uninstall()
+    padless.uninstall()
+    assert is_torchs(layer)
+    with pytest.raises(KeyError, match="gone"), padless.install():
+        raise KeyError("gone")
+    assert is_torchs(layer)
+
+
+def test_what_padless_does_not_compute_stays_with_torch() -> None:
+    half = PackedSequence(PACKED.data.to(torch.bfloat16), PACKED.batch_sizes)
+    expected = nn.LSTM(6, 8, dtype=torch.bfloat16)
+    with padless.install():
+        assert is_torchs(expected, half)
+        assert nn.GRU(6, 8, device="meta")(PADDED.to("meta"))[0].is_meta
+        with torch.autocast("cpu", torch.bfloat16):
+            assert is_torchs(nn.LSTM(6, 8))
+        with backends.use("torch"):  # its operators are the ones that were taken over
+            assert is_torchs(nn.LSTM(6, 8))
+            assert is_torchs(padless.nn.LSTM(6, 8))
+        gradient = torch.func.grad(lambda x: nn.GRU(6, 8)(x)[0].sum())(PADDED)
+        assert gradient.shape == PADDED.shape
+
+
+def test_wrong_calls_are_refused_and_forged_ones_read_nothing() -> None:
+    forged = PackedSequence(torch.randn(3, 6), torch.tensor([9]))
+    narrow = PackedSequence(torch.randn(3, 5), torch.tensor([3]))
+    with padless.install():
+        with pytest.raises(
+            padless.LayoutError, match=r"batch_sizes\[0\] = 9 is larger than the data \(3 rows\)"
+        ):
+            nn.LSTM(6, 8)(forged)
+        with pytest.raises(RuntimeError, match=r"must have shape \(32, 5\), got \(32, 6\)"):
+            nn.LSTM(6, 8)(narrow)
+        with pytest.raises(RuntimeError, match=r"Expected hidden\[0\] size \(1, 4, 8\)"):
+            nn.LSTM(6, 8)(PACKED, (torch.zeros(1, 4, 7), torch.zeros(1, 4, 8)))
+        with pytest.raises(RuntimeError, match="two hidden states"):
+            torch.lstm(
+                PADDED, [torch.zeros(1, 3, 8)], nn.LSTM(6, 8)._flat_weights, True, 1, 0.0, True, False, False
+            )
+
+
+def test_second_derivatives_survive() -> None:
+    layer = nn.GRU(3, 4, dtype=torch.float64)
+    rows = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    with padless.install():
+        assert torch.autograd.gradgradcheck(
+            lambda x: layer(PackedSequence(x, torch.tensor([3, 2, 1, 1])))[0].data, (rows,)
+        )
+
+
+def test_threads_may_compute_at_once() -> None:
+    layer, failures = nn.LSTM(6, 8).eval(), []
+    expected = layer(PADDED)[0]
+
+    def work() -> None:
+        outputs = [layer(PADDED)[0] for _ in range(20)]
+        failures.extend(o for o in outputs if not torch.allclose(o, expected, atol=1e-6))
+
+    with padless.install():
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_a_process_may_end_installed_without_a_word() -> None:
+    script = (
+        "import torch, padless; padless.install(); print(torch.nn.GRU(3, 4)(torch.ones(2, 1, 3))[0].shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "torch.Size([2, 1, 4])"
+    assert done.stderr == ""
