@@ -5,11 +5,11 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint sanitize bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready  ## train on real sequences without the padding (ARGS='--quick' for a short one)
 	$(BIN)/padless demo $(ARGS)
@@ -22,6 +22,13 @@ lint: .venv/ready  ## ruff, pyright, and the contracts on who may import whom
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+FUZZ_SECONDS ?= 20
+sanitize: .venv/ready  ## fuzz the kernels of every instruction set under sanitizers (FUZZ_SECONDS=20 each)
+	@$(BIN)/cmake --version >/dev/null 2>&1 && $(BIN)/ninja --version >/dev/null 2>&1 || $(PIP) install cmake ninja
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPADLESS_SANITIZE=ON -DPADLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) >/dev/null
+	$(BIN)/cmake --build build/sanitize >/dev/null
+	ASAN_OPTIONS=detect_leaks=1 $(BIN)/ctest --test-dir build/sanitize --output-on-failure --tests-regex fuzz
 
 bench: .venv/ready  ## time padless against torch packed and torch padded on this machine
 	$(BIN)/padless bench $(ARGS)

@@ -209,7 +209,7 @@ template <class T, template <class> class Cell> struct Backward {
   void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const T* from) const {
     const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
     const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
-    const bool backwards = (u & 1) && alternates(weights.hidden);
+    const bool backwards = u & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
       const int nv = (int)weights.hidden.size(panel);

@@ -42,11 +42,6 @@ PADLESS_INLINE Lane lane_of(Mode mode, const padless::Team& team, int64_t panels
   if (mode == kAlone) return {0, 1, 0, team.rank ? 0 : panels};
   return {0, 1, panels * team.rank / team.size, panels * (team.rank + 1) / team.size};
 }
-// Reversing the order of the panels on odd steps reuses what is still in a 1 MB second-level cache.
-template <class T> PADLESS_INLINE bool alternates(const Panels<T>& w) {
-  return w.k_count * w.vectors * w.gates * kVectorBytes > (1 << 20);
-}
-
 struct ScratchCursor {
   char* at;
   template <class T> T* take(int64_t count) {
@@ -197,7 +192,7 @@ template <class T, template <class> class Cell> struct Forward {
   void step(int64_t s, const Lane& lane, int64_t row0, int64_t at) const {
     const int64_t t = steps.time(s), n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel;
     if (at < 0) gather_x(t, lane, n, rows_x);
-    const bool backwards = (s & 1) && alternates(weights.hidden);
+    const bool backwards = s & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = (int)weights.hidden.size(panel) * gates;

@@ -1,10 +1,11 @@
 // Problems made of random bytes, most of them wrong in some way, on exact-size heap blocks: whatever a caller passes, the
 // kernels either refuse it or stay inside. Run under AddressSanitizer (PADLESS_SANITIZE). LLVMFuzzerTestOneInput is the
-// libFuzzer entry; the driver below needs no libFuzzer:   padless_fuzz [runs] [first seed]
+// libFuzzer entry; the driver below needs no libFuzzer:   padless_fuzz [seconds] [set] [first seed]
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "../padless.h"
 
@@ -28,13 +29,14 @@ struct Exact {  // malloc knows exact sizes
 };
 
 long g_ran, g_refused;
+const char* g_set = nullptr;  // this one alone
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes b = {data, size};
   static const char* const sets[] = {"baseline", "avx2", "avx512"};
-  if (padless_isa_force(sets[b.next(3)]) != PADLESS_OK) return 0;
+  if (padless_isa_force(g_set ? g_set : sets[b.next(3)]) != PADLESS_OK) return 0;
   padless_problem p;
   memset(&p, 0, sizeof p);
   const bool forged = b.next(3) != 0;
@@ -121,9 +123,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 #if !defined(PADLESS_LIBFUZZER)
 int main(int count, char** arguments) {
-  const long runs = count > 1 ? atol(arguments[1]) : 20000;
-  uint64_t seed = count > 2 ? strtoull(arguments[2], nullptr, 10) : 1;
-  for (long run = 0; run < runs; ++run, ++seed) {
+  const time_t end = time(nullptr) + (count > 1 ? atol(arguments[1]) : 10);
+  g_set = count > 2 ? arguments[2] : nullptr;
+  uint64_t seed = count > 3 ? strtoull(arguments[3], nullptr, 10) : 1;
+  if (g_set && !padless_isa_supported(g_set)) {
+    printf("%s: not on this machine\n", g_set);
+    return 0;
+  }
+  for (; time(nullptr) < end; ++seed) {
     uint8_t bytes[128];
     uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
     for (uint8_t& byte : bytes) {
@@ -132,7 +139,7 @@ int main(int count, char** arguments) {
     }
     LLVMFuzzerTestOneInput(bytes, sizeof bytes);
   }
-  printf("%ld calls ran, %ld were refused\n", g_ran, g_refused);
-  return 0;
+  printf("%s: %ld calls ran, %ld were refused\n", g_set ? g_set : "every set", g_ran, g_refused);
+  return g_ran == 0;
 }
 #endif
