@@ -41,7 +41,7 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
             panel.set_title(f"{cell}, {'training' if mode == 'train' else 'inference'}", fontsize=10)
         row[0].set_ylabel("useful FLOPs, % of sgemm")
     for panel in axes[-1]:
-        panel.set_xlabel("rows a step (N / T)")
+        panel.set_xlabel("rows a step (N / T); beside points: H")
     shown: dict[str, Any] = {}
     for panel in axes.flat:
         lines, labels = panel.get_legend_handles_labels()
@@ -72,7 +72,7 @@ def _draw(panel: Any, results: list[dict[str, Any]]) -> None:
         if points and name == ours:  # points of different H share a number of rows, so these are named
             for point in zip(x, y, widths, strict=True):
                 panel.annotate(
-                    f"H={point[2]}", point[:2], (7, 0), textcoords="offset points", va="center", fontsize=8
+                    str(point[2]), point[:2], (7, 0), textcoords="offset points", va="center", fontsize=8
                 )
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter("{x:g}")
