@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._layout import slot_steps
+from ._layout import cached, slot_steps
 
 __all__ = ["Place", "Schedule"]
 
@@ -32,50 +31,52 @@ class Schedule:
     time-major unless a place is given.
     """
 
-    def __init__(self, batch_sizes: Tensor, place: Place | None = None) -> None:
+    def __init__(self, batch_sizes: Tensor, place: Place | None = None, *, rows: int | None = None) -> None:
         self.batch_sizes = batch_sizes
+        if rows is not None:
+            self.__dict__["rows"] = rows  # known to the caller; else summed when first read
         self.is_time_major = place is None
         self._place = place
 
-    @cached_property
+    @cached
     def place(self) -> Place:
         """Where the rows lie."""
         if self._place is not None:
             return self._place
         return Place(self.starts, torch.arange(self.slots), self.rows, False)
 
-    @cached_property
+    @cached
     def addresses(self) -> Tensor:
         """`(N,)` where each time-major row lies."""
         slot, step = slot_steps(self.batch_sizes)
         return self.place.step[step] + self.place.sequence[slot]
 
-    @cached_property
+    @cached
     def sizes(self) -> list[int]:
         """How many slots run at each step."""
         return self.batch_sizes.tolist()
 
-    @cached_property
+    @cached
     def steps(self) -> int:
         """T, the number of steps."""
         return self.batch_sizes.numel()
 
-    @cached_property
+    @cached
     def slots(self) -> int:
         """How many sequences have a row at all."""
         return int(self.batch_sizes[0]) if self.steps else 0
 
-    @cached_property
+    @cached
     def rows(self) -> int:
         """N, the number of rows."""
         return int(self.batch_sizes.sum())
 
-    @cached_property
+    @cached
     def starts(self) -> Tensor:
         """`(T,)` the first row of each step."""
         return torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
 
-    @cached_property
+    @cached
     def last_rows(self) -> Tensor:
         """`(slots,)` the row of each slot's last step."""
         steps = torch.arange(self.steps)
@@ -88,14 +89,14 @@ class Schedule:
         """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""
         return self._previous_reverse if reverse else self._previous_forward
 
-    @cached_property
+    @cached
     def _previous_forward(self) -> Tensor:
         # Row r of step t >= 1 follows the row of the same slot one step before: slots + r - sizes[t-1].
         _, step = slot_steps(self.batch_sizes)
         before = torch.cat([self.batch_sizes.new_tensor([self.slots]), self.batch_sizes])[: self.steps]
         return torch.arange(self.rows) + self.slots - before[step]
 
-    @cached_property
+    @cached
     def _previous_reverse(self) -> Tensor:
         slot, step = slot_steps(self.batch_sizes)
         after = torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])

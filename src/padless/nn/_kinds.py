@@ -84,7 +84,7 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
     module.check_input(data, batch_sizes)
     check_batch_sizes(batch_sizes, rows=data.shape[0])
-    schedule = Schedule(batch_sizes)
+    schedule = Schedule(batch_sizes, rows=data.shape[0])
     size = schedule.slots
     if sorted_indices is not None:
         check_permutation(sorted_indices, at_least=size, name="sorted_indices")
