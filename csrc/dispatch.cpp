@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <string.h>
+#include <time.h>
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sys/mman.h>
@@ -28,6 +29,7 @@ namespace baseline { extern const Kernels kernels; }
 namespace {
 
 constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
+constexpr int kCrowdedCalls = 8;
 constexpr int kAloneSteps = 16;   // doubled with each late barrier
 
 // Sleep while *word holds `value`, as long as nobody wakes it; where there is no futex, give the core away.
@@ -101,18 +103,35 @@ bool known(int64_t cell, int64_t dtype) {
 }
 bool sized(int64_t input, int64_t hidden) { return input >= 0 && hidden >= 1 && input <= (1 << 20) && hidden <= (1 << 20); }
 
+int64_t nanoseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t(1000000000) + now.tv_nsec;
+}
+
+// Calls still to be made on one thread, because the last one on several had to wait for a core. No bit depends on it.
+int32_t g_crowded = 0;
+bool crowded() {
+  const int32_t left = __atomic_load_n(&g_crowded, __ATOMIC_RELAXED);
+  if (left > 0) __atomic_store_n(&g_crowded, left - 1, __ATOMIC_RELAXED);
+  return left > 0;
+}
+
 void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
-  if (p.threads > 1) {
+  if (p.threads > 1 && !crowded()) {
     Barrier barrier;
+    const int64_t begin = nanoseconds();
 #pragma omp parallel num_threads((int)p.threads)
     {
       const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
       kernel(p, team);
       // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
-      if (team.size > 1) wait_for_team(&barrier, team.size, false);
+      if (team.size > 1) wait_for_team(team, false);
     }
+    // Rank 0 has as much to do as the others: if it slept for a third of the call, they had no core to run on.
+    if (barrier.slept * 3 > nanoseconds() - begin) __atomic_store_n(&g_crowded, kCrowdedCalls, __ATOMIC_RELAXED);
     return;
   }
 #endif
@@ -121,9 +140,10 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
 
 }  // namespace
 
-int64_t wait_for_team(Barrier* barrier, int64_t size, bool prompt) {
+int64_t wait_for_team(const Team& team, bool prompt) {
+  Barrier* const barrier = team.barrier;
   const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE);
-  if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == size) {
+  if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == team.size) {
     const int32_t late = __atomic_load_n(&barrier->late, __ATOMIC_RELAXED);
     barrier->alone = prompt && late >= barrier->next_late ? int64_t(kAloneSteps) << (late < 20 ? late : 20) : 0;
     if (barrier->alone) barrier->next_late = late + 1;
@@ -140,9 +160,11 @@ int64_t wait_for_team(Barrier* barrier, int64_t size, bool prompt) {
       continue;
     }
     if (spins == kSpins && prompt) __atomic_add_fetch(&barrier->late, 1, __ATOMIC_RELAXED);
+    const int64_t begin = nanoseconds();
     __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
     sleep_while(&barrier->generation, generation);
     __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
+    if (team.rank == 0) barrier->slept += nanoseconds() - begin;
   }
   return barrier->alone;
 }

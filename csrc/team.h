@@ -10,6 +10,7 @@ struct Barrier {
   alignas(64) int32_t arrived = 0;
   alignas(64) int32_t generation = 0;
   int32_t sleepers = 0;
+  int64_t slept = 0;  // nanoseconds that rank 0 slept
   int32_t late = 0;   // prompt waits of this call that ended in sleep
   int32_t next_late = 2;  // once may be the start of the threads
   int64_t alone = 0;      // what the last barrier told everybody; it and next_late change when all have arrived
@@ -23,6 +24,6 @@ struct Team {
 // Returns when all threads of the team are here. `prompt`: they were expected within microseconds, once a step. Where that
 // has failed twice, barriers are dearer than the work that they share out: every thread is told the same number of steps
 // that rank 0 had better do alone (0: none), longer each time.
-int64_t wait_for_team(Barrier* barrier, int64_t size, bool prompt);
+int64_t wait_for_team(const Team& team, bool prompt);
 
 }  // namespace padless

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import padless
@@ -129,6 +131,32 @@ def test_blocks_nest_and_uninstall_puts_everything_back() -> None:
     with pytest.raises(KeyError, match="gone"), padless.install():
         raise KeyError("gone")
     assert is_torchs(layer)
+
+
+def test_a_block_left_late_does_not_undo_a_later_install() -> None:
+    layer = nn.LSTM(6, 8)
+    early = padless.install()
+    padless.uninstall()
+    padless.install()
+    with early:
+        pass
+    assert not is_torchs(layer)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fake_tensors_and_tracing_see_torchs_operators(layer: str) -> None:
+    def traced() -> list[str]:
+        model = LAYERS[layer]()
+        graph = make_fx(lambda x: model(x)[0], tracing_mode="real")(PADDED).graph
+        return [str(node.target) for node in graph.nodes]
+
+    expected = traced()
+    with padless.install():
+        assert traced() == expected
+        with FakeTensorMode():
+            output, _ = LAYERS[layer]()(torch.randn(5, 3, 6))
+        assert output.fake_mode is not None
+        assert not is_torchs(LAYERS[layer](), PADDED)
 
 
 def test_what_padless_does_not_compute_stays_with_torch() -> None:

@@ -74,7 +74,7 @@ template <class T, template <class> class Cell> struct Backward {
   }
 
   void wait_for_all() const {
-    if (team.size > 1) padless::wait_for_team(team.barrier, team.size, false);
+    if (team.size > 1) padless::wait_for_team(team, false);
   }
 
   const T* state_row(const void* base, int64_t stride, int64_t slot) const {
@@ -305,7 +305,7 @@ template <class T, template <class> class Cell> struct Backward {
         mode = mode_of(active, team, panels, gates * hidden * hidden);
         if (mode == kByColumns && u < alone_until) mode = kAlone;
         if (u > 0 && (mode == kByColumns || mode != was)) {
-          const int64_t alone = padless::wait_for_team(team.barrier, team.size, mode == was && u > chunk.begin);
+          const int64_t alone = padless::wait_for_team(team, mode == was && u > chunk.begin);
           if (alone > 0) {
             alone_until = u + alone;
             mode = kAlone;

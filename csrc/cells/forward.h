@@ -307,7 +307,7 @@ template <class T, template <class> class Cell> struct Forward {
       };
       multiply_input();
       if (mode == kByColumns || mode != was) {
-        const int64_t alone = padless::wait_for_team(team.barrier, team.size, mode == was && at > 0);
+        const int64_t alone = padless::wait_for_team(team, mode == was && at > 0);
         if (alone > 0) {
           alone_until = s + alone;
           mode = kAlone;

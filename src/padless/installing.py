@@ -40,7 +40,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     """Run every torch RNN, LSTM and GRU on CPU tensors in this process on padless.
 
     No model changes: subclasses, scripted modules and calls of `torch.lstm` are taken over too, for float32
-    and float64. Everything else, autocast and `torch.func` among it, stays with torch's own kernels.
+    and float64. Everything else, autocast, `torch.func` and tracing among it, stays with torch's own kernels.
     Installing twice is harmless. As a context manager, `with install(): ...` puts back at the end what was
     there before.
 
@@ -52,7 +52,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __init__(self) -> None:
         global _library
-        self._is_first = _library is None
+        self._library: torch.library.Library | None = None  # what this call itself registered
         if _library is not None:
             return
         library = torch.library.Library("aten", "IMPL")
@@ -63,13 +63,14 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
             ):
                 for key in ("AutogradCPU", "CPU"):  # the second is what inference mode calls
                     library.impl(f"{name}.{overload}", kernel, key)
-        _library = library
+        _library = self._library = library
 
     def __enter__(self) -> install:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._is_first:
+        # Not where uninstall came first: what is installed by now is another call's.
+        if self._library is not None and self._library is _library:
             uninstall()
 
 
@@ -171,6 +172,14 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
         and choose("cpu") != "torch"
         and not torch.is_autocast_enabled("cpu")
         and peek_interpreter_stack() is None
+        and not _is_watched(rows)
+    )
+
+
+def _is_watched(rows: Tensor) -> bool:
+    """Whether Python sees every operator: fake tensors, tracing, counting. Kernels would run past it."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._dispatch_keys(rows).has(
+        torch._C.DispatchKey.Python  # type: ignore[attr-defined]
     )
 
 
