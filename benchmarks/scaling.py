@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import padless.nn
 from padless import backends
-from padless.backends.native import recompute
+from padless.backends import recompute
 from padless.bench.facts import facts
 from padless.bench.lengths import draw_lengths
 from padless.bench.timing import time_by_turns

@@ -50,6 +50,15 @@ def test_blocks_nest_and_exceptions_put_back_what_was() -> None:
     assert backends.active() == before
 
 
+def test_one_object_may_serve_two_blocks() -> None:
+    before = backends.active()
+    choice = backends.use("torch")
+    for _ in range(2):
+        with choice:
+            assert backends.active() == "torch"
+        assert backends.active() == before
+
+
 def test_a_refused_choice_changes_nothing() -> None:
     with backends.use("torch"):
         with pytest.raises(padless.BackendError):

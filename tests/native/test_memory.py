@@ -6,12 +6,11 @@ import pytest
 import torch
 
 import padless
+from padless import backends
 from padless.backends import _kernels
 
 if _kernels.missing():
     pytest.skip(str(_kernels.missing()), allow_module_level=True)
-
-from padless.backends import native
 
 
 def test_fingerprint_is_alike_for_every_instruction_set():
@@ -79,7 +78,7 @@ def test_recomputed_gates_give_the_same_gradients_bit_for_bit_and_are_not_kept(n
         layer.zero_grad()
         sizes = []
         with (
-            native.recompute(recomputes),
+            backends.recompute(recomputes),
             torch.autograd.graph.saved_tensors_hooks(
                 lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t
             ),

@@ -12,8 +12,9 @@ import os
 from typing import Any
 
 from ..errors import BackendError
+from ._recompute import recompute
 
-__all__ = ["active", "available", "choose", "instruction_set", "use", "why"]
+__all__ = ["active", "available", "choose", "instruction_set", "recompute", "use", "why"]
 
 NAMES = ("native", "portable", "torch")
 
@@ -76,6 +77,8 @@ def why() -> str:
 class use:  # noqa: N801 - called like a function, like torch.no_grad
     """Force a backend for the process: `use("portable")`, or for a block: `with use("portable"): ...`.
 
+    The choice is the process's, blocks included: they are not for threads that want different backends.
+
     Args:
         name: one of `available()`, or None for the ordinary choice.
 
@@ -91,15 +94,19 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
         global _forced
         if name is not None:
             _check(name, "backend")
-        self._before = _forced
+        self._name, self._before, self._is_over = name, _forced, False
         _forced = name
 
     def __enter__(self) -> use:
+        global _forced
+        if self._is_over:  # the same object in a second block
+            self._before, self._is_over = _forced, False
+            _forced = self._name
         return self
 
     def __exit__(self, *exception: Any) -> None:
         global _forced
-        _forced = self._before
+        _forced, self._is_over = self._before, True
 
 
 def _from_environment() -> str | None:

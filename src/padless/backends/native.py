@@ -14,31 +14,10 @@ from torch import Tensor
 
 from .._schedule import Schedule
 from . import _kernels
+from ._recompute import is_recomputing
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["backward", "computes", "forward", "infer", "new_output", "recompute"]
-
-_recomputes = False
-
-
-class recompute:  # noqa: N801 - called like a function, like torch.no_grad
-    """Keep no gates for backward but compute them again there: `recompute(True)`, or `with recompute(): ...`.
-
-    Gradients keep their bits; LSTM keeps 2 numbers a row and unit instead of 6, for a third more multiplications
-    in training. Read in the forward pass.
-    """
-
-    def __init__(self, enabled: bool = True) -> None:
-        global _recomputes
-        self._before, _recomputes = _recomputes, enabled
-
-    def __enter__(self) -> recompute:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        global _recomputes
-        _recomputes = self._before
-
+__all__ = ["backward", "computes", "forward", "infer", "new_output"]
 
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
@@ -78,7 +57,7 @@ def forward(
 ) -> tuple[Tensor, States, Saved]:
     """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
     hidden = weights.w_hh.shape[1]
-    gates = _kernels.empty(rows, schedule.rows, 0 if _recomputes else _kernels.saved_width(cell, hidden))
+    gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
     cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
     output = new_output(rows, schedule, hidden)
     finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
