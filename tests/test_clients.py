@@ -342,3 +342,25 @@ def test_layers_inside_checkpointing_are_torchs() -> None:
         found.append([output, leaf.grad, *(p.grad for p in layer.parameters())])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_batch_sizes_may_be_a_strided_view(backend: str) -> None:
+    ours, _ = twins("LSTM", 3, 4)
+    rows, sizes = torch.randn(6, 3), torch.tensor([3, 9, 2, 9, 1, 9])[::2]
+    expected, _ = ours(PackedSequence(rows, sizes.clone()))
+    output, _ = ours(PackedSequence(rows, sizes))
+    assert torch.equal(output.data, expected.data)
+    output.data.sum().backward()
+
+
+def test_batch_sizes_that_change_before_backward_do_not_touch_the_gradient(backend: str) -> None:
+    ours, _ = twins("LSTM", 3, 4)
+    gradients = []
+    for later in (1, 100):
+        sizes = torch.tensor([3, 2, 1])
+        rows = torch.ones(6, 3, requires_grad=True)
+        output, _ = ours(PackedSequence(rows, sizes))
+        sizes.fill_(later)
+        output.data.sum().backward()
+        gradients.append(rows.grad)
+    assert torch.equal(gradients[0], gradients[1])

@@ -32,7 +32,8 @@ class Schedule:
     """
 
     def __init__(self, batch_sizes: Tensor, place: Place | None = None, *, rows: int | None = None) -> None:
-        self.batch_sizes = batch_sizes
+        # Of our own and contiguous: kernels read it where it lies, again in backward.
+        self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
         if rows is not None:
             self.__dict__["rows"] = rows  # known to the caller; else summed when first read
         self.is_time_major = place is None
