@@ -1,4 +1,4 @@
-"""Which rows run at which step: index arithmetic of a time-major batch, on the host."""
+"""Which rows run at which step, and where they lie: index arithmetic, on the host."""
 
 from __future__ import annotations
 

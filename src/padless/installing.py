@@ -86,25 +86,15 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
     torchs_own = _torchs_own(getattr(torch.ops.aten, name).data)
 
     def kernel(
-        data: Tensor,
-        batch_sizes: Tensor,
-        hx: Any,
-        params: list[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
+        data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], *network: Any
     ) -> tuple[Tensor, ...]:
-        options = _options(cell, params, has_biases, num_layers, dropout, train, bidirectional)
+        options = _options(cell, params, *network)
         if not _computes(data, hx, params, options):
-            return torchs_own(
-                data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional
-            )
+            return torchs_own(data, batch_sizes, hx, params, *network)
         if data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
         check_batch_sizes(batch_sizes, rows=data.shape[0])
-        schedule = Schedule(batch_sizes)
+        schedule = Schedule(batch_sizes, rows=data.shape[0])
         batch = Batch(data, schedule, schedule.slots, None, lambda output: output)
         return _run(batch, hx, params, options)
 
@@ -114,26 +104,15 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
 def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
     torchs_own = _torchs_own(getattr(torch.ops.aten, name).input)
 
-    def kernel(
-        input: Tensor,
-        hx: Any,
-        params: list[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> tuple[Tensor, ...]:
-        options = _options(cell, params, has_biases, num_layers, dropout, train, bidirectional)
+    def kernel(input: Tensor, hx: Any, params: list[Tensor], *arguments: Any) -> tuple[Tensor, ...]:
+        *network, batch_first = arguments
+        options = _options(cell, params, *network)
         if (
             input.dim() != 3
             or not _computes(input, hx, params, options)
             or _is_faster_in_torch(input, options)
         ):
-            return torchs_own(
-                input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
-            )
+            return torchs_own(input, hx, params, *arguments)
         return _run(open_grid(input, batch_first=batch_first), hx, params, options)
 
     return kernel
@@ -154,6 +133,7 @@ def _options(
     train: bool,
     bidirectional: bool,
 ) -> Options:
+    """The network that an operator's arguments after `params` describe, as torch orders them."""
     places = num_layers * (2 if bidirectional else 1)
     projected = cell == "LSTM" and len(params) == places * (5 if has_biases else 3)
     return Options(cell, num_layers, has_biases, dropout, train, bidirectional, projected)

@@ -1,4 +1,4 @@
-"""What a backend is given and gives back: one layer, one direction, time-major rows.
+"""What a backend is given and gives back: one layer, one direction.
 
 Every backend room (`reference`, `portable`, `native`) speaks in these words:
 

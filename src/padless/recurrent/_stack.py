@@ -1,4 +1,4 @@
-"""Layers upon layers, both directions, dropout between: over time-major rows and any backend."""
+"""Layers upon layers, both directions, dropout between: over any backend."""
 
 from __future__ import annotations
 
