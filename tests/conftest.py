@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
 import torch
+from ranks_kit import Ranks
 
 import padless
 
@@ -40,3 +41,20 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs the test once on every backend that this machine has."""
     with padless.backends.use(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Ranks]]:
+    """`ranks(world_size)`: that many real processes joined by gloo, the same ones for the whole session."""
+    if not torch.distributed.is_available():
+        pytest.skip("torch was built without torch.distributed")
+    made: dict[int, Ranks] = {}
+
+    def of(world_size: int) -> Ranks:
+        if world_size not in made:
+            made[world_size] = Ranks(world_size, tmp_path_factory.mktemp("ranks"))
+        return made[world_size]
+
+    yield of
+    for group in made.values():
+        group.close()

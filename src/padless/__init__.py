@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, nn, rnn
+    from . import backends, losses, nn, rnn
     from ._packed import Packed, pack
     from .accelerating import accelerate, restore
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
@@ -27,6 +27,7 @@ __all__ = [
     "accelerate",
     "backends",
     "install",
+    "losses",
     "nn",
     "pack",
     "restore",
@@ -47,6 +48,7 @@ _HOMES = {
     "accelerate": "accelerating",
     "backends": "backends",
     "install": "installing",
+    "losses": "losses",
     "nn": "nn",
     "pack": "_packed",
     "restore": "accelerating",

@@ -1,0 +1,112 @@
+"""Losses of ragged batches: means over the rows that count, and over nothing else."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["global_mean"]
+
+
+def global_mean(loss_sum: Tensor, count: Any, *, process_group: Any = None) -> Tensor:
+    """The mean loss of a row over all ranks, a scalar: the same number on each, with an exact gradient.
+
+    DDP and FSDP average gradients over the ranks, so a mean that each rank takes alone gives the rows of a rank with
+    few rows too much weight. Here every row of the step weighs the same, wherever it was computed: the gradient
+    *after* that average is the gradient of the returned value.
+
+    One collective of two numbers a call where `torch.distributed` is initialised, so each rank calls it equally often,
+    with a count of 0 where it has no rows. Without, it is `loss_sum / count`. Nothing waits for a device.
+
+    To accumulate gradients over several batches, give each its own `loss_sum` and all of them the same `count`:
+    this rank's rows in all of them together. The returned values then sum to the mean, and so do their gradients.
+
+    Args:
+        loss_sum: scalar, the sum of the losses of this rank's rows in this batch; in the graph even where it
+            has none.
+        count: how many rows this rank counts in the whole optimizer step, or the sum of their weights: a number
+            or a tensor of one element on any device. No gradient flows into it.
+        process_group: the ranks over which DDP averages, if not all.
+
+    Returns:
+        The mean, with dtype and device of `loss_sum`. Where no rank counts a row it is 0 with a gradient of 0; a sum
+        other than 0 over a count of 0 is infinite.
+
+    Raises:
+        TypeError: a loss that is no floating-point tensor, or a count that is no number.
+        ValueError: a loss or count of more than one element, a negative count, a group without this rank.
+
+    >>> losses = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    >>> global_mean(losses.sum(), 3)
+    tensor(3., grad_fn=<...>)
+
+    Two batches of one step, 3 rows and 1 row:
+
+    >>> values = [global_mean(batch.sum(), 4) for batch in (losses, torch.tensor([11.0]))]
+    >>> sum(value.item() for value in values)
+    5.0
+    """
+    _check_loss_sum(loss_sum)
+    # Counts stay whole to 2**53; Apple's GPUs have no float64.
+    wide = torch.float32 if loss_sum.device.type == "mps" else torch.float64
+    local_sum = loss_sum.reshape(()).to(wide)
+    local_count = _as_scalar(count, local_sum)
+    ranks = _ranks_of(process_group)
+    if ranks == 1:
+        return (local_sum / _divisor(local_sum.detach(), local_count)).to(loss_sum.dtype)
+    totals = torch.stack([local_sum.detach(), local_count])
+    torch.distributed.all_reduce(totals, group=process_group)
+    divisor = _divisor(totals[0], totals[1])
+    share = local_sum * (ranks / divisor)  # what DDP divides by the number of ranks
+    # The gradient of this rank's share, the value of them all: the bits are the same on each rank.
+    return (totals[0] / divisor + (share - share.detach())).to(loss_sum.dtype)
+
+
+def _check_loss_sum(loss_sum: Any) -> None:
+    if not isinstance(loss_sum, Tensor):
+        raise TypeError(f"global_mean: loss_sum must be a tensor, got {type(loss_sum).__name__}")
+    if not loss_sum.is_floating_point():
+        raise TypeError(f"global_mean: loss_sum must be a floating-point tensor, got {loss_sum.dtype}")
+    if loss_sum.numel() != 1:
+        raise ValueError(
+            f"global_mean: loss_sum must be a scalar, the sum over this rank's rows, got shape "
+            f"{tuple(loss_sum.shape)}: sum the losses first"
+        )
+
+
+def _as_scalar(count: Any, like: Tensor) -> Tensor:
+    """`count` as a scalar of the dtype and on the device of `like`, checked where its value is on the host."""
+    if isinstance(count, Tensor):
+        if count.numel() != 1:
+            raise ValueError(f"global_mean: count must be one number, got shape {tuple(count.shape)}")
+        if count.is_complex():
+            raise TypeError(f"global_mean: count must be a number, got a tensor of {count.dtype}")
+        known = count.device.type == "cpu" and not torch.compiler.is_compiling()
+        number = count.item() if known else None
+        scalar = count.detach().reshape(()).to(like)
+    else:
+        if not isinstance(count, numbers.Real):  # NumPy's scalars are
+            raise TypeError(f"global_mean: count must be a number, got {type(count).__name__}")
+        number = float(count)
+        scalar = torch.full_like(like, number, requires_grad=False)
+    if number is not None and not number >= 0:  # NaN is not either
+        raise ValueError(f"global_mean: count must be 0 or more, got {number:g}")
+    return scalar
+
+
+def _ranks_of(process_group: Any) -> int:
+    """How many ranks share the mean: 1 where nothing is distributed."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1
+    ranks = torch.distributed.get_world_size(process_group)
+    if ranks < 1:
+        raise ValueError("global_mean: this rank is not in process_group")
+    return ranks
+
+
+def _divisor(total: Tensor, count: Tensor) -> Tensor:
+    """`count`, but 1 where there was nothing to sum."""
+    return torch.where((count == 0) & (total == 0), torch.ones_like(count), count)
