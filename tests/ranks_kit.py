@@ -9,6 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -54,14 +55,13 @@ class Ranks:
         return answers
 
     def close(self) -> None:
-        """Stop every process."""
-        for pipe in self._pipes:
-            pipe.close()  # idle ranks end by themselves
+        """Stop every process, whatever it does."""
         for process in self._processes:
-            process.join(2)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
         self._processes, self._pipes = [], []
 
     def _start(self) -> None:
@@ -117,16 +117,17 @@ def _serve(rank: int, world_size: int, store: str, pipe: Connection) -> None:
         timeout=timedelta(seconds=SECONDS_TO_MEET),
     )
     pipe.send_bytes(pickle.dumps((True, None)))
-    while True:
-        try:
-            job = pipe.recv_bytes()
-        except EOFError:
-            break
-        try:
-            function, args = pickle.loads(job)
-            torch.manual_seed(0)
-            answer = True, function(*args)
-        except Exception:
-            answer = False, traceback.format_exc()
-        pipe.send_bytes(pickle.dumps(answer))
+    with suppress(EOFError, BrokenPipeError):  # the test's end of the pipe is closed: the end
+        while True:
+            pipe.send_bytes(pickle.dumps(_answer(pipe.recv_bytes())))
     distributed.destroy_process_group()
+
+
+def _answer(job: bytes) -> tuple[bool, Any]:
+    """Whether it went well, and the result or the traceback."""
+    torch.manual_seed(0)
+    try:
+        function, args = pickle.loads(job)
+        return True, function(*args)
+    except Exception:
+        return False, traceback.format_exc()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from oracle import run_layers
+from ranks_kit import Ranks
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,3 +167,143 @@ def test_every_way_of_ddp_gives_them(ranks: Any, world_size: int, ddp: dict[str,
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_accelerate_may_come_before_or_after_ddp(ranks: Any, when: str) -> None:
     check(ranks, 2, "GRU", {}, "packed", {}, when)
+
+
+@pytest.mark.parametrize("backend", padless.backends.available())
+def test_every_backend_gives_them(ranks: Any, backend: str) -> None:
+    expected = expected_of(2, "LSTM", {})
+    for steps in ranks(2).run(gradients_by_backend, backend):
+        assert_near(steps[0], expected)
+
+
+def gradients_by_backend(backend: str) -> list[dict[str, Tensor]]:
+    with padless.backends.use(backend):
+        return gradients_of_a_rank("LSTM", {}, "packed", {}, steps=1)
+
+
+class Branches(torch.nn.Module):
+    """Two layers, of which a forward uses one; it flattens parameters each time, as models for GPUs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList([new_layer("GRU", torch.float32, padless.nn) for _ in range(2)])
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        layer = self.layers[batch["branch"]]
+        layer.flatten_parameters()
+        rows, state = layer(batch["rows"])
+        return {"rows": rows, "states": (state, rows.pad())}
+
+
+def gradients_of_branches() -> list[list[bool]]:
+    model = DistributedDataParallel(Branches(), find_unused_parameters=True)
+    sequences = sequences_of(distributed.get_world_size(), torch.float32)[distributed.get_rank()]
+    touched = []
+    for branch in (0, 1, 1):
+        model.zero_grad()
+        output = model({"rows": padless.pack(sequences), "branch": branch})
+        mean = global_mean(loss_sum(output["rows"].unpack()), output["rows"].data.shape[0])
+        mean.backward()
+        assert_near(
+            {n: p.grad for n, p in model.module.layers[branch].named_parameters() if p.grad is not None},
+            expected_of(distributed.get_world_size(), "GRU", {}),
+        )
+        touched.append([any(p.grad is not None for p in layer.parameters()) for layer in model.module.layers])
+    return touched
+
+
+def test_a_layer_that_a_forward_leaves_out_gets_no_gradient(ranks: Any) -> None:
+    for touched in ranks(2).run(gradients_of_branches):
+        assert touched == [[True, False], [False, True], [False, True]]
+
+
+def gradients_of_last_states() -> dict[str, Tensor]:
+    """Of a loss that reads the last states alone, where rank 1 has no sequence with rows."""
+    layer = new_layer("LSTM", torch.float64, padless.nn)
+    model = DistributedDataParallel(layer)
+    sequences = (
+        sequences_of(2, torch.float64)[0] if distributed.get_rank() == 0 else [torch.zeros(0, INPUT).double()]
+    )
+    _, (h, c) = model(padless.pack(sequences))
+    global_mean(h.square().sum() + c.sum(), len(sequences)).backward()
+    return {name: p.grad for name, p in layer.named_parameters() if p.grad is not None}
+
+
+def test_a_rank_without_rows_takes_part_where_only_last_states_are_read(ranks: Any) -> None:
+    layer = new_layer("LSTM", torch.float64)
+    weights = {name: p.detach().requires_grad_() for name, p in layer.named_parameters()}
+    sequences = [*sequences_of(2, torch.float64)[0], torch.zeros(0, INPUT).double()]
+    _, (h, c) = run_layers("LSTM", weights, sequences, bidirectional=True)
+    ((h.square().sum() + c.sum()) / len(sequences)).backward()
+    for got in ranks(2).run(gradients_of_last_states):
+        assert_near(got, {name: w.grad for name, w in weights.items() if w.grad is not None}, 1e-12)
+
+
+# --- FSDP -----------------------------------------------------------------------------------------
+
+
+def gradients_under_fsdp(world_size: int, kind: str, precision: Any) -> dict[str, Tensor]:
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = torch.distributed.init_device_mesh("cpu", (world_size,))
+    layer = padless.accelerate(new_layer("LSTM", torch.float32, num_layers=2))
+    policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
+    model = fully_shard(layer, mesh=mesh, mp_policy=policy)
+    sequences = sequences_of(world_size, torch.float32)[distributed.get_rank()]
+    warnings.filterwarnings(
+        "ignore", ".*returned a view tensor.*"
+    )  # FSDP's word on any output that was reshaped
+    for _ in range(2):
+        model.zero_grad()
+        outputs = [output.float() for output in KINDS[kind](model, sequences)]
+        global_mean(loss_sum(outputs), sum(map(len, sequences))).backward()
+    assert isinstance(model, padless.nn.LSTM)
+    found: dict[str, Any] = {name: p.grad for name, p in model.named_parameters()}
+    return {name: grad.full_tensor() for name, grad in found.items()}
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_fsdp_gives_the_gradients_of_one_process(ranks: Any, world_size: int, kind: str) -> None:
+    expected = expected_of(world_size, "LSTM", {"num_layers": 2})
+    for got in ranks(world_size).run(gradients_under_fsdp, world_size, kind, None):
+        assert_near(got, expected)
+
+
+def test_fsdp_casts_a_packed_batch_for_mixed_precision(ranks: Any) -> None:
+    expected = expected_of(2, "LSTM", {"num_layers": 2})
+    for got in ranks(2).run(gradients_under_fsdp, 2, "packed", torch.bfloat16):
+        assert_near(got, expected, 64 * 2.0**-8)  # bfloat16: 8 bits
+
+
+# --- a rank is lost -------------------------------------------------------------------------------
+
+
+def step_with_a_loss(dies_in_backward: bool) -> str:
+    model = DistributedDataParallel(new_layer("LSTM", torch.float32, padless.nn))
+    sequences = sequences_of(2, torch.float32)[distributed.get_rank()]
+    is_lost = distributed.get_rank() == 1
+    outputs = packed(model, sequences)
+    if is_lost and not dies_in_backward:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        mean = global_mean(loss_sum(outputs), sum(map(len, sequences)))
+        if is_lost:
+            os.kill(os.getpid(), signal.SIGKILL)
+        mean.backward()
+    except RuntimeError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+@pytest.mark.parametrize("dies_in_backward", [False, True])
+def test_the_loss_of_a_rank_is_an_error_on_the_others_and_no_hang(
+    tmp_path_factory: pytest.TempPathFactory, dies_in_backward: bool
+) -> None:
+    ranks = Ranks(2, tmp_path_factory.mktemp("lost"))
+    try:
+        error, nothing = ranks.run(step_with_a_loss, dies_in_backward, lost=1)
+    finally:
+        ranks.close()
+    assert nothing is None
+    assert "onnection" in error, error  # gloo: Connection closed by peer, or reset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import pickle
 import subprocess
@@ -238,6 +239,14 @@ def test_ddp_takes_and_returns_it(find_unused_parameters: bool) -> None:
         output.data.sum().backward()
         assert_equal(output, packed_of().map(model.module.linear))
         torch.testing.assert_close(model.module.linear.weight.grad, packed_of().data.sum(0).expand(3, 2))
+
+
+@pytest.mark.parametrize("changes", [{}, {"data": torch.ones(6)}, {"lengths": [6]}])
+def test_its_fields_are_those_that_it_is_made_of(changes: dict[str, Any]) -> None:
+    # FSDP with mixed precision takes apart every dataclass among the inputs, and puts it together again.
+    fields = {field.name: getattr(packed_of(), field.name) for field in dataclasses.fields(Packed)}
+    assert list(fields) == ["data", "lengths"]
+    assert_equal(dataclasses.replace(packed_of(), **changes), Packed(**{**fields, **changes}))
 
 
 # --- host only ------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Packed", "pack"]
 
 
-# Both fields are named to torch: DDP looks for the tensors of an output in the fields of dataclasses.
+# A dataclass for torch's sake: DDP looks for the tensors of an output in the fields of dataclasses, and FSDP with
+# mixed precision replaces them. So the fields are the arguments of `__init__`.
 @dataclass(init=False, repr=False, eq=False)
 class Packed:
     """B sequences of different lengths without padding: rows `(N, *)` back to back, and B lengths.
@@ -55,8 +56,12 @@ class Packed:
     __slots__ = ("__weakref__", "_data", "_layout")
     __array_ufunc__ = None  # NumPy scalars leave arithmetic to Packed instead of iterating over it
 
-    _data: Tensor
-    _layout: Layout
+    if TYPE_CHECKING:
+        _data: Tensor
+        _layout: Layout
+    else:
+        data: Tensor
+        lengths: Tensor
 
     def __init__(self, data: Tensor, lengths: Any) -> None:
         _check_rows(data)
