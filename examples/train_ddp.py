@@ -1,0 +1,202 @@
+"""Trains an LSTM on many processes: balanced batches, exact means, and restarts that leave no trace in the result.
+
+    torchrun --standalone --nproc-per-node 2 --max-restarts 3 examples/train_ddp.py
+
+Kill one of the processes (kill -9) at any moment: torchrun starts all of them again, they go on from the last
+checkpoint, and loss and weights at the end are, bit for bit on CPUs, those of a run that nobody disturbed.
+"""
+
+import argparse
+import hashlib
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+import padless
+from padless.data import LengthBatchSampler, collate
+from padless.losses import global_mean
+
+LETTERS = 16
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class Walks(Dataset):
+    """Walks around a circle of letters, each by steps of one size, one in ten astray: guess the next letter."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.seed = seed
+        lengths = np.random.default_rng(seed).lognormal(3.3, 0.7, size)
+        self.lengths = lengths.clip(1, 500).astype(np.uint16)  # all that a process holds of the data
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        random = np.random.default_rng((self.seed, i))
+        steps = np.full(int(self.lengths[i]) + 1, random.integers(1, LETTERS))
+        astray = random.random(len(steps)) < 0.1
+        steps[astray] = random.integers(LETTERS, size=astray.sum())
+        letters = torch.from_numpy(steps.cumsum() % LETTERS)
+        return letters[:-1], letters[1:]
+
+
+class Reader(torch.nn.Module):
+    """Letters in, scores of the letters that follow out."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(LETTERS, 16)
+        self.lstm = padless.nn.LSTM(16, hidden_size)
+        self.head = torch.nn.Linear(hidden_size, LETTERS)
+
+    def forward(self, letters: padless.Packed) -> padless.Packed:
+        rows, _ = self.lstm(letters.map(self.embed))
+        return rows.map(self.head)
+
+
+def meet(backend: str) -> None:
+    """Join the process group."""
+    store, rank, ranks = next(rendezvous("env://"))
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+        # torchrun (2.13) lets restarted processes meet in the store of the first ones, where the addresses of the dead
+        # still stand. So they meet in a corner of their own. (Machines count restarts apart: see main for many.)
+        store = distributed.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    # The timeout is for a machine that falls silent; a process that ends is noticed at once.
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=ranks, timeout=timedelta(minutes=5)
+    )
+
+
+def over_all_ranks(reader: Reader, device: torch.device, *, fsdp: bool) -> torch.nn.Module:
+    """The model in torch's engine: the whole of it on each rank, or a part of every weight."""
+    if fsdp:
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = distributed.init_device_mesh(device.type, (distributed.get_world_size(),))
+        fully_shard(reader.lstm, mesh=mesh)
+        return fully_shard(reader, mesh=mesh)
+    model = DistributedDataParallel(reader, device_ids=[device] if device.type == "cuda" else None)
+    # After its first backward DDP sorts gradients into buckets anew, and then adds them up in another order. With that
+    # behind it, on a batch of nothing, a run that was restarted adds them up as one that was not.
+    model(padless.Packed(torch.zeros(0, dtype=torch.int64, device=device), [])).data.sum().backward()
+    model.zero_grad()
+    return model
+
+
+def loss_of(model: torch.nn.Module, batch: tuple[padless.Packed, padless.Packed]) -> tuple[Tensor, int]:
+    """Sum of the losses of this rank's rows, and their number."""
+    device = next(model.parameters()).device
+    letters, following = (packed.to(device) for packed in batch)
+    return cross_entropy(model(letters).data, following.data, reduction="sum"), len(following.data)
+
+
+@torch.no_grad()
+def loss_on(model: torch.nn.Module, loader: DataLoader) -> float:
+    """Mean loss of a row over the batches of all ranks."""
+    sums, counts = zip(*(loss_of(model, batch) for batch in loader), strict=True)
+    return global_mean(torch.stack(sums).sum(), sum(counts)).item()
+
+
+def save(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **progress: object
+) -> dict[str, Tensor]:
+    """Weights of the model, written with all that a run is; `path` holds a whole checkpoint whenever this is killed."""
+    weights, moments = get_state_dict(model, optimizer, options=WHOLE)  # with shards, each rank gives its own
+    if distributed.get_rank() == 0:
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "wb") as file:
+            torch.save({"model": weights, "optimizer": moments, **progress}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    return weights
+
+
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    def say(text: str) -> None:
+        if distributed.get_rank() == 0:
+            print(text, flush=True)
+
+    def batches(walks: Walks, policy: str) -> tuple[LengthBatchSampler, DataLoader]:
+        # Every rank makes the same plan and takes its share: as many batches as the others, with about as many rows.
+        sampler = LengthBatchSampler(walks.lengths, batch_size=args.batch_size, policy=policy, seed=args.seed)
+        return sampler, DataLoader(walks, batch_sampler=sampler, collate_fn=collate)
+
+    sampler, loader = batches(Walks(args.sequences, args.seed), "random")
+    _, held_out = batches(Walks(args.sequences // 8, args.seed + 1), "sorted")
+    torch.manual_seed(args.seed)
+    model = over_all_ranks(Reader(args.hidden_size).to(device), device, fsdp=args.fsdp)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    first, done = 0, 0  # epochs, and batches of the one that runs
+    if args.checkpoint.exists():
+        state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+        moments = {"optim_state_dict": state["optimizer"], "options": WHOLE}
+        set_state_dict(model, optimizer, model_state_dict=state["model"], **moments)
+        sampler.load_state_dict(state["sampler"])
+        first, done = state["epoch"], state["done"]
+        say(f"going on from {args.checkpoint}: epoch {first + 1}, {done} steps done")
+    for epoch in range(first, args.epochs):
+        sampler.set_epoch(epoch)
+        for batch in loader:
+            loss_sum, count = loss_of(model, batch)
+            loss = global_mean(loss_sum, count)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += 1
+            if done % args.save_every == 0:
+                progress = {"epoch": epoch, "done": done, "sampler": sampler.state_dict(done)}
+                save(args.checkpoint, model, optimizer, **progress)
+                say(f"epoch {epoch + 1}, step {done}: loss {loss.item():.4f}")
+        done = 0
+        say(f"epoch {epoch + 1}: held-out loss {loss_on(model, held_out):.4f}")
+    sampler.set_epoch(args.epochs)
+    weights = save(
+        args.checkpoint, model, optimizer, epoch=args.epochs, done=0, sampler=sampler.state_dict(0)
+    )
+    digest = hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in weights.values())).hexdigest()
+    say(f"held-out loss {loss_on(model, held_out)!r}, weights {digest[:16]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--sequences", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process (32)")
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--checkpoint", type=Path, default=Path("train_ddp.pt"), help="on a disk that all machines see"
+    )
+    parser.add_argument("--save-every", type=int, default=10, metavar="STEPS")
+    parser.add_argument(
+        "--threads", type=int, help="of each process; if not said, the cores are shared out evenly"
+    )
+    parser.add_argument("--fsdp", action="store_true", help="share the weights out over the processes")
+    args = parser.parse_args()
+    if "LOCAL_RANK" not in os.environ:
+        parser.error("start me by torchrun: torchrun --standalone --nproc-per-node 2 examples/train_ddp.py")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(args.threads or max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    meet("nccl" if device.type == "cuda" else "gloo")
+    train(args, device)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
