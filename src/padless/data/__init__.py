@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .._planning import plan
+    from .sampling import LengthBatchSampler
 
-__all__ = ["plan"]
+__all__ = ["LengthBatchSampler", "plan"]
 
-_HOMES = {"plan": ".._planning"}  # name -> the module that it lives in
+_HOMES = {"LengthBatchSampler": ".sampling", "plan": ".._planning"}  # name -> the module that it lives in
 
 
 def __getattr__(name: str) -> Any:
