@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .checks import as_lengths, named, whole
 from .order import Shuffle, longest_first
-from .pools import POLICIES, Rule, check_count, plan_pool, step_start
+from .pools import POLICIES, Rule, batch_of, check_count, plan_pool, step_start
 
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
@@ -94,8 +94,7 @@ class Planner:
             steps = (len(bounds) - 1) // ranks
             marks[number] = step + steps
             for here in range(max(start - step, 0), steps):
-                # The longest sequence of a step is the first rank's; so that is another at every step.
-                batch = here * ranks + (rank + step + here) % ranks
+                batch = here * ranks + batch_of(rank, step + here, ranks)
                 yield indices[bounds[batch] : bounds[batch + 1]]
             step += steps
 
