@@ -107,14 +107,14 @@ def loss_on(model: torch.nn.Module, loader: DataLoader) -> float:
 
 
 def save(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **progress: object
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict
 ) -> dict[str, Tensor]:
     """Weights of the model, written with all that a run is; `path` holds a whole checkpoint whenever this is killed."""
-    weights, moments = get_state_dict(model, optimizer, options=WHOLE)  # with shards, each rank gives its own
+    weights, moments = get_state_dict(model, optimizer, options=WHOLE)  # with FSDP, each rank gives its part
     if distributed.get_rank() == 0:
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:
-            torch.save({"model": weights, "optimizer": moments, **progress}, file)
+            torch.save({"model": weights, "optimizer": moments, "sampler": progress}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -136,33 +136,26 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     torch.manual_seed(args.seed)
     model = over_all_ranks(Reader(args.hidden_size).to(device), device, fsdp=args.fsdp)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    first, done = 0, 0  # epochs, and batches of the one that runs
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
         moments = {"optim_state_dict": state["optimizer"], "options": WHOLE}
         set_state_dict(model, optimizer, model_state_dict=state["model"], **moments)
         sampler.load_state_dict(state["sampler"])
-        first, done = state["epoch"], state["done"]
-        say(f"going on from {args.checkpoint}: epoch {first + 1}, {done} steps done")
-    for epoch in range(first, args.epochs):
+        say(f"going on from {args.checkpoint}: epoch {sampler.epoch + 1}, {sampler.start} steps done")
+    for epoch in range(sampler.epoch, args.epochs):
         sampler.set_epoch(epoch)
-        for batch in loader:
+        for done, batch in enumerate(loader, sampler.start + 1):
             loss_sum, count = loss_of(model, batch)
             loss = global_mean(loss_sum, count)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            done += 1
             if done % args.save_every == 0:
-                progress = {"epoch": epoch, "done": done, "sampler": sampler.state_dict(done)}
-                save(args.checkpoint, model, optimizer, **progress)
-                say(f"epoch {epoch + 1}, step {done}: loss {loss.item():.4f}")
-        done = 0
+                save(args.checkpoint, model, optimizer, sampler.state_dict(done))
+                say(f"epoch {epoch + 1}, step {done} of {len(sampler)}: loss {loss.item():.4f}")
         say(f"epoch {epoch + 1}: held-out loss {loss_on(model, held_out):.4f}")
     sampler.set_epoch(args.epochs)
-    weights = save(
-        args.checkpoint, model, optimizer, epoch=args.epochs, done=0, sampler=sampler.state_dict(0)
-    )
+    weights = save(args.checkpoint, model, optimizer, sampler.state_dict())
     digest = hashlib.sha256(b"".join(weight.numpy().tobytes() for weight in weights.values())).hexdigest()
     say(f"held-out loss {loss_on(model, held_out)!r}, weights {digest[:16]}")
 
