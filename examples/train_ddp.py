@@ -7,6 +7,7 @@ checkpoint, and loss and weights at the end are, bit for bit on CPUs, those of a
 """
 
 import argparse
+import gc
 import hashlib
 import os
 from datetime import timedelta
@@ -14,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
@@ -49,14 +49,14 @@ class Walks(Dataset):
         return letters[:-1], letters[1:]
 
 
-class Reader(torch.nn.Module):
+class Reader(nn.Module):
     """Letters in, scores of the letters that follow out."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.embed = torch.nn.Embedding(LETTERS, 16)
-        self.lstm = padless.nn.LSTM(16, hidden_size)
-        self.head = torch.nn.Linear(hidden_size, LETTERS)
+        self.embed = nn.Embedding(LETTERS, 16)
+        self.lstm = padless.nn.LSTM(16, 64)
+        self.head = nn.Linear(64, LETTERS)
 
     def forward(self, letters: padless.Packed) -> padless.Packed:
         rows, _ = self.lstm(letters.map(self.embed))
@@ -64,19 +64,20 @@ class Reader(torch.nn.Module):
 
 
 def meet(backend: str) -> None:
-    """Join the process group."""
+    """Join the other processes, in a first life or a later one."""
     store, rank, ranks = next(rendezvous("env://"))
+    # torchrun (2.13) has restarted processes meet in the store of the first ones, where the addresses of the dead stand
+    # (pytorch issue 135712). So each life has a corner of its own; machines, though, count their restarts apart.
     if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
-        # torchrun (2.13) lets restarted processes meet in the store of the first ones, where the addresses of the dead
-        # still stand. So they meet in a corner of their own. (Machines count restarts apart: see main for many.)
-        store = distributed.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        store = distributed.PrefixStore("life " + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise SystemExit("for several machines give torchrun TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
     # The timeout is for a machine that falls silent; a process that ends is noticed at once.
-    distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=ranks, timeout=timedelta(minutes=5)
-    )
+    wait = timedelta(minutes=5)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=wait)
 
 
-def over_all_ranks(reader: Reader, device: torch.device, *, fsdp: bool) -> torch.nn.Module:
+def over_all_ranks(reader: Reader, device: torch.device, *, fsdp: bool) -> nn.Module:
     """The model in torch's engine: the whole of it on each rank, or a part of every weight."""
     if fsdp:
         from torch.distributed.fsdp import fully_shard
@@ -85,31 +86,29 @@ def over_all_ranks(reader: Reader, device: torch.device, *, fsdp: bool) -> torch
         fully_shard(reader.lstm, mesh=mesh)
         return fully_shard(reader, mesh=mesh)
     model = DistributedDataParallel(reader, device_ids=[device] if device.type == "cuda" else None)
-    # After its first backward DDP sorts gradients into buckets anew, and then adds them up in another order. With that
+    # After its first backward DDP lays gradients into buckets anew, and then adds them up in another order. With that
     # behind it, on a batch of nothing, a run that was restarted adds them up as one that was not.
     model(padless.Packed(torch.zeros(0, dtype=torch.int64, device=device), [])).data.sum().backward()
     model.zero_grad()
     return model
 
 
-def loss_of(model: torch.nn.Module, batch: tuple[padless.Packed, padless.Packed]) -> tuple[Tensor, int]:
+def loss_of(model: nn.Module, batch: tuple[padless.Packed, padless.Packed]) -> tuple[Tensor, int]:
     """Sum of the losses of this rank's rows, and their number."""
-    device = next(model.parameters()).device
-    letters, following = (packed.to(device) for packed in batch)
-    return cross_entropy(model(letters).data, following.data, reduction="sum"), len(following.data)
+    letters, following = (packed.to(next(model.parameters()).device) for packed in batch)
+    loss_sum = nn.functional.cross_entropy(model(letters).data, following.data, reduction="sum")
+    return loss_sum, len(following.data)
 
 
 @torch.no_grad()
-def loss_on(model: torch.nn.Module, loader: DataLoader) -> float:
+def loss_on(model: nn.Module, loader: DataLoader) -> float:
     """Mean loss of a row over the batches of all ranks."""
     sums, counts = zip(*(loss_of(model, batch) for batch in loader), strict=True)
     return global_mean(torch.stack(sums).sum(), sum(counts)).item()
 
 
-def save(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict
-) -> dict[str, Tensor]:
-    """Weights of the model, written with all that a run is; `path` holds a whole checkpoint whenever this is killed."""
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> dict[str, Tensor]:
+    """Weights of the model, written with all that the run is; at any moment `path` holds a whole checkpoint."""
     weights, moments = get_state_dict(model, optimizer, options=WHOLE)  # with FSDP, each rank gives its part
     if distributed.get_rank() == 0:
         temporary = path.with_suffix(".tmp")
@@ -128,25 +127,24 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
     def batches(walks: Walks, policy: str) -> tuple[LengthBatchSampler, DataLoader]:
         # Every rank makes the same plan and takes its share: as many batches as the others, with about as many rows.
-        sampler = LengthBatchSampler(walks.lengths, batch_size=args.batch_size, policy=policy, seed=args.seed)
+        sampler = LengthBatchSampler(walks.lengths, batch_size=args.batch_size, policy=policy)
         return sampler, DataLoader(walks, batch_sampler=sampler, collate_fn=collate)
 
-    sampler, loader = batches(Walks(args.sequences, args.seed), "random")
-    _, held_out = batches(Walks(args.sequences // 8, args.seed + 1), "sorted")
-    torch.manual_seed(args.seed)
-    model = over_all_ranks(Reader(args.hidden_size).to(device), device, fsdp=args.fsdp)
+    sampler, loader = batches(Walks(args.sequences, seed=0), "random")
+    _, held_out = batches(Walks(args.sequences // 8, seed=1), "sorted")
+    torch.manual_seed(0)
+    model = over_all_ranks(Reader().to(device), device, fsdp=args.fsdp)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
         moments = {"optim_state_dict": state["optimizer"], "options": WHOLE}
         set_state_dict(model, optimizer, model_state_dict=state["model"], **moments)
         sampler.load_state_dict(state["sampler"])
-        say(f"going on from {args.checkpoint}: epoch {sampler.epoch + 1}, {sampler.start} steps done")
+        say(f"{args.checkpoint} has {sampler.epoch} epochs and {sampler.start} steps behind it")
     for epoch in range(sampler.epoch, args.epochs):
         sampler.set_epoch(epoch)
         for done, batch in enumerate(loader, sampler.start + 1):
-            loss_sum, count = loss_of(model, batch)
-            loss = global_mean(loss_sum, count)
+            loss = global_mean(*loss_of(model, batch))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -161,33 +159,31 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--sequences", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process (32)")
-    parser.add_argument("--hidden-size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("train_ddp.pt"), help="on a disk that all machines see"
+        "--checkpoint", type=Path, default=Path("train_ddp.pt"), help="where all machines see it"
     )
     parser.add_argument("--save-every", type=int, default=10, metavar="STEPS")
-    parser.add_argument(
-        "--threads", type=int, help="of each process; if not said, the cores are shared out evenly"
-    )
     parser.add_argument("--fsdp", action="store_true", help="share the weights out over the processes")
     args = parser.parse_args()
     if "LOCAL_RANK" not in os.environ:
-        parser.error("start me by torchrun: torchrun --standalone --nproc-per-node 2 examples/train_ddp.py")
+        parser.error("start it by torchrun: torchrun --standalone --nproc-per-node 2 examples/train_ddp.py")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(args.threads or max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
+    torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     meet("nccl" if device.type == "cuda" else "gloo")
     train(args, device)
+    # A process that ends while a thread of gloo lets go of its last tensor is aborted (torch 2.13). So wait for each
+    # other, and let go of the model, which holds the group in its cycles: then the threads end with the group.
+    distributed.barrier()
+    gc.collect()
     distributed.destroy_process_group()
 
 

@@ -17,9 +17,12 @@ LAST_LINES = {
     "one_line.py": r"largest difference, relative to the largest value: \de-0[5-9]",
 }
 
+ELSEWHERE = {"train_ddp.py": "test_train_ddp.py"}  # under torchrun
+
 
 def test_every_example_is_run():
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(LAST_LINES)
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted([*LAST_LINES, *ELSEWHERE])
+    assert all((Path(__file__).parent / test).exists() for test in ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("name", sorted(LAST_LINES))
