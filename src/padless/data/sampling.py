@@ -70,6 +70,11 @@ class LengthBatchSampler(Sampler[list[int]]):
         return self._epoch
 
     @property
+    def sampler(self) -> LengthBatchSampler:
+        """Itself: frameworks call `set_epoch` of a loader's `batch_sampler.sampler`."""
+        return self
+
+    @property
     def start(self) -> int:
         """How many batches the next iteration leaves out: 0, or those that a loaded state has behind it.
 
