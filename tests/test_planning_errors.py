@@ -109,16 +109,16 @@ BAD_OPTIONS: list[tuple[list[int], dict[str, Any], str]] = [
         [1] * 5,
         {"batch_size": 1, "world_size": 2},
         (
-            "5 sequences cannot be dealt to world_size=2 with batch_size=1: with a batch for each, ranks differ "
-            "in their number of batches; leave out 1 or raise the budget"
+            "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few go together, and "
+            "ranks would differ in their number of batches; leave out 1 or raise the budget"
         ),
     ),
     (
         [4] * 7,
         {"tokens": 7, "world_size": 4},
         (
-            "7 sequences cannot be dealt to world_size=4 with tokens=7: with a batch for each, ranks differ "
-            "in their number of batches; leave out 3 or raise the budget"
+            "3 of the sequences cannot be dealt to world_size=4 with tokens=7: too few go together, and "
+            "ranks would differ in their number of batches; leave out 3 or raise the budget"
         ),
     ),
 ]

@@ -135,9 +135,10 @@ class LengthBatchSampler(Sampler[list[int]]):
             StateError: a state of other lengths, another seed, world size, policy or budget, or of another version
                 of the plan: its batches would be others.
         """
-        for name, own in self._identity().items():
+        for name in self.state_dict():
             if name not in state:
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
+        for name, own in self._identity().items():
             if state[name] != own:
                 raise StateError(
                     f"this state has {name}={state[name]!r}, but the sampler has {name}={own!r}: "
