@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, losses, nn, rnn
+    from . import backends, data, losses, nn, rnn
     from ._packed import Packed, pack
     from .accelerating import accelerate, restore
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backends",
+    "data",
     "install",
     "losses",
     "nn",
@@ -47,6 +48,7 @@ _HOMES = {
     "Waste": "report",
     "accelerate": "accelerating",
     "backends": "backends",
+    "data": "data",
     "install": "installing",
     "losses": "losses",
     "nn": "nn",
