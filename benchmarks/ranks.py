@@ -1,0 +1,92 @@
+"""How long ranks wait for each other: plans of padless beside torch's DistributedSampler, on log-normal lengths.
+
+    python benchmarks/ranks.py [--json FILE]
+
+Index arithmetic only, no processes: a step lasts as long as its slowest rank, so what the others lack in work, they wait. Work
+is counted twice: in rows, which is what a step costs where rows are computed one after the other (a CPU), and in
+time steps of the longest sequence, which is what it costs where a device computes all sequences of a step at once. The
+lengths are those of planning.py, batches have 32 sequences, or for binpack the rows that 32 sequences have on
+average. Every plan is checked before it is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from planning import LONGEST, MEDIAN, SIGMA, check, draw
+
+from padless._planning import batches
+
+COUNT, BATCH = 1 << 18, 32
+RANKS = (2, 4, 8, 64)
+
+Plans = list[list[np.ndarray]]  # by rank, its batches
+
+
+def torch_plans(lengths: np.ndarray, ranks: int) -> Plans:
+    """A shuffled part for each rank, cut into batches."""
+    from torch.utils.data import BatchSampler, DistributedSampler
+
+    parts = [DistributedSampler(range(len(lengths)), ranks, rank) for rank in range(ranks)]  # type: ignore[arg-type]
+    return [[np.array(batch) for batch in BatchSampler(part, BATCH, drop_last=False)] for part in parts]
+
+
+def waiting(lengths: np.ndarray, plans: Plans) -> dict[str, float]:
+    """Shares of the ranks' time, 0 to 1, by rows and by longest sequences; and of the worst single step, by rows."""
+    rows = np.array([[int(lengths[batch].sum()) for batch in plan] for plan in plans])
+    steps = np.array([[int(lengths[batch].max()) for batch in plan] for plan in plans])
+    return {
+        "idle_rows": 1 - rows.mean(0).sum() / rows.max(0).sum(),
+        "idle_rows_worst_step": float((1 - rows.mean(0) / rows.max(0)).max()),
+        "idle_time_steps": 1 - steps.mean(0).sum() / steps.max(0).sum(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    options = parser.parse_args()
+    lengths = draw(COUNT)
+    tokens = round(BATCH * float(lengths.mean()))
+    cases: dict[str, dict[str, Any]] = {
+        "random": {"policy": "random", "batch_size": BATCH},
+        "bucket": {"policy": "bucket", "batch_size": BATCH},
+        "binpack": {"policy": "binpack", "tokens": tokens},
+    }
+    found = []
+    print(f"{'plan':30}{'ranks':>6}{'idle rows':>12}{'worst step':>12}{'idle time steps':>18}")
+    for ranks in RANKS:
+        for name in ("torch's DistributedSampler", *cases):
+            if name in cases:
+                case = cases[name]
+                plans = [list(batches(lengths, world_size=ranks, rank=rank, **case)) for rank in range(ranks)]
+                check(lengths, plans, case)
+            else:
+                plans = torch_plans(lengths, ranks)
+            row = {"plan": name, "ranks": ranks, **waiting(lengths, plans)}
+            found.append(row)
+            print(
+                f"{name:30}{ranks:6}{row['idle_rows']:12.2%}{row['idle_rows_worst_step']:12.2%}"
+                f"{row['idle_time_steps']:18.2%}",
+                flush=True,
+            )
+    if options.json:
+        from padless.bench.facts import facts
+
+        told = {
+            "lengths": f"log-normal, median {MEDIAN}, sigma {SIGMA}, 1 to {LONGEST}",
+            "sequences": COUNT,
+            "batch_size": BATCH,
+            "tokens": tokens,
+        }
+        options.json.write_text(json.dumps({**facts(1), **told, "plans": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
