@@ -1,18 +1,25 @@
 """How long ranks wait for each other: plans of padless beside torch's DistributedSampler, on log-normal lengths.
 
-    python benchmarks/ranks.py [--json FILE]
+    python benchmarks/ranks.py [--json FILE] [--large 100000000]
 
-Index arithmetic only, no processes: a step lasts as long as its slowest rank, so what the others lack in work, they wait. Work
-is counted twice: in rows, which is what a step costs where rows are computed one after the other (a CPU), and in
-time steps of the longest sequence, which is what it costs where a device computes all sequences of a step at once. The
-lengths are those of planning.py, batches have 32 sequences, or for binpack the rows that 32 sequences have on
-average. Every plan is checked before it is counted.
+Index arithmetic only, no processes: a step lasts as long as its slowest rank, and what the others lack in work, they
+wait. Work is counted twice: in rows, which is what a step costs where rows are computed one after the other (a CPU),
+and in time steps of the longest sequence, which is what it costs where a device computes all sequences of a batch at
+once. The lengths are those of planning.py, batches have 32 sequences, or for binpack the rows that 32 sequences have
+on average. Every plan is checked before it is counted.
+
+`--large` draws that many lengths into a file and tells what one rank of 64 pays, in CPU time and memory, to open them,
+to draw its first batch, to tell its state, and to go on from the middle of an epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +53,76 @@ def waiting(lengths: np.ndarray, plans: Plans) -> dict[str, float]:
     }
 
 
+def start_out_of(path: str, case: dict[str, Any]) -> dict[str, Any]:
+    """What rank 0 of 64 pays before it trains; run in a process of its own."""
+    from padless.data import LengthBatchSampler
+
+    def seconds(call: Any) -> float:
+        begin = time.process_time()
+        call()
+        return time.process_time() - begin
+
+    lengths = np.memmap(path, np.uint16, "r")
+    before = private_megabytes()
+    samplers: list[Any] = []
+
+    def sampler() -> None:
+        samplers.append(LengthBatchSampler(lengths, world_size=64, rank=0, **case))
+
+    opened, first = seconds(sampler), seconds(lambda: next(iter(samplers[0])))
+    middle = len(samplers[0]) // 2
+    told = seconds(lambda: samplers[0].state_dict(middle))
+    state = samplers[0].state_dict(middle)
+    sampler()
+    resumed = seconds(lambda: (samplers[1].load_state_dict(state), next(iter(samplers[1]))))
+    return {
+        **case,
+        "sequences": len(lengths),
+        "open_seconds": opened,
+        "first_batch_seconds": first,
+        "first_state_seconds": told,
+        "resume_seconds": resumed,
+        "megabytes": private_megabytes() - before,
+    }
+
+
+def private_megabytes() -> float:
+    """Peak of the resident set without the pages of files (Linux)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    found = {words[0]: int(words[1]) for words in lines if words[0] in ("VmHWM:", "RssFile:")}
+    return (found["VmHWM:"] - found["RssFile:"]) / 1024
+
+
+def large(count: int) -> list[dict[str, Any]]:
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lengths.uint16"
+        with path.open("wb") as file:
+            for start in range(0, count, 10_000_000):
+                file.write(draw(min(10_000_000, count - start), seed=start).tobytes())
+        for policy in ("random", "bucket"):
+            case = json.dumps({"policy": policy, "batch_size": BATCH})
+            command = [sys.executable, __file__, "--out-of", str(path), case]
+            found.append(
+                json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            )
+            print(found[-1], flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument(
+        "--large", type=int, default=0, metavar="N", help="start on N lengths out of a file, too"
+    )
+    parser.add_argument("--out-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.out_of:
+        print(json.dumps(start_out_of(options.out_of[0], json.loads(options.out_of[1]))))
+        return
     lengths = draw(COUNT)
     tokens = round(BATCH * float(lengths.mean()))
     cases: dict[str, dict[str, Any]] = {
@@ -84,8 +155,10 @@ def main() -> None:
             "sequences": COUNT,
             "batch_size": BATCH,
             "tokens": tokens,
+            "plans": found,
+            "start": large(options.large) if options.large else [],
         }
-        options.json.write_text(json.dumps({**facts(1), **told, "plans": found}, indent=1) + "\n")
+        options.json.write_text(json.dumps({**facts(1), **told}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import warnings
@@ -179,6 +180,29 @@ def test_every_backend_gives_them(ranks: Any, backend: str) -> None:
 def gradients_by_backend(backend: str) -> list[dict[str, Tensor]]:
     with padless.backends.use(backend):
         return gradients_of_a_rank("LSTM", {}, "packed", {}, steps=1)
+
+
+def gradients_of_a_compiled_step() -> dict[str, Tensor]:
+    layer = new_layer("LSTM", torch.float32, padless.nn)
+    model = DistributedDataParallel(layer)
+    sequences = sequences_of(2, torch.float32)[distributed.get_rank()]
+
+    def step(batch: padless.Packed, count: int) -> Tensor:
+        output, _ = model(batch)
+        return global_mean((output.data + 1).pow(3).sum(), count)
+
+    logging.disable(logging.WARNING)  # Dynamo speaks of the profiler's marks in DDP
+    with warnings.catch_warnings():  # and looks for gradients of tensors that are no leaves
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(step, backend="aot_eager")
+        compiled(padless.pack(sequences), sum(map(len, sequences))).backward()
+    return {name: p.grad for name, p in layer.named_parameters() if p.grad is not None}
+
+
+def test_a_step_may_be_compiled(ranks: Any) -> None:
+    expected = expected_of(2, "LSTM", {})
+    for got in ranks(2).run(gradients_of_a_compiled_step):
+        assert_near(got, expected)
 
 
 class Branches(torch.nn.Module):
