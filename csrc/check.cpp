@@ -10,6 +10,7 @@ bool fits(int64_t a, int64_t b) { return a == 0 || b <= kMost / a; }
 
 // Every row (t, slot) lies in [0, rows): T + B steps, because the active slots only grow towards t = 0.
 bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequence, int64_t rows) {
+  if (!step) return rows >= p.rows;  // time-major
   int64_t low = 0, high = 0, seen = 0;
   for (int64_t t = p.steps - 1; t >= 0; --t) {
     const int64_t active = p.batch_sizes[t];
@@ -59,7 +60,7 @@ int check_problem(const padless_problem& p, bool backward) {
   if (const int error = check_sizes(p)) return error;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
-    if (!p.y || !p.x_step || !p.x_sequence || !p.y_step || !p.y_sequence) return PADLESS_BAD_NULL;
+    if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;
     if (p.x_rows < 0 || p.y_rows < 0 || p.x_rows > kMost || p.y_rows > kMost) return PADLESS_BAD_SIZE;
     if (p.x_stride < p.input_size || p.y_stride < p.hidden_size) return PADLESS_BAD_STRIDE;
     if (!fits(p.x_rows, p.x_stride) || !fits(p.y_rows, p.y_stride)) return PADLESS_BAD_STRIDE;

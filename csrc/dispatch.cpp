@@ -238,21 +238,39 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
   return PADLESS_OK;
 }
 
+// Time-major rows come without index arrays; theirs stand at the start of the scratch, in whole cache lines.
+static int64_t index_bytes(const padless_problem& p) {
+  return p.x_step && p.y_step ? 0 : (8 * (p.steps + p.batch) + 63) / 64 * 64;
+}
+static void address_time_major(padless_problem& p) {
+  int64_t *step = (int64_t*)p.scratch, *sequence = step + p.steps;
+  for (int64_t t = 0, row = 0; t < p.steps; row += p.batch_sizes[t++]) step[t] = row;
+  for (int64_t slot = 0; slot < p.batch; ++slot) sequence[slot] = slot;
+  if (!p.x_step) p.x_step = step, p.x_sequence = sequence;
+  if (!p.y_step) p.y_step = step, p.y_sequence = sequence;
+}
+
 int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
   if (!p || check_shape(*p) != PADLESS_OK) return -1;
-  return active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
+  return index_bytes(*p) + active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
 }
 
 static int check_and_run(const padless_problem* problem, bool backward) {
   if (!problem) return PADLESS_BAD_NULL;
-  const padless_problem p = *problem;
+  padless_problem p = *problem;
   if (const int error = check_problem(p, backward)) return error;
   const TypedKernels& kernels = active_set().kernels->of[p.dtype];
   const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
   if (!backward || recomputes)
     if (!p.forward_weights || !kernels.weights_fit(p, false)) return PADLESS_BAD_WEIGHTS;
   if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
-  if (!p.scratch || p.scratch_bytes < kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64) return PADLESS_BAD_SCRATCH;
+  const int64_t indices = index_bytes(p);
+  if (!p.scratch || p.scratch_bytes < indices + kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)
+    return PADLESS_BAD_SCRATCH;
+  if (indices) {
+    address_time_major(p);
+    p.scratch = (char*)p.scratch + indices, p.scratch_bytes -= indices;
+  }
   run(backward ? kernels.backward : kernels.forward, p);
   return PADLESS_OK;
 }

@@ -42,13 +42,13 @@ typedef struct padless_problem {
   const void* x;             /* T*, rows as above, read-only */
   int64_t x_rows;            /* rows that x holds: every addressed row lies in [0, x_rows) */
   int64_t x_stride;          /* >= I */
-  const int64_t* x_step;     /* [T] in rows */
+  const int64_t* x_step;     /* [T] in rows; null with x_sequence: time-major, row (t, slot) follows row (t, slot - 1) */
   const int64_t* x_sequence; /* [B] in rows */
 
   void* y;                   /* T*, forward: written; backward: read. Does not alias x. */
   int64_t y_rows;
   int64_t y_stride;          /* >= H; 2H when two directions share a buffer */
-  const int64_t* y_step;     /* [T] */
+  const int64_t* y_step;     /* [T]; null with y_sequence: time-major */
   const int64_t* y_sequence; /* [B] */
 
   const int64_t* state_index; /* [B] row of slot b in every state tensor, or null for b */

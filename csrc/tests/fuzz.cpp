@@ -68,6 +68,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.batch_sizes = batch_sizes;
   p.x = x.p, p.x_rows = cells, p.x_stride = x_stride, p.x_step = (int64_t*)step.p, p.x_sequence = (int64_t*)sequence.p;
   p.y = y.p, p.y_rows = cells, p.y_stride = y_stride, p.y_step = p.x_step, p.y_sequence = p.x_sequence;
+  if (!b.next(4)) p.x_step = p.x_sequence = nullptr;
+  if (!b.next(4)) p.y_step = p.y_sequence = nullptr;
   p.state_index = b.next(2) ? (int64_t*)index.p : nullptr;
   p.state_rows = p.batch;
   p.h0 = b.next(4) ? h0.p : nullptr, p.c0 = b.next(4) ? c0.p : nullptr, p.h_n = b.next(4) ? h_n.p : nullptr;
@@ -81,7 +83,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (forged) {
     for (int i = 0; i < 2; ++i) {
       const int64_t value = values[b.next(10)];
-      switch (b.next(8)) {
+      switch (b.next(9)) {
         case 0: if (p.steps) batch_sizes[b.next(p.steps)] = value; break;
         case 1: if (p.steps) ((int64_t*)step.p)[b.next(p.steps)] = value; break;
         case 2: if (p.batch) ((int64_t*)sequence.p)[b.next(p.batch)] = value; break;
@@ -89,6 +91,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         case 4: p.x_stride = value < x_stride ? value : x_stride; break;
         case 5: p.y_stride = value < y_stride ? value : y_stride; break;
         case 6: p.h0_stride = value < h ? value : h; break;
+        case 7: p.x_step = nullptr; break;
         default: p.rows = value; break;
       }
     }

@@ -36,19 +36,23 @@ class Schedule:
         self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
         if rows is not None:
             self.__dict__["rows"] = rows  # known to the caller; else summed when first read
-        self.is_time_major = place is None
-        self._place = place
+        self.place = place  # None: time-major
 
-    @cached
-    def place(self) -> Place:
-        """Where the rows lie."""
-        if self._place is not None:
-            return self._place
-        return Place(self.starts, torch.arange(self.slots), self.rows, False)
+    @property
+    def storage_rows(self) -> int:
+        """Rows of the storage in which the rows lie."""
+        return self.rows if self.place is None else self.place.count
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some row of the storage is no sequence's."""
+        return self.place is not None and self.place.has_gaps
 
     @cached
     def addresses(self) -> Tensor:
         """`(N,)` where each time-major row lies."""
+        if self.place is None:
+            return torch.arange(self.rows)
         slot, step = slot_steps(self.batch_sizes)
         return self.place.step[step] + self.place.sequence[slot]
 

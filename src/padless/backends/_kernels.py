@@ -2,7 +2,7 @@
 
 The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
 A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
-(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`.
+(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`; without the two, rows are time-major.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 _DTYPES = {torch.float32: 0, torch.float64: 1}
 _ABI = 1
 _WORDS = 56  # of padless_problem, 8 bytes each
+_Problem = ctypes.c_int64 * _WORDS  # once: the type's own making takes longer than a call
 _SCRATCH = 38  # index of its scratch pointer; its size follows
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
@@ -71,8 +72,8 @@ class Rows(NamedTuple):
     """A matrix whose row (t, slot) stands at `data[step[t] + sequence[slot]]`."""
 
     data: Tensor  # (rows, width), unit column stride, row stride at least the width
-    step: Tensor  # (T,) int64, contiguous
-    sequence: Tensor  # (B,) int64, contiguous
+    step: Tensor | None = None  # (T,) int64, contiguous; None with sequence: time-major
+    sequence: Tensor | None = None  # (B,) int64, contiguous
 
 
 class States(NamedTuple):
@@ -304,27 +305,29 @@ def prefer_large_pages(new: Tensor) -> Tensor:
 
 def _run(name: str, words: list[int]) -> None:
     library = load()
-    problem = (ctypes.c_int64 * _WORDS)(*words)
+    problem = _Problem(*words)
     size = library.padless_scratch_bytes(problem, name == "backward")
     if size < 0:  # the call itself finds and names the error
         size = 0
     scratch = torch.empty(size + 64, dtype=torch.uint8)
     problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
     problem[_SCRATCH + 1] = size
-    _check(getattr(library, f"padless_{name}")(problem), name)
+    run = library.padless_backward if name == "backward" else library.padless_forward
+    _check(run(problem), name)
 
 
 def _head(
-    cell: str, batch_sizes: Tensor, rows: int, x: Rows, y: Rows, reverse: bool, threads: int
+    cell: str, batch_sizes: Tensor, batch: int, rows: int, x: Rows, y: Rows, reverse: bool, threads: int
 ) -> list[int]:
+    x_rows, width = x.data.shape
+    y_rows, hidden = y.data.shape
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
     return [
-        CELLS[cell], _DTYPES[x.data.dtype], int(reverse), threads,
-        y.sequence.size(0), rows, batch_sizes.size(0), x.data.size(1), y.data.size(1),
-        batch_sizes.data_ptr(),
-        x_pointer, x.data.size(0), x_stride, x.step.data_ptr(), x.sequence.data_ptr(),
-        y_pointer, y.data.size(0), y_stride, y.step.data_ptr(), y.sequence.data_ptr(),
+        CELLS[cell], _DTYPES[x.data.dtype], reverse, threads,
+        batch, rows, batch_sizes.size(0), width, hidden, batch_sizes.data_ptr(),
+        x_pointer, x_rows, x_stride, _pointer(x.step), _pointer(x.sequence),
+        y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),
     ]  # fmt: skip
 
 
@@ -351,12 +354,12 @@ def forward(
         packed: from `pack_forward`, under the instruction set in use.
         x, y: see `Rows`; y's data is `(rows, H)`, possibly half of a wider buffer.
         batch_sizes: (T,) int64, contiguous, on the CPU, not growing; sums to `rows`.
-        state_rows: rows that each state tensor holds.
+        state_rows: B, and the rows that each state tensor holds.
         state_index: (B,) int64, the row of slot b in every state tensor; None: b.
         gates: `(rows, saved_width)` to save for backward; None in inference, or to recompute them later.
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
     """
-    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words = _head(cell, batch_sizes, state_rows, rows, x, y, reverse, threads)
     words += [_pointer(state_index), state_rows]
     words += [*_matrix(initial.h), *_matrix(initial.c), *_matrix(final.h), *_matrix(final.c)]
     words += [packed.data_ptr(), packed.nbytes, 0, 0]
@@ -402,7 +405,7 @@ def backward(
         dy: addressed as y, `(y rows, H)`; None: zeros. `d_final` likewise.
         dx: addressed as x; only addressed rows are written. Weight gradients are contiguous and overwritten.
     """
-    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words = _head(cell, batch_sizes, state_rows, rows, x, y, reverse, threads)
     words += [_pointer(state_index), state_rows]
     words += [*_matrix(initial.h), *_matrix(initial.c), 0, 0, 0, 0]
     words += [_pointer(packed_forward), 0 if packed_forward is None else packed_forward.nbytes]

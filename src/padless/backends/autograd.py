@@ -55,13 +55,13 @@ def _composed(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool
 ) -> tuple[Tensor, States]:
     """`reference.layer` for rows that lie anywhere."""
-    if schedule.is_time_major:
+    if schedule.place is None:
         return reference.layer(cell, rows, schedule, states, weights, reverse=reverse)
     at = schedule.addresses.to(rows.device)
     output, finals = reference.layer(
         cell, rows.index_select(0, at), schedule, states, weights, reverse=reverse
     )
-    return output.new_zeros(schedule.place.count, output.shape[1]).index_copy(0, at, output), finals
+    return output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output), finals
 
 
 def _needs_composed(rows: Tensor) -> bool:

@@ -29,8 +29,8 @@ def computes(rows: Tensor, *, projected: bool) -> bool:
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
     """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
-    new = _kernels.empty(rows, schedule.place.count, width)
-    return new.zero_() if schedule.place.has_gaps else new
+    new = _kernels.empty(rows, schedule.storage_rows, width)
+    return new.zero_() if schedule.has_gaps else new
 
 
 def infer(
@@ -123,7 +123,7 @@ def backward(
     ]
     if grads[0] is not None:
         _kernels.prefer_large_pages(grads[0])
-    if grads[0] is not None and schedule.place.has_gaps:
+    if grads[0] is not None and schedule.has_gaps:
         grads[0].zero_()
     if schedule.steps == 0:
         return tuple(grads)
@@ -163,7 +163,8 @@ def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
     """Rows where they lie, as the kernels address them."""
-    return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
+    place = schedule.place
+    return _kernels.Rows(data) if place is None else _kernels.Rows(data, place.step, place.sequence)
 
 
 @overload

@@ -52,7 +52,7 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         bidirectional=module.bidirectional,
         projected=module.proj_size > 0,
     )
-    if not reads_in_place(batch.rows, options):
+    if batch.to_time_major is not None and not reads_in_place(batch.rows, options):
         batch = in_time_major(batch)
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
