@@ -31,11 +31,21 @@ class Schedule:
     time-major unless a place is given.
     """
 
-    def __init__(self, batch_sizes: Tensor, place: Place | None = None, *, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        batch_sizes: Tensor,
+        place: Place | None = None,
+        *,
+        rows: int | None = None,
+        slots: int | None = None,
+    ) -> None:
         # Of our own and contiguous: kernels read it where it lies, again in backward.
         self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
+        # Known to the caller; else worked out when first read.
         if rows is not None:
-            self.__dict__["rows"] = rows  # known to the caller; else summed when first read
+            self.__dict__["rows"] = rows
+        if slots is not None:
+            self.__dict__["slots"] = slots
         self.place = place  # None: time-major
 
     @property

@@ -93,9 +93,9 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
             return torchs_own(data, batch_sizes, hx, params, *network)
         if data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
-        check_batch_sizes(batch_sizes, rows=data.shape[0])
-        schedule = Schedule(batch_sizes, rows=data.shape[0])
-        batch = Batch(data, schedule, schedule.slots, None, lambda output: output)
+        slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
+        schedule = Schedule(batch_sizes, rows=data.shape[0], slots=slots)
+        batch = Batch(data, schedule, slots, None, lambda output: output)
         return _run(batch, hx, params, options)
 
     return kernel

@@ -37,7 +37,7 @@ def layer(
         return _composed(cell, rows, schedule, states, weights, reverse)
     h0, c0 = states if len(states) == 2 else (states[0], None)
     tensors = (rows, h0, c0, *weights)
-    if is_recorded(*tensors):
+    if _is_watched(tensors):
         output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
         return output, tuple(finals)
     if out is not None:
@@ -47,8 +47,11 @@ def layer(
 
 def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
     """Whether torch follows what is computed from these tensors: by autograd or by a transform."""
-    is_watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (rows, *others))
-    return is_watched or _needs_composed(rows)
+    return _is_watched((rows, *others)) or _needs_composed(rows)
+
+
+def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _composed(

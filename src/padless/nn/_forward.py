@@ -39,7 +39,6 @@ _disabled_forward: Any = None
 
 
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
-    module._update_flat_weights()
     batch = open_input(module, input, lengths)
     states = _initial_states(module, batch, hx)
     weights = _weights(module, batch.rows)
@@ -73,6 +72,11 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
 
 
 def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
+    parameters, names = module._parameters, module._flat_weights_names
+    for ref, name in zip(module._flat_weight_refs, names, strict=True):
+        if ref is None or ref() is not parameters.get(name):
+            module._update_flat_weights()  # torch's own rule, which asks every attribute, at four times the price
+            break
     weights = module._flat_weights
     shapes = weight_shapes(
         module.mode,
@@ -83,7 +87,7 @@ def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
         module.bias,
         module.bidirectional,
     )
-    check_weights(weights, module._flat_weights_names, shapes, rows.device)
+    check_weights(weights, names, shapes, rows.device)
     return cast("list[Tensor]", weights)
 
 
@@ -116,7 +120,8 @@ def _initial_states(module: RNNBase, batch: Batch, hx: Any) -> States:
     widths = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if module.mode == "LSTM" else 1]
     shapes = [(places, batch.size, width) for width in widths]
     if hx is None:
-        return tuple(batch.rows.new_zeros(shape) for shape in shapes)
+        h0 = batch.rows.new_zeros(shapes[0])
+        return (h0,) if len(shapes) == 1 else (h0, h0 if shapes[1] == shapes[0] else h0.new_zeros(shapes[1]))
     given = _as_state_tuple(module.mode, hx)
     if batch.is_padded:
         _check_state_dims(module.mode, given, is_unbatched=batch.is_unbatched)

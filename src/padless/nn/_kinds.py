@@ -83,9 +83,8 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
     if not isinstance(data, Tensor) or data.layout != torch.strided:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
     module.check_input(data, batch_sizes)
-    check_batch_sizes(batch_sizes, rows=data.shape[0])
-    schedule = Schedule(batch_sizes, rows=data.shape[0])
-    size = schedule.slots
+    size = check_batch_sizes(batch_sizes, rows=data.shape[0])
+    schedule = Schedule(batch_sizes, rows=data.shape[0], slots=size)
     if sorted_indices is not None:
         check_permutation(sorted_indices, at_least=size, name="sorted_indices")
         size, sorted_indices = sorted_indices.numel(), sorted_indices.to(data.device)

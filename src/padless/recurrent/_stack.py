@@ -76,6 +76,7 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
+    initial = list(zip(*(s.unbind(0) for s in states), strict=True))
     finals: list[States] = []
     for layer in range(options.num_layers):
         # In inference both directions write their halves of one output.
@@ -89,7 +90,7 @@ def run(
                 options.cell,
                 rows,
                 schedule,
-                tuple(s[place] for s in states),
+                initial[place],
                 _weights_of(weights, place, options),
                 reverse=direction == 1,
                 out=None if joined is None else joined.chunk(2, 1)[direction],
