@@ -98,10 +98,7 @@ int find_set(const char* name) {
   return -1;
 }
 
-bool known(int64_t cell, int64_t dtype) {
-  return cell >= PADLESS_LSTM && cell <= PADLESS_RNN_RELU && (dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64);
-}
-bool sized(int64_t input, int64_t hidden) { return input >= 0 && hidden >= 1 && input <= (1 << 20) && hidden <= (1 << 20); }
+bool known(int64_t dtype) { return dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64; }
 
 int64_t nanoseconds() {
   timespec now;
@@ -183,7 +180,7 @@ const char* padless_error_text(int error) {
     case PADLESS_OK: return "no error";
     case PADLESS_BAD_NULL: return "a required pointer is null";
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction";
-    case PADLESS_BAD_SIZE: return "a size is negative or too large";
+    case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a step and sequence offset address a row outside x or y";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
@@ -213,28 +210,28 @@ int64_t padless_saved_width(int64_t cell, int64_t hidden) {
 }
 int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLESS_LSTM ? (hidden + 15) / 16 * 16 : 0; }
 
-int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
-  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
-  return active_set().kernels->of[dtype].pack_forward_bytes(cell, input, hidden);
+int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
+  const Layer layer = {cell, input, hidden, projection};
+  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_forward_bytes(layer);
 }
-int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
-  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
-  return active_set().kernels->of[dtype].pack_backward_bytes(cell, input, hidden);
+int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
+  const Layer layer = {cell, input, hidden, projection};
+  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_backward_bytes(layer);
 }
-int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
-                         const void* b_ih, const void* b_hh, void* packed) {
-  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
-  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
-  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_forward(cell, input, hidden, w_ih, w_hh, b_ih, b_hh, packed);
+int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
+                         const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, void* packed) {
+  const Layer layer = {cell, input, hidden, projection};
+  if (const int error = check_layer(layer, dtype)) return error;
+  if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, packed);
   return PADLESS_OK;
 }
-int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
-                          void* packed) {
-  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
-  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
-  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_backward(cell, input, hidden, w_ih, w_hh, packed);
+int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
+                          const void* w_hh, const void* w_hr, void* packed) {
+  const Layer layer = {cell, input, hidden, projection};
+  if (const int error = check_layer(layer, dtype)) return error;
+  if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_backward(layer, w_ih, w_hh, w_hr, packed);
   return PADLESS_OK;
 }
 
@@ -292,14 +289,14 @@ void padless_advise_large_pages(void* data, int64_t bytes) {
 }
 
 int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].sigmoid(in, out, n);
   return PADLESS_OK;
 }
 int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].tanh(in, out, n);

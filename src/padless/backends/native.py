@@ -1,7 +1,7 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd in here.
 
-The kernels compute float32 and float64 without projection; `computes` says so, and the stack then takes the
-portable backend. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
+The kernels compute float32 and float64; `computes` says so, and the stack takes the portable backend for all
+else. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["backward", "computes", "forward", "infer", "new_output"]
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
 
-def computes(rows: Tensor, *, projected: bool) -> bool:
+def computes(rows: Tensor) -> bool:
     """Whether the kernels compute layers of this kind."""
-    return rows.dtype in (torch.float32, torch.float64) and not projected
+    return rows.dtype in (torch.float32, torch.float64)
 
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
@@ -43,7 +43,7 @@ def infer(
     reverse: bool,
     out: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
+    """Output `(M, P)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
 
     `out`, of `new_output` or a slice of its columns, takes the output.
     """
@@ -55,11 +55,11 @@ def infer(
 def forward(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States, Saved]:
-    """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
-    hidden = weights.w_hh.shape[1]
+    """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs."""
+    hidden = _hidden(weights)
     gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
     cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
-    output = new_output(rows, schedule, hidden)
+    output = new_output(rows, schedule, weights.w_hh.shape[1])
     finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
     return output, finals, (gates, cells)
 
@@ -93,6 +93,7 @@ def _forward(
         final=_kernels.States(*finals),
         gates=_unless_empty(gates),
         cells=_unless_empty(cells),
+        hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(cell, rows, schedule, weights),
     )
@@ -129,11 +130,13 @@ def backward(
         return tuple(grads)
     gates, cells = (_unless_empty(t) for t in saved)
     packed_forward = None
-    if gates is None and _kernels.saved_width(cell, weights.w_hh.shape[1]):
+    if gates is None and _kernels.saved_width(cell, _hidden(weights)):
         packed_forward = _pack(_kernels.pack_forward, cell, weights)
     _kernels.backward(
         cell,
-        _kernels.pack_backward(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous()),
+        _kernels.pack_backward(
+            cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), _contiguous(weights.w_hr)
+        ),
         _addressed(_matrix(rows), schedule),
         _addressed(output, schedule),
         schedule.batch_sizes,
@@ -151,6 +154,8 @@ def backward(
         dw_hh=grads[4],
         db_ih=grads[5],
         db_hh=grads[6],
+        dw_hr=grads[7],
+        hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(cell, rows, schedule, weights),
     )
@@ -158,7 +163,17 @@ def backward(
 
 
 def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights) -> int:
-    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], weights.w_hh.shape[1])
+    output = None if weights.w_hr is None else weights.w_hh.shape[1]
+    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], _hidden(weights), output)
+
+
+def _hidden(weights: LayerWeights) -> int:
+    """H, the number of cells; the width of h but for projections."""
+    return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
+
+
+def _hidden_if_projected(weights: LayerWeights) -> int | None:
+    return None if weights.w_hr is None else weights.w_hr.shape[1]
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
@@ -182,8 +197,8 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
 
 
 def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights) -> Tensor:
-    b_ih, b_hh = _contiguous(weights.b_ih), _contiguous(weights.b_hh)
-    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh)
+    b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
+    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh, w_hr)
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:

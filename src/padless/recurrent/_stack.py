@@ -45,7 +45,7 @@ def reads_in_place(rows: Tensor, options: Options) -> bool:
 def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
     """The room that computes layers of this kind; None: torch's own operators do."""
     backend = choose(rows.device.type)
-    if backend == "native" and native.computes(rows, projected=options.projected):
+    if backend == "native" and native.computes(rows):
         return native
     return None if backend == "torch" else portable
 
