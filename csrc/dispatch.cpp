@@ -29,7 +29,6 @@ namespace baseline { extern const Kernels kernels; }
 namespace {
 
 constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
-constexpr int kCrowdedCalls = 8;
 constexpr int kAloneSteps = 16;   // doubled with each late barrier
 
 // Sleep while *word holds `value`, as long as nobody wakes it; where there is no futex, give the core away.
@@ -106,13 +105,16 @@ int64_t nanoseconds() {
   return now.tv_sec * int64_t(1000000000) + now.tv_nsec;
 }
 
+#if defined(_OPENMP)
 // Calls still to be made on one thread, because the last one on several had to wait for a core. No bit depends on it.
+constexpr int kCrowdedCalls = 8;
 int32_t g_crowded = 0;
 bool crowded() {
   const int32_t left = __atomic_load_n(&g_crowded, __ATOMIC_RELAXED);
   if (left > 0) __atomic_store_n(&g_crowded, left - 1, __ATOMIC_RELAXED);
   return left > 0;
 }
+#endif
 
 void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
 #if defined(_OPENMP)

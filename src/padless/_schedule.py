@@ -1,4 +1,4 @@
-"""Which rows run at which step, and where they lie: index arithmetic, on the host."""
+"""Which rows run at which step, where they lie and whose they are: index arithmetic, on the host."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Place(NamedTuple):
 class Schedule:
     """The steps of N rows; computed once, shared by all layers and directions.
 
-    `batch_sizes (T,)` are trusted: positive, never growing (`_checks.check_batch_sizes`). Rows are
-    time-major unless a place is given.
+    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). Rows are
+    time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in each slot,
+    those of length 0 last; without it they come in the order of their slots, `batch` of them.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Schedule:
         *,
         rows: int | None = None,
         slots: int | None = None,
+        order: Tensor | None = None,
+        batch: int | None = None,
     ) -> None:
         # Of our own and contiguous: kernels read it where it lies, again in backward.
         self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
@@ -47,6 +50,14 @@ class Schedule:
         if slots is not None:
             self.__dict__["slots"] = slots
         self.place = place  # None: time-major
+        self.order = order
+        self.batch = order.numel() if order is not None else self.slots if batch is None else batch
+
+    def in_time_major(self) -> Schedule:
+        """The same sequences with their rows in time-major order."""
+        return Schedule(
+            self.batch_sizes, rows=self.rows, slots=self.slots, order=self.order, batch=self.batch
+        )
 
     @property
     def storage_rows(self) -> int:

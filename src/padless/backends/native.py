@@ -76,9 +76,9 @@ def _forward(
     reverse: bool,
 ) -> States:
     """Final states; the output is written."""
-    finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
-        return finals
+        return tuple(s.clone() for s in states)
+    finals = tuple(s.new_empty(s.shape) for s in states)
     # In training weights change with every step: there is nothing to keep.
     packed = _pack(_kernels.packed_forward_cached if cells is None else _kernels.pack_forward, cell, weights)
     _kernels.forward(
@@ -88,7 +88,8 @@ def _forward(
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
-        state_rows=schedule.slots,
+        state_rows=schedule.batch,
+        state_index=schedule.order,
         initial=_kernels.States(*(_matrix(s) for s in states)),
         final=_kernels.States(*finals),
         gates=_unless_empty(gates),
@@ -116,18 +117,16 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them; as `portable.backward`."""
     wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
-    # Every row and weight is written; only a batch without rows leaves weights as they were.
-    new = torch.empty_like if schedule.steps else torch.zeros_like
     grads = [
-        new(t, memory_format=torch.contiguous_format) if need and t is not None else None
+        torch.empty_like(t, memory_format=torch.contiguous_format) if need and t is not None else None
         for t, need in zip(wanted, needs, strict=True)
     ]
+    if schedule.steps == 0:
+        return _backward_without_rows(grads, grad_finals)
     if grads[0] is not None:
         _kernels.prefer_large_pages(grads[0])
-    if grads[0] is not None and schedule.has_gaps:
-        grads[0].zero_()
-    if schedule.steps == 0:
-        return tuple(grads)
+        if schedule.has_gaps:
+            grads[0].zero_()
     gates, cells = (_unless_empty(t) for t in saved)
     packed_forward = None
     if gates is None and _kernels.saved_width(cell, _hidden(weights)):
@@ -141,7 +140,8 @@ def backward(
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
-        state_rows=schedule.slots,
+        state_rows=schedule.batch,
+        state_index=schedule.order,
         initial=_kernels.States(*(_matrix(s) for s in states)),
         gates=gates,
         cells=cells,
@@ -159,6 +159,19 @@ def backward(
         reverse=reverse,
         threads=_threads(cell, rows, schedule, weights),
     )
+    return tuple(grads)
+
+
+def _backward_without_rows(
+    grads: list[Tensor | None], grad_finals: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """States pass through; nothing else has a share in them."""
+    for grad in grads:
+        if grad is not None:
+            grad.zero_()
+    for state_grad, grad in zip(grads[1:3], grad_finals, strict=False):
+        if state_grad is not None and grad is not None:
+            state_grad.copy_(grad)
     return tuple(grads)
 
 
