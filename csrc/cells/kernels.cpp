@@ -1,4 +1,5 @@
 // Every kernel for one instruction set: compiled once per set with its flags and -DPADLESS_ISA=<namespace>.
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
