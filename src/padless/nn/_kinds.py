@@ -136,10 +136,9 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch of no sequences has no steps either.
     batch_sizes = torch.full((steps if size else 0,), size)
-    known = {"rows": steps * size, "slots": size, "batch": size}
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
-        Schedule(batch_sizes, **known),
+        Schedule(batch_sizes, rows=steps * size, slots=size),
         lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
         is_padded=True,
     )
@@ -151,7 +150,9 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
 
     order = torch.arange(size)
     place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
-    return batch._replace(schedule=Schedule(batch_sizes, place, **known), to_time_major=to_time_major)
+    return batch._replace(
+        schedule=Schedule(batch_sizes, place, rows=steps * size, slots=size), to_time_major=to_time_major
+    )
 
 
 def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
