@@ -35,7 +35,7 @@ class Schedule:
     Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). They are
     kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
     Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
-    each slot, those of length 0 last; without it they come in the order of their slots, `batch` of them.
+    each slot, those of length 0 last; without it they come in the order of their slots.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class Schedule:
         rows: int | None = None,
         slots: int | None = None,
         order: Tensor | None = None,
-        batch: int | None = None,
     ) -> None:
         self.batch_sizes = batch_sizes
         # Known to the caller; else worked out when first read.
@@ -56,13 +55,15 @@ class Schedule:
             self.__dict__["slots"] = slots
         self.place = place  # None: time-major
         self.order = order
-        self.batch = order.numel() if order is not None else self.slots if batch is None else batch
+
+    @property
+    def batch(self) -> int:
+        """B, sequences of length 0 included: those have a place in `order` and no slot."""
+        return self.slots if self.order is None else self.order.numel()
 
     def in_time_major(self) -> Schedule:
         """The same sequences with their rows in time-major order."""
-        return Schedule(
-            self.batch_sizes, rows=self.rows, slots=self.slots, order=self.order, batch=self.batch
-        )
+        return Schedule(self.batch_sizes, rows=self.rows, slots=self.slots, order=self.order)
 
     @property
     def storage_rows(self) -> int:
