@@ -8,14 +8,14 @@ from itertools import pairwise
 
 from .arrangement import Arrangement
 
-__all__ = ["FEW", "ink_on", "mean_colours", "sequence_colours", "terminal_colour"]
+__all__ = ["FEW", "MANY", "ink_on", "mean_colours", "sequence_colours", "terminal_colour"]
 
 Colour = tuple[int, int, int]
 
 # Okabe and Ito's colours for a few sequences, shades of viridis for many. Neither has a grey: that is the padding's.
 FEW = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
 # viridis from 0.2 to 0.9: its ends would sink into a dark page or a light one.
-_MANY = ("#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26")
+MANY = ("#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26")
 _CUBE = (0, 95, 135, 175, 215, 255)  # the levels of the 6 x 6 x 6 colours 16 to 231 of a terminal
 
 
@@ -75,9 +75,9 @@ def terminal_colour(colour: str) -> int:
 
 
 def _shade(part: float) -> str:
-    place = part * (len(_MANY) - 1)
-    left = min(int(place), len(_MANY) - 2)
-    near, far = _parts(_MANY[left]), _parts(_MANY[left + 1])
+    place = part * (len(MANY) - 1)
+    left = min(int(place), len(MANY) - 2)
+    near, far = _parts(MANY[left]), _parts(MANY[left + 1])
     return _hex(*(round(a + (b - a) * (place - left)) for a, b in zip(near, far, strict=True)))
 
 
