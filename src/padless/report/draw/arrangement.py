@@ -18,7 +18,8 @@ from ..measure import Waste, waste
 __all__ = ["Arrangement", "Band", "Run", "arrange"]
 
 
-_MOST = 2**63 - 1  # what torch's own lengths hold
+_LONGEST = 2**63 - 1  # what torch's own lengths hold
+_MOST = 1_000_000  # sequences: a picture of more would take many seconds and show nothing of one
 
 
 class Run(NamedTuple):
@@ -102,11 +103,16 @@ def arrange(lengths: Any) -> Arrangement:
         lengths: `(B,)` of any kind that `waste` takes.
 
     Raises:
-        LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
+        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than a
+            million sequences.
     """
     values = host_lengths(lengths)
+    if len(values) > _MOST:
+        raise LengthsError(
+            f"lengths are {len(values):,} sequences, and a picture shows at most {_MOST:,}: draw one batch of them"
+        )
     for i, value in enumerate(values):
-        if value > _MOST:
+        if value > _LONGEST:
             raise LengthsError(f"lengths[{i}] = {value} does not fit into 64 bits")
     if not any(values):
         raise LengthsError("lengths have no rows, so there is nothing to draw")

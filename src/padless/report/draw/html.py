@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from ...errors import LengthsError
@@ -76,6 +73,8 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
 
 
 def _asset(name: str) -> str:
+    from importlib.resources import files  # here, for it takes a tenth of the time in which the command line starts
+
     return files(__package__).joinpath("page", name).read_text(encoding="utf-8")
 
 
@@ -85,4 +84,7 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def _hash(text: str) -> str:
+    import base64
+    import hashlib
+
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -235,7 +235,7 @@ function createPicture(canvas) {
     context.lineWidth = 2;
     context.beginPath();
     context.moveTo(x0, y0);
-    if (beside) context.bezierCurveTo(x0 + pull, y0, x1, y1 - 60, x1, y1);
+    if (beside) context.bezierCurveTo(x0 + pull, y0, x1, y1 - 30, x1, y1);
     else context.bezierCurveTo(x0, y0 + pull, x1, y1 - pull, x1, y1);
     context.stroke();
     context.fillStyle = theme.accent;
