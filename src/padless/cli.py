@@ -70,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="padless",
         description="Variable-length sequences at the cost of their real rows.",
         epilog=_examples(
-            ["padless demo --quick", "padless draw 4 6 8 5 4 3 7 8", "padless bench --quick", "padless doctor"],
+            [
+                "padless demo --quick",
+                "padless draw 4 6 8 5 4 3 7 8",
+                "padless bench --quick",
+                "padless doctor",
+            ],
             "padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage.",
         ),
         formatter_class=_Formatter,
@@ -129,9 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         "print a script that completes padless in your shell",
         "Prints the script for a shell to load (needs shtab: pip install 'padless[completion]').",
         [
-            'eval "$(padless completion bash)"                                # in ~/.bashrc',
-            'padless completion zsh > "${fpath[1]}/_padless"                  # once',
-            "padless completion fish > ~/.config/fish/completions/padless.fish",
+            'eval "$(padless completion bash)"      # in ~/.bashrc',
+            'eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit',
+            "padless completion fish | source       # in ~/.config/fish/config.fish",
         ],
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell (%(choices)s)")

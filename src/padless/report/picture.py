@@ -106,7 +106,9 @@ def _draw_packed(axes: Any, batch: Arrangement, colours: list[str]) -> None:
     axes.set(xlim=(0, cells), ylim=(0, 1), yticks=[], xlabel="row in memory, step after step")
     missing = count(cells - rows, "cell")
     scaled = " (scaled: mean colours)" if pieces < rows else ""
-    axes.set_title(f"packed: {count(rows, 'row')} and nothing else; {missing} never computed{scaled}", loc="left")
+    axes.set_title(
+        f"packed: {count(rows, 'row')} and nothing else; {missing} never computed{scaled}", loc="left"
+    )
 
 
 def _draw_sizes(axes: Any, batch: Arrangement) -> None:

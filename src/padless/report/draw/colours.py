@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 from .arrangement import Arrangement
@@ -57,13 +57,15 @@ def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> l
     ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def terminal_colour(colour: str) -> int:
-    """The nearest of a terminal's colours 16 to 255, which no theme redefines.
+    """The nearest of a terminal's colours 16 to 255, which no theme redefines; for black a grey that is seen on black.
 
     >>> terminal_colour("#0072B2"), terminal_colour("#ffffff")
     (25, 231)
     """
+    if colour == FEW[-1]:
+        return 240
     wanted = _parts(colour)
     cube = {
         16 + 36 * r + 6 * g + b: (_CUBE[r], _CUBE[g], _CUBE[b])

@@ -52,7 +52,9 @@ def run(options: Namespace) -> None:
     """
     words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
     if not words:
-        raise UsageError("no lengths to draw: give them, or a FILE, or - for standard input (see padless draw --help)")
+        raise UsageError(
+            "no lengths to draw: give them, or a FILE, or - for standard input (see padless draw --help)"
+        )
     if all(map(_NUMBER.fullmatch, words)):
         if options.column is not None:
             raise UsageError("--column is for a FILE, and these are lengths")
@@ -87,7 +89,9 @@ def _draw(lengths: Any, name: str, options: Namespace) -> None:
         from .text import draw_text
 
         width = shutil.get_terminal_size().columns  # COLUMNS, the terminal's own, or 80
-        print(draw_text(lengths, width=width, color=_is_coloured(options.color), ascii_only=not _has_blocks()))
+        print(
+            draw_text(lengths, width=width, color=_is_coloured(options.color), ascii_only=not _has_blocks())
+        )
 
 
 def _number(i: int, word: str) -> int | float:

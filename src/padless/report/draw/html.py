@@ -1,4 +1,4 @@
-"""A batch as one page to move through: `page/` put together, with the lengths in it and a policy that lets nothing else run."""
+"""A batch as one page to move through: the files of `page/` put together, under a policy that lets nothing else run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["draw_html"]
 # A page is for looking at one batch; within these bounds every number in it is exact (cells stay under 2**53) and
 # a frame is drawn in some milliseconds.
 _MOST_SEQUENCES, _MOST_STEPS = 10_000, 1_000_000_000
-_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "picture.js", "page.js")
+_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "pens.js", "picture.js", "hands.js", "page.js")
 
 
 def draw_html(lengths: Any, *, name: str = "") -> str:
-    """One self-contained page on which the batch is moved through, pointed at and edited; it asks no other place for anything.
+    """One page, which fetches nothing, on which the batch is moved through, pointed at and edited.
 
     Args:
         lengths: `(B,)` of any kind that `waste` takes: up to 10,000 sequences of up to a billion steps.
@@ -40,11 +40,14 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
     values = host_lengths(lengths)
     if len(values) > _MOST_SEQUENCES:
         raise LengthsError(
-            f"lengths are {len(values):,} sequences, and the page draws at most {_MOST_SEQUENCES:,}: take one batch of them"
+            f"lengths are {len(values):,} sequences, and the page draws at most {_MOST_SEQUENCES:,}: "
+            "take one batch of them"
         )
     for i, value in enumerate(values):
         if value > _MOST_STEPS:
-            raise LengthsError(f"lengths[{i}] = {value} is longer than the page draws ({_MOST_STEPS:,} steps)")
+            raise LengthsError(
+                f"lengths[{i}] = {value} is longer than the page draws ({_MOST_STEPS:,} steps)"
+            )
     numbers = arrange(values).numbers
     style = _asset("page.css")
     script = _fill(
@@ -73,9 +76,11 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
 
 
 def _asset(name: str) -> str:
-    from importlib.resources import files  # here, for it takes a tenth of the time in which the command line starts
+    from importlib.resources import (
+        files,
+    )  # here, for it takes a tenth of the time in which the command line starts
 
-    return files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+    return (files("padless.report.draw") / "page" / name).read_text(encoding="utf-8")
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

@@ -56,8 +56,9 @@ function memoryOf(batch, { x, y, width, cell }) {
     const lines = Math.ceil(batch.cells / across);
     const pitch = size + (lines * (size + 22) <= DEEPEST ? 22 : 6); // room for a note under the rows of a step, or not
     if (lines * pitch > DEEPEST) continue;
-    return { exact: true, x: x + margin, y: top, width: Math.min(across, batch.cells) * size, height: lines * pitch, across,
-      lines, size, pitch, end: top + lines * pitch };
+    const height = lines * pitch;
+    return { exact: true, x: x + margin, y: top, width: Math.min(across, batch.cells) * size, height, across, lines, size,
+      pitch, end: top + height };
   }
   return { exact: false, x, y: top, width, height: 44, place: width / batch.cells, end: top + 44 + 20 };
 }

@@ -24,7 +24,9 @@ function readLengths() {
     stop();
     box.setAttribute("aria-invalid", "true");
     // A moment's grace: half a number is no mistake yet.
-    complaint = setTimeout(() => (find("problem").textContent = `${error.message} The picture keeps the last good lengths.`), 400);
+    complaint = setTimeout(() => {
+      find("problem").textContent = `${error.message} The picture keeps the last good lengths.`;
+    }, 400);
   }
 }
 
@@ -64,24 +66,26 @@ function tellCosts() {
     "mul-saved": counted(multiplications.padded - multiplications.packed),
     "add-padded": counted(additions.padded), "add-packed": counted(additions.packed),
     "add-saved": counted(additions.padded - additions.packed),
-    sequences: counted(batch.sequences), steps: counted(batch.steps), rows: counted(batch.rows), cells: counted(batch.cells),
-    fill: `${((100 * batch.rows) / batch.cells).toFixed(1)} %`,
+    sequences: counted(batch.sequences), steps: counted(batch.steps), rows: counted(batch.rows),
+    cells: counted(batch.cells), fill: `${((100 * batch.rows) / batch.cells).toFixed(1)} %`,
   };
   for (const [id, text] of Object.entries(numbers)) find(id).textContent = text;
   document.title = `Why do we pack sequences? ${saving(batch)}`;
 }
 
+const span = (start, stop) => (stop - start > 1 ? `${counted(start)} to ${counted(stop - 1)}` : counted(start));
+
 function tellRuns() {
   const shown = batch.runs.slice(0, 200);
   find("runs").replaceChildren(...shown.map(({ start, stop, size, row }) => {
     const line = document.createElement("tr");
-    const steps = stop - start > 1 ? `${counted(start)} to ${counted(stop - 1)}` : counted(start);
-    const rows = (stop - start) * size > 1 ? `${counted(row)} to ${counted(row + (stop - start) * size - 1)}` : counted(row);
+    const steps = span(start, stop), rows = span(row, row + (stop - start) * size);
     for (const text of [steps, counted(size), rows]) line.appendChild(document.createElement("td")).textContent = text;
     return line;
   }));
   const rest = batch.runs.length - shown.length;
-  find("runs-caption").textContent = "Steps at which equally many sequences run" + (rest ? `; ${counted(rest)} more lines are left out` : "");
+  const more = rest ? `; ${counted(rest, "more line")} left out` : "";
+  find("runs-caption").textContent = `Steps at which equally many sequences run${more}`;
 }
 
 function tellStep() {
@@ -113,11 +117,12 @@ function describe({ step, slot }) {
   const row = rowAt(batch, step, slot);
   const head = `Sequence ${counted(batch.order[slot])}, step ${counted(step)}`;
   if (row < 0) {
-    return `${head}: padding, for the sequence has ${counted(batch.lengths[slot], "row")}. Padded computes it all the same; in memory it is nowhere.`;
+    return `${head}: padding, for the sequence has ${counted(batch.lengths[slot], "row")}. ` +
+      "Padded computes it all the same; in memory it is nowhere.";
   }
   const first = row - slot;
-  return `${head}: row ${counted(row)} in memory. Step ${counted(step)} begins at row ${counted(first)}, after the ` +
-    `batches of the steps before; the sequence stands at place ${counted(slot)} of ${counted(sizeAt(batch, step))} in it.`;
+  return `${head}: row ${counted(row)} in memory. Step ${counted(step)} begins at row ${counted(first)}, ` +
+    `after the batches of the steps before, and the sequence stands at place ${counted(slot)} in it.`;
 }
 
 // ---- the picture
@@ -126,7 +131,8 @@ function look() {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(name).trim();
   return { ink: of("--ink"), quiet: of("--quiet"), card: of("--card"), edge: of("--edge"), accent: of("--accent"),
-    hatch: of("--hatch"), faintHatch: of("--faint-hatch"), last: of("--last"), ahead: Number(of("--ahead")), font: getComputedStyle(document.body).fontFamily };
+    hatch: of("--hatch"), faintHatch: of("--faint-hatch"), last: of("--last"), ahead: Number(of("--ahead")),
+    font: getComputedStyle(document.body).fontFamily };
 }
 
 function place() {
@@ -196,88 +202,7 @@ function play() {
   playing = requestAnimationFrame(frame);
 }
 
-// ---- hands
-
-function listen() {
-  find("lengths").addEventListener("input", readLengths);
-  find("step").addEventListener("input", () => {
-    const to = Number(find("step").value); // before stop() sets it back
-    stop();
-    go(to);
-  });
-  find("play").addEventListener("click", play);
-  find("theme").addEventListener("click", () => wear(document.documentElement.dataset.theme !== "dark"));
-  dark.addEventListener("change", () => wear(dark.matches));
-  for (const button of document.querySelectorAll("[data-example]")) {
-    button.addEventListener("click", () => useExample(button.dataset.example));
-  }
-  new ResizeObserver(() => { fitBox(find("lengths")); place(); }).observe(find("figure"));
-  listenToGrid(find("grid"));
-  listenToMemory(find("memory"));
-  document.addEventListener("keydown", (event) => {
-    if (event.target !== document.body || event.ctrlKey || event.metaKey || event.altKey) return;
-    const moves = { ArrowLeft: step - 1, ArrowRight: step + 1, Home: 0, End: batch.steps - 1 };
-    if (event.key in moves) { stop(); go(moves[event.key]); }
-    else if (event.key === " ") play();
-    else return;
-    event.preventDefault();
-  });
-}
-
-function listenToGrid(field) {
-  const under = (event) => {
-    const box = field.getBoundingClientRect();
-    return cellAt(batch, places.grid, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
-  };
-  field.addEventListener("pointermove", (event) => point(under(event)));
-  field.addEventListener("pointerleave", () => point(null));
-  field.addEventListener("click", (event) => { stop(); point(under(event)); go(found.step); });
-  field.addEventListener("focus", () => field.matches(":focus-visible") && point(found ?? { step, slot: 0 }));
-  field.addEventListener("blur", () => point(null));
-  field.addEventListener("keydown", (event) => {
-    const at = found ?? { step, slot: 0 };
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -places.grid.share], ArrowDown: [0, places.grid.share],
-      PageUp: [-Math.ceil(batch.steps / 10), 0], PageDown: [Math.ceil(batch.steps / 10), 0],
-      Home: [-batch.steps, 0], End: [batch.steps, 0] };
-    if (!answer(event, moves, at)) return;
-    const [steps, slots] = moves[event.key];
-    point({ step: clamp(at.step + steps, 0, batch.steps - 1), slot: clamp(at.slot + slots, 0, batch.sequences - 1) });
-  });
-}
-
-function listenToMemory(field) {
-  const cell = (row) => (row < 0 ? null : placeOf(batch, row));
-  const under = (event) => {
-    const box = field.getBoundingClientRect();
-    return cell(memoryAt(batch, places.memory, event.clientX - box.left, event.clientY - box.top));
-  };
-  const now = () => (found && rowAt(batch, found.step, found.slot) >= 0 ? found : { step, slot: 0 });
-  field.addEventListener("pointermove", (event) => point(under(event)));
-  field.addEventListener("pointerleave", () => point(null));
-  field.addEventListener("click", (event) => { stop(); point(under(event)); if (found) go(found.step); });
-  field.addEventListener("focus", () => field.matches(":focus-visible") && point(now()));
-  field.addEventListener("blur", () => point(null));
-  field.addEventListener("keydown", (event) => {
-    const { exact, across } = places.memory;
-    const line = exact ? across : Math.ceil(batch.rows / 100);
-    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -line, ArrowDown: line, PageUp: -10 * line, PageDown: 10 * line,
-      Home: -batch.rows, End: batch.rows };
-    if (!answer(event, moves, now())) return;
-    const row = rowAt(batch, now().step, now().slot);
-    point(cell(clamp(row + moves[event.key], 0, batch.rows - 1)));
-  });
-}
-
-/** What both fields do alike: Enter goes to the step, Escape lets go; true where the key is one of `moves`. */
-function answer(event, moves, at) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return false;
-  if (event.key === "Enter") { stop(); go(at.step); }
-  else if (event.key === "Escape") point(null);
-  else if (event.key === " ") play();
-  else if (!(event.key in moves)) return false;
-  event.preventDefault();
-  return event.key in moves;
-}
+// ---- the theme
 
 function wear(isDark) {
   document.documentElement.dataset.theme = isDark ? "dark" : "light";

@@ -3,11 +3,13 @@
 /** What is drawn: the batch and its places, and how the page looks. */
 function createPicture(canvas) {
   const context = canvas.getContext("2d");
+  const { wear, hatch, title, write, note } = createPens(canvas, context);
   let batch, places, theme, colours, strip;
 
   function show(next, width, look) {
     batch = next;
     theme = look;
+    wear(look);
     places = geometry(batch, width);
     colours = sequenceColours(batch, theme.last);
     strip = places.memory.exact ? null : stripColours();
@@ -107,8 +109,8 @@ function createPicture(canvas) {
     if (numbered) {
       for (let s = 0; s < batch.steps; s++) {
         const now = s === step;
-        write(counted(s), x + (s + 0.5) * cw, y - 10, now ? theme.ink : theme.quiet, "center", 1, now);
-        write(counted(sizeAt(batch, s)), x + (s + 0.5) * cw, bottom + 15, now ? theme.ink : theme.quiet, "center", 1, now);
+        write(counted(s), x + (s + 0.5) * cw, y - 10, now ? theme.ink : theme.quiet, "center", now);
+        write(counted(sizeAt(batch, s)), x + (s + 0.5) * cw, bottom + 15, now ? theme.ink : theme.quiet, "center", now);
       }
       write("step", x - 8, y - 10, theme.quiet, "right");
       write("batch sizes", x, bottom + 34, theme.quiet, "left");
@@ -257,56 +259,5 @@ function createPicture(canvas) {
     }
   }
 
-  // ---- pens
-
-  function hatch(x, y, width, height, colour) {
-    if (width <= 0) return;
-    context.save();
-    context.beginPath();
-    context.rect(x, y, width, height);
-    context.clip();
-    context.strokeStyle = colour;
-    context.lineWidth = 1;
-    context.beginPath();
-    for (let at = -height; at < width; at += 6) {
-      context.moveTo(x + at, y + height);
-      context.lineTo(x + at + height, y);
-    }
-    context.stroke();
-    context.restore();
-  }
-
-  /** A heading, with `more` behind it where there is room. */
-  function title(text, x, y, more = "") {
-    context.font = `600 15px ${theme.font}`;
-    context.fillStyle = theme.ink;
-    context.textAlign = "left";
-    context.textBaseline = "alphabetic";
-    context.fillText(text, x, y);
-    const end = x + context.measureText(text).width;
-    context.font = `15px ${theme.font}`;
-    context.fillStyle = theme.quiet;
-    if (more && end + context.measureText(more).width < canvas.clientWidth) context.fillText(more, end, y);
-  }
-
-  function write(text, x, y, colour, align, strength = 1, bold = false) {
-    context.font = `${bold ? "700 " : ""}13px ${theme.font}`;
-    context.fillStyle = colour;
-    context.globalAlpha = strength;
-    context.textAlign = align;
-    context.textBaseline = "middle";
-    context.fillText(text, x, y + 1);
-    context.globalAlpha = 1;
-  }
-
-  /** What is said of the step: bold, in the middle of `x`, between `left` and `right`. */
-  function note(text, x, y, left, right) {
-    context.font = `700 13px ${theme.font}`;
-    const half = context.measureText(text).width / 2;
-    write(text, clamp(x, left + half, Math.max(right - half, left + half)), y, theme.ink, "center", 1, true);
-  }
-
   return { show, draw };
 }
-
-const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
