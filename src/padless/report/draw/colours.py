@@ -13,7 +13,7 @@ __all__ = ["FEW", "MANY", "ink_on", "mean_colours", "sequence_colours", "termina
 Colour = tuple[int, int, int]
 
 # Okabe and Ito's colours for a few sequences, shades of viridis for many. Neither has a grey: that is the padding's.
-FEW = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
+FEW = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#000000")
 # viridis from 0.2 to 0.9: its ends would sink into a dark page or a light one.
 MANY = ("#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26")
 _CUBE = (0, 95, 135, 175, 215, 255)  # the levels of the 6 x 6 x 6 colours 16 to 231 of a terminal
@@ -30,7 +30,7 @@ def sequence_colours(batch: Arrangement) -> list[str]:
 def ink_on(colour: str) -> str:
     """Black or white, whichever is read better on `colour`; the contrast is never under 4.5.
 
-    >>> ink_on("#F0E442"), ink_on("#0072B2")
+    >>> ink_on("#f0e442"), ink_on("#0072b2")
     ('#000000', '#ffffff')
     """
     return "#000000" if _luminance(_parts(colour)) > 0.179 else "#ffffff"  # where both have 4.58
@@ -61,7 +61,7 @@ def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> l
 def terminal_colour(colour: str) -> int:
     """The nearest of a terminal's colours 16 to 255, which no theme redefines; for black a grey that is seen on black.
 
-    >>> terminal_colour("#0072B2"), terminal_colour("#ffffff")
+    >>> terminal_colour("#0072b2"), terminal_colour("#ffffff")
     (25, 231)
     """
     if colour == FEW[-1]:

@@ -31,7 +31,7 @@ class _Scale:
 
 def _scale(batch: Arrangement, pen: Pen) -> _Scale:
     bands = batch.bands(_LINES)
-    names = max(len("sequence"), max(len(_name(batch, band)) for band in bands))
+    names = max(len("sequence"), max(len(_name(batch, band, bands[0].stop)) for band in bands))
     left = (names, max(len("batch size") - 2 - names, len("length"), len(pen.count(batch.steps))))
     room = pen.width - sum(left) - 6
     digits = max(len(f"{batch.sequences}"), len(f"{batch.steps - 1}"))
@@ -55,7 +55,7 @@ def grid_lines(batch: Arrangement, colours: list[str], pen: Pen) -> list[str]:
         head.append("scaled: " + ", ".join(_scaled(scale, pen)))
     rows = []
     for band in scale.bands:
-        label = _left(scale, _name(batch, band), pen.count(band.longest))
+        label = _left(scale, _name(batch, band, scale.shared), pen.count(band.longest))
         rows.append(label + _line(batch, band, scale, colours[(band.start + band.stop - 1) // 2], pen))
     labels = _left(scale, "slots" if shared else "sequence", "up to" if shared else "length")
     return [
@@ -78,10 +78,11 @@ def _scaled(scale: _Scale, pen: Pen) -> list[str]:
     return parts
 
 
-def _name(batch: Arrangement, band: Band) -> str:
-    if band.stop - band.start > 1:
-        return f"{band.start}-{band.stop - 1}"
-    return f"{batch.order[band.start]}"
+def _name(batch: Arrangement, band: Band, shared: int) -> str:
+    """The sequence's index; or, where lines are shared, the slots of this one."""
+    if shared == 1:
+        return f"{batch.order[band.start]}"
+    return f"{band.start}-{band.stop - 1}" if band.stop - band.start > 1 else f"{band.start}"
 
 
 def _left(scale: _Scale, name: str, number: str) -> str:
@@ -113,25 +114,17 @@ def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
 
 def _steps(batch: Arrangement, scale: _Scale, pen: Pen) -> list[str]:
     """The axis below the grid: steps, and how many sequences run at each."""
+    steps = [pen.count(column * scale.steps) for column in range(scale.columns)]
     sizes = [batch.size(column * scale.steps) for column in range(scale.columns)]
-    apart = 1
-    if scale.cell == 1:
-        widest = max(len(pen.count(batch.steps)), len(pen.count(batch.sequences)))
-        apart = min(max(8, widest + 2), scale.columns)  # columns between two numbers
-    ticks = range(0, scale.columns, apart)
-    numbers = {
-        "step": [pen.count(column * scale.steps) for column in ticks],
-        "batch size": [pen.count(sizes[column]) for column in ticks],
-    }
-    if scale.cell == 1:
-        fitting = sum(column + len(pen.count(batch.steps)) <= scale.columns for column in ticks) or 1
-        lines = {
-            name: "".join(text.ljust(apart) for text in texts[:fitting]) for name, texts in numbers.items()
-        }
+    lines = {"step": steps, "batch size": [pen.count(size) for size in sizes]}
+    if scale.cell > 1:
+        lines = {name: "".join(text.center(scale.cell) for text in texts) for name, texts in lines.items()}
+    else:
+        apart = max(8, *(len(text) + 2 for texts in lines.values() for text in texts))
+        ticks = [c for c in range(0, scale.columns, apart) if c == 0 or c + apart - 2 <= scale.columns]
+        lines = {name: "".join(texts[c].ljust(apart) for c in ticks) for name, texts in lines.items()}
         if pen.glyphs.levels:
             heights = (-(-8 * size // batch.sequences) for size in sizes)
             lines[""] = "".join(pen.glyphs.levels[height] for height in heights)
-    else:
-        lines = {name: "".join(text.center(scale.cell) for text in texts) for name, texts in numbers.items()}
     margin = sum(scale.left) + 4
-    return [f"{name:>{margin}}  {line}" for name, line in lines.items()]
+    return [f"{name:>{margin}}  {line}".rstrip() for name, line in lines.items()]

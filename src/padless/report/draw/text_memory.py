@@ -52,19 +52,16 @@ def _every_row(batch: Arrangement, colours: list[str], pen: Pen) -> list[str] | 
 
 def _excerpt(batch: Arrangement, pen: Pen) -> list[str]:
     """The first and the last steps, a line each, with the rows that they take."""
-    steps = (
-        list(range(batch.steps)) if batch.steps <= 7 else [*range(4), -1, batch.steps - 2, batch.steps - 1]
-    )
-    widths = [len(pen.count(number)) for number in (batch.steps, batch.numbers.rows)]
+    few = batch.steps <= 7
+    steps = list(range(batch.steps)) if few else [*range(4), batch.steps - 2, batch.steps - 1]
+    rows = [pen.count(batch.row(step, 0)) for step in steps]
+    names = [pen.count(step) for step in steps]
+    row_width, step_width = max(map(len, rows)), max(map(len, names))
     lines = []
-    for step in steps:
-        if step < 0:
-            lines.append(f"  {pen.glyphs.more}")
-            continue
-        first, size = batch.row(step, 0), batch.size(step)
-        head = f"  row {pen.count(first):>{widths[1]}}  step {pen.count(step):>{widths[0]}}  "
-        lines.append(head + _listed(batch, size, pen.width - len(head), pen))
-    return lines
+    for step, row, name in zip(steps, rows, names, strict=True):
+        head = f"  row {row:>{row_width}}  step {name:>{step_width}}  "
+        lines.append(head + _listed(batch, batch.size(step), pen.width - len(head), pen))
+    return lines if few else [*lines[:4], f"  {pen.glyphs.more}", *lines[4:]]
 
 
 def _listed(batch: Arrangement, size: int, room: int, pen: Pen) -> str:
