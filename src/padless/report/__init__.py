@@ -1,6 +1,7 @@
-"""What padding costs: numbers, and a picture of them. Measuring needs neither torch nor NumPy, and never prints."""
+"""What padding costs: numbers, a report of a file, and a picture. Measuring needs no torch, and never prints."""
 
-from .measure import BatchWaste, Count, Product, Waste, waste
+from .counts import Count, Product
+from .measure import BatchWaste, Waste, waste
 from .table import waste_table
 
 __all__ = ["BatchWaste", "Count", "Product", "Waste", "waste", "waste_table"]
