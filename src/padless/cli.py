@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .bench.command import add_arguments as add_bench_arguments
 from .errors import PadlessError, UsageError
+from .report import command as report_command
 
 __all__ = ["main"]
 
@@ -78,6 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_bench_arguments(bench)
     bench.set_defaults(run=_bench)
+    report = commands.add_parser(
+        "report",
+        help="count what padding costs the sequences of a file",
+        description=report_command.DESCRIPTION,
+        epilog=report_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report_command.add_arguments(report)
+    report.set_defaults(run=_report)
     doctor = commands.add_parser(
         "doctor", help="what runs here, and why", epilog="example: padless doctor --json"
     )
@@ -96,6 +106,15 @@ def _bench(options: argparse.Namespace) -> None:
     from .bench.command import run
 
     run(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    def measure(*arguments: Any, **named: Any) -> Any:
+        from .bench.policies import measure_policies  # imports torch
+
+        return measure_policies(*arguments, **named)
+
+    report_command.run(options, measure)
 
 
 def _doctor(options: argparse.Namespace) -> None:
