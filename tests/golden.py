@@ -1,4 +1,4 @@
-"""Texts that must stay as they are, in `tests/goldens`; `RENEW_GOLDENS=1 make test ARGS='-k golden'` writes them anew."""
+"""Texts that must stay as they are, in `tests/goldens`; `RENEW_GOLDENS=1 make test ARGS='-k golden'` renews them."""
 
 from __future__ import annotations
 

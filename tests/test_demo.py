@@ -22,7 +22,7 @@ from padless.demo import train as training
 from padless.demo.compare import CONTENDERS, compare
 from padless.demo.data import Data, Function, read_functions, to_data
 from padless.demo.model import packed_twin, padded_twin
-from padless.demo.progress import bar
+from padless._progress import bar
 from padless.demo.train import Settings, epoch_batches, loss_of, new_run, read_checkpoint, resume_run
 from padless.errors import PadlessError, UsageError
 

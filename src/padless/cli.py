@@ -18,22 +18,20 @@ from typing import Any, NoReturn
 from . import __version__
 from .bench.command import add_arguments as add_bench_arguments
 from .errors import PadlessError, UsageError
-from .report.draw.command import EXAMPLES as DRAW_EXAMPLES
-from .report.draw.command import add_arguments as add_draw_arguments
+from .report import command as report_command
+from .report.draw import command as draw_command
 
 __all__ = ["main"]
 
-_EXAMPLES = "examples:"
-
 
 class _Formatter(argparse.HelpFormatter):
-    """Wraps what a help says, and leaves its examples as they are."""
+    """Wraps what a help says, but for texts of several lines, which are laid out by hand."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith(_EXAMPLES):
+        if "\n" in text:
             return text
         return super()._fill_text(text, width, indent)
 
@@ -65,22 +63,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
 
 
+_EXAMPLES = """\
+examples:
+  padless demo --quick
+  padless report lengths.txt
+  padless draw 4 6 8 5 4 3 7 8
+  padless bench --quick
+  padless doctor
+
+padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage."""
+_DEMO_EXAMPLES = """\
+examples:
+  padless demo --quick --out runs/quick
+  padless demo --resume --out runs/quick"""
+_BENCH_EXAMPLES = """\
+examples:
+  padless bench --quick
+  padless bench --cell LSTM --mode train --json bench.json"""
+_DOCTOR_EXAMPLES = """\
+examples:
+  padless doctor
+  PADLESS_BACKEND=portable padless doctor --json"""
+_COMPLETION_EXAMPLES = """\
+examples:
+  eval "$(padless completion bash)"      # in ~/.bashrc
+  eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit
+  padless completion fish | source       # in ~/.config/fish/config.fish"""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="padless",
         description="Variable-length sequences at the cost of their real rows.",
-        epilog=_examples(
-            [
-                "padless demo --quick",
-                "padless draw 4 6 8 5 4 3 7 8",
-                "padless bench --quick",
-                "padless doctor",
-            ],
-            "padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage.",
-        ),
+        epilog=_EXAMPLES,
         formatter_class=_Formatter,
     )
-    parser.add_argument("--version", action="version", version=f"padless {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"padless {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = _command(
         commands,
@@ -88,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         _demo,
         "train on real data without padding, and compare with torch",
         "Trains a bidirectional LSTM on the functions of Python's own library, and compares with torch.",
-        ["padless demo --quick --out runs/quick", "padless demo --resume --out runs/quick"],
+        _DEMO_EXAMPLES,
     )
     demo.add_argument("--quick", action="store_true", help="a small part of the data, under 40 seconds")
     demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 3)")
@@ -106,25 +124,34 @@ def _parser() -> argparse.ArgumentParser:
         _draw,
         "show a batch padded, packed and step by step",
         "Shows one batch: the padded grid, the batch size of each step, and the packed rows as they lie in memory.",
-        DRAW_EXAMPLES,
+        draw_command.EXAMPLES,
     )
-    add_draw_arguments(draw)
+    draw_command.add_arguments(draw)
     bench = _command(
         commands,
         "bench",
         _bench,
         "time padless against torch packed and torch padded",
         "Results are checked equal before they are timed, by turns, on one batch after another.",
-        ["padless bench --quick", "padless bench --cell LSTM --mode train --json bench.json"],
+        _BENCH_EXAMPLES,
     )
     add_bench_arguments(bench)
+    report = _command(
+        commands,
+        "report",
+        _report,
+        "count what padding costs the sequences of a file",
+        report_command.DESCRIPTION,
+        report_command.EXAMPLES,
+    )
+    report_command.add_arguments(report)
     doctor = _command(
         commands,
         "doctor",
         _doctor,
         "what runs here, and why",
         "Tells the version, the backend and why it was chosen, the instruction set, threads and torch.",
-        ["padless doctor", "PADLESS_BACKEND=portable padless doctor --json"],
+        _DOCTOR_EXAMPLES,
     )
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
     completion = _command(
@@ -133,11 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         _completion,
         "print a script that completes padless in your shell",
         "Prints the script for a shell to load (needs shtab: pip install 'padless[completion]').",
-        [
-            'eval "$(padless completion bash)"      # in ~/.bashrc',
-            'eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit',
-            "padless completion fish | source       # in ~/.config/fish/config.fish",
-        ],
+        _COMPLETION_EXAMPLES,
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell (%(choices)s)")
     return parser
@@ -149,22 +172,14 @@ def _command(
     run: Callable[[argparse.Namespace], None],
     summary: str,
     description: str,
-    examples: Sequence[str],
+    examples: str,
 ) -> argparse.ArgumentParser:
     """A subcommand that calls `run`; its help ends with the examples."""
     parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=_examples(examples),
-        formatter_class=_Formatter,
+        name, help=summary, description=description, epilog=examples, formatter_class=_Formatter
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def _examples(lines: Sequence[str], more: str = "") -> str:
-    return "\n  ".join([_EXAMPLES, *lines]) + (f"\n\n{more}" if more else "")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -179,10 +194,17 @@ def _bench(options: argparse.Namespace) -> None:
     run(options)
 
 
-def _draw(options: argparse.Namespace) -> None:
-    from .report.draw.command import run
+def _report(options: argparse.Namespace) -> None:
+    def measure(*arguments: Any, **named: Any) -> Any:
+        from .bench.policies import measure_policies  # imports torch
 
-    run(options)
+        return measure_policies(*arguments, **named)
+
+    report_command.run(options, measure)
+
+
+def _draw(options: argparse.Namespace) -> None:
+    draw_command.run(options)
 
 
 def _completion(options: argparse.Namespace) -> None:

@@ -32,13 +32,13 @@ def save_picture(lengths: Any, path: str | Path) -> None:
     """
     batch = arrange(lengths)
     try:
+        from matplotlib import figure as figures
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise PadlessError("pictures need Matplotlib: pip install 'padless[plot]'") from error
 
     colours = sequence_colours(batch)
-    figure = Figure(figsize=(11, 7.4), dpi=150, layout="constrained")
+    figure = figures.Figure(figsize=(11, 7.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     grid, packed, running = figure.subplots(3, 1, height_ratios=[5, 1.6, 1.9])
     _draw_grid(grid, batch, colours)

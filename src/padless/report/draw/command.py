@@ -11,15 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..._progress import Meter
 from ...errors import LengthsError, PadlessError, UsageError
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
-EXAMPLES = (
-    "padless draw 4 6 8 5 4 3 7 8",
-    "padless draw 4 6 8 5 4 3 7 8 --html batch.html",
-    "head -32 lengths.txt | padless draw - --svg batch.svg",
-)
+EXAMPLES = """\
+examples:
+  padless draw 4 6 8 5 4 3 7 8
+  padless draw 4 6 8 5 4 3 7 8 --html batch.html
+  head -32 lengths.txt | padless draw - --svg batch.svg"""
+_FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")  # those of `reading`, which help does without
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -31,10 +33,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="LENGTH|FILE",
         help="the lengths themselves, or one file of them as `padless report` reads it, or - for standard input",
     )
+    reading = parser.add_argument_group("reading a file")
+    reading.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
+    reading.add_argument("--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in jsonl")
+    reading.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write a picture that scales to any size")
     parser.add_argument("--png", type=Path, metavar="PATH", help="write a picture (needs Matplotlib)")
     parser.add_argument("--html", type=Path, metavar="PATH", help="write a page to move through the steps")
-    parser.add_argument("--column", metavar="NAME", help="of a csv, jsonl or parquet file: what to draw")
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -53,11 +58,10 @@ def run(options: Namespace) -> None:
     words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
     if not words:
         raise UsageError(
-            "no lengths to draw: give them, or a FILE, or - for standard input (see padless draw --help)"
+            "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"
         )
     if all(map(_NUMBER.fullmatch, words)):
-        if options.column is not None:
-            raise UsageError("--column is for a FILE, and these are lengths")
+        _refuse_reading(options)
         try:
             _draw([_number(i, word) for i, word in enumerate(words)], "", options)
         except LengthsError as error:
@@ -68,8 +72,22 @@ def run(options: Namespace) -> None:
         raise UsageError(f"{stranger!r} is not a length; give lengths only, or one FILE")
     from ..reading import read_lengths
 
-    lengths = read_lengths(options.lengths[0], column=options.column)
-    _draw(lengths.values, lengths.source, options)
+    with Meter("reading") as meter:
+        found = read_lengths(
+            options.lengths[0],
+            format=options.format,
+            column=options.column,
+            words=options.words,
+            progress=meter,
+        )
+    _draw(found.values, found.source, options)
+
+
+def _refuse_reading(options: Namespace) -> None:
+    """Raise UsageError where an option would do nothing."""
+    for name in ("format", "column", "words"):
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for a FILE, and these are lengths")
 
 
 def _draw(lengths: Any, name: str, options: Namespace) -> None:

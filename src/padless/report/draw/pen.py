@@ -36,7 +36,7 @@ class Pen:
 
     def count(self, number: int, noun: str = "") -> str:
         """A number for people, shorter where the lines are."""
-        return count(number, noun, shorten_from=10**12 if self.width >= 64 else 10**6)
+        return count(number, noun, shorten_from=10**12 if self.width >= 80 else 10**6)
 
     def block(self, text: str, colour: str) -> str:
         """`text` on a ground of the colour."""

@@ -31,8 +31,11 @@ class _Scale:
 
 def _scale(batch: Arrangement, pen: Pen) -> _Scale:
     bands = batch.bands(_LINES)
-    names = max(len("sequence"), max(len(_name(batch, band, bands[0].stop)) for band in bands))
-    left = (names, max(len("batch size") - 2 - names, len("length"), len(pen.count(batch.steps))))
+    names = max(len("sequence"), *(len(_name(batch, band, bands[0].stop)) for band in bands))
+    numbers = max(
+        len("batch size") - 2 - names, len("length"), *(len(pen.count(band.longest)) for band in bands)
+    )
+    left = (names, numbers)
     room = pen.width - sum(left) - 6
     digits = max(len(f"{batch.sequences}"), len(f"{batch.steps - 1}"))
     for cell in (digits + 2, digits + 1, 1):
