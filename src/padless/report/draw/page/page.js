@@ -189,6 +189,8 @@ function play() {
   find("told").setAttribute("aria-live", "off"); // or a screen reader would be told every step
   found = null;
   tellFound();
+  step = begin;
+  redraw();
   let started;
   const frame = (now) => {
     started ??= now;
