@@ -32,7 +32,6 @@ def index_of(shape: ElementTree.Element) -> int | None:
 @pytest.mark.parametrize(
     ("name", "lengths"),
     [
-        ("eight", EIGHT),
         ("many-and-long", [1 + (i * i * i) % 2_503 for i in range(500)]),
         ("billion", [10**9, 5, 10**8, 0]),
     ],
