@@ -195,7 +195,9 @@ def _grids(batch: Any, lengths: list[int]) -> list[_Grid]:
     found = []
     for path, leaf in leaves(batch):
         tensor = grid(leaf)
-        for axis in (1, 0) if tensor is not None else ():
+        if tensor is None:
+            continue
+        for axis in (1, 0):
             fits = tensor.shape[1 - axis] == len(lengths) and max(lengths, default=0) <= tensor.shape[axis]
             if fits:
                 found.append(_Grid(path, axis, _is_padding_behind(tensor, lengths, axis)))
