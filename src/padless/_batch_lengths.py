@@ -33,7 +33,7 @@ class BatchReader:
         self.batches = 0
         self._way: _Own | _Mask | _Numbers | None = None
         if lengths is not None:
-            self._way = _Numbers("lengths=", lambda batch: host_lengths(lengths(batch)))
+            self._way = _Numbers("as given", lambda batch: host_lengths(lengths(batch)))
 
     @property
     def how(self) -> str:
