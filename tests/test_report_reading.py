@@ -206,6 +206,11 @@ def test_progress_of_parquet_is_told_in_rows(write):
 # ---- what is wrong ------------------------------------------------------------------------------------
 
 HUGE = 10**30
+LINES = "is no integer, among lengths (--words counts words in every line)"
+CELLS = "is no integer, among lengths (--words counts words in every cell)"
+NEAR = "; did you mean 'text'?"
+CHOOSE = "columns; choose one with --column:"
+MANY = ", ".join(f"c{i}" for i in range(12))
 LIMIT = "is over 2,147,483,647; are these lengths?"
 BAD = [
     # txt
@@ -214,30 +219,30 @@ BAD = [
     ("a.txt", "4\n-5\n", {}, "{}, line 2: -5 is negative"),
     ("a.txt", f"4\n{HUGE}\n", {}, f"{{}}, line 2: {HUGE} {LIMIT}"),
     ("a.txt", "4\n" + "9" * 5_000, {}, f"{{}}, line 2: a number of about 4,983 digits {LIMIT}"),
-    ("a.txt", "4\n6\nfour words are here\n", {}, "{}, line 3: 'four words are here' is no integer, among lengths (--words counts words in every line)"),
+    ("a.txt", "4\n6\nfour words are here\n", {}, f"{{}}, line 3: 'four words are here' {LINES}"),
     ("a.txt", "4\n\n6\n", {}, "{}, line 2: blank, and the lines around it are lengths"),
     ("a.txt", "\n4\n", {}, "{}, line 1: blank, and the lines around it are lengths"),
-    ("a.txt", "4\n1_000\n", {}, "{}, line 2: '1_000' is no integer, among lengths (--words counts words in every line)"),
-    ("a.txt", "4\n\u0664\n", {}, "{}, line 2: '\u0664' is no integer, among lengths (--words counts words in every line)"),
-    ("a.txt", "4\n" + "x" * 100_000, {}, "{}, line 2: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... is no integer, among lengths (--words counts words in every line)"),
+    ("a.txt", "4\n1_000\n", {}, f"{{}}, line 2: '1_000' {LINES}"),
+    ("a.txt", "4\n\u0664\n", {}, f"{{}}, line 2: '\u0664' {LINES}"),
+    ("a.txt", "4\n" + "x" * 100_000, {}, f"{{}}, line 2: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... {LINES}"),
     ("a.txt", "two words\n42\n", {}, "{}, line 2: '42' is an integer among words (--words counts it as one)"),
     ("a.txt", "4.5\n", {}, "{}, line 1: 4.5 is not a whole number (--words counts it as a word)"),
     ("a.txt", "a\nb\0c\n", {}, "{}, line 2: a NUL byte, so this is no txt"),
     ("a.txt", b"a\nb\xffc\n", {}, "{}, line 2: byte 0xff is not UTF-8, so this is no txt"),
     ("a.txt", b"a\nb\xe2\x82", {}, "{}, line 2: byte 0xe2 is not UTF-8, so this is no txt"),
     ("a.txt", "a b".encode("utf-16"), {}, "{} is UTF-16; convert it to UTF-8 first"),
-    ("a.txt", gzip.compress(b"4\n" * 9)[:-9], {}, "{} cannot be unpacked: Compressed file ended before the end-of-stream marker was reached"),
+    ("a.txt", gzip.compress(b"4\n" * 9)[:-9], {}, "{} cannot be unpacked: Compressed file ended before"),
     ("a.txt", b"\x1f\x8b\x08junk", {}, "{} cannot be unpacked: "),
     # csv
     ("a.csv", "id,n,text\n1,2,a\n", {}, "{} has 3 columns; choose one with --column: id, n, text"),
-    ("a.csv", "id,n,text\n1,2,a\n", {"column": "texts"}, "{} has no column 'texts'; there are id, n, text; did you mean 'text'?"),
+    ("a.csv", "id,n,text\n1,2,a\n", {"column": "texts"}, f"{{}} has no column 'texts'; there are id, n, text{NEAR}"),
     ("a.csv", "n,n\n1,2\n", {"column": "n"}, "{} has 2 columns 'n'"),
-    ("a.csv", ",".join(f"c{i}" for i in range(20)) + "\n", {}, "{} has 20 columns; choose one with --column: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11 and 8 more"),
+    ("a.csv", ",".join(f"c{i}" for i in range(20)) + "\n", {}, f"{{}} has 20 {CHOOSE} {MANY} and 8 more"),
     ("a.csv", "n\n", {}, "{} holds no sequences"),
     ("a.csv", "\n\n", {}, "{} holds no sequences"),
     ("a.csv", "n\n4\n-1\n", {}, "{}, line 3: -1 is negative"),
     ("a.csv", f"n\n{HUGE}\n", {}, f"{{}}, line 2: {HUGE} {LIMIT}"),
-    ("a.csv", 'n,t\n4,"a\nb"\n\n5,c\nx,d\n', {"column": "n"}, "{}, line 6: 'x' is no integer, among lengths (--words counts words in every cell)"),
+    ("a.csv", 'n,t\n4,"a\nb"\n\n5,c\nx,d\n', {"column": "n"}, f"{{}}, line 6: 'x' {CELLS}"),
     ("a.csv", "n\n4\n4.5\n", {}, "{}, line 3: '4.5' is not a whole number"),
     ("a.csv", "n,t\n4,a\n,b\n", {"column": "n"}, "{}, line 3: '' is not a whole number"),
     ("a.csv", "t\na b\n42\n", {}, "{}, line 3: '42' is an integer among words (--words counts it as one)"),
@@ -258,7 +263,7 @@ BAD = [
     ("a.jsonl", "true\n", {}, "{}, line 1: true or false has no length; take numbers, strings or lists"),
     ("a.jsonl", '{"a": {}}\n', {}, "{}, line 1: an object has no length; take numbers, strings or lists"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {}, "{} has objects of 2 keys; choose one with --column: text, n"),
-    ("a.jsonl", '{"text": "a", "n": 1}\n', {"column": "txt"}, "{} has no key 'txt'; there are text, n; did you mean 'text'?"),
+    ("a.jsonl", '{"text": "a", "n": 1}\n', {"column": "txt"}, f"{{}} has no key 'txt'; there are text, n{NEAR}"),
     ("a.jsonl", '{"n": 1}\n{"m": 1}\n', {}, "{}, line 2: the object has no 'n'"),
     ("a.jsonl", '{"n": 1}\n5\n', {}, "{}, line 2: 5 is no object, so it has no 'n'"),
     ("a.jsonl", "\n\n", {}, "{} holds no sequences"),
