@@ -6,13 +6,11 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from padless import LengthsError
-from padless._planning import POLICIES, batches, plan
+from padless._planning import POLICIES, plan
 
 Plans = list[list[list[int]]]
 

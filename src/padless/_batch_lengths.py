@@ -33,7 +33,7 @@ class BatchReader:
         self.batches = 0
         self._way: _Own | _Mask | _Numbers | None = None
         if lengths is not None:
-            self._way = _Numbers("lengths=", lambda batch: host_lengths(lengths(batch)))
+            self._way = _Numbers("as given", lambda batch: host_lengths(lengths(batch)))
 
     @property
     def how(self) -> str:
@@ -195,7 +195,9 @@ def _grids(batch: Any, lengths: list[int]) -> list[_Grid]:
     found = []
     for path, leaf in leaves(batch):
         tensor = grid(leaf)
-        for axis in (1, 0) if tensor is not None else ():
+        if tensor is None:
+            continue
+        for axis in (1, 0):
             fits = tensor.shape[1 - axis] == len(lengths) and max(lengths, default=0) <= tensor.shape[axis]
             if fits:
                 found.append(_Grid(path, axis, _is_padding_behind(tensor, lengths, axis)))

@@ -61,6 +61,8 @@ def watch(
     """
     from ._batch_lengths import BatchReader
 
+    if not hasattr(type(loader), "__iter__"):
+        raise TypeError(f"watch takes a loader, something to iterate over, got {type(loader).__name__}")
     return Watch(loader, BatchReader(lengths), report)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import rank_of, whole
-from .planner import Planner, rule_of
-from .pools import POLICIES
+from .planner import PLAN_VERSION, Planner, rule_of
+from .pools import POLICIES, Rule
 
-__all__ = ["POLICIES", "Planner", "batches", "plan", "rule_of"]
+__all__ = ["PLAN_VERSION", "POLICIES", "Planner", "Rule", "batches", "plan", "rule_of"]
 
 
 def batches(

@@ -23,7 +23,6 @@ _AT_ONCE = (
 )  # up to here a shuffle is sorted out in memory, 64 MB; beyond, it is computed block by block
 _ROUNDS = 8
 _PIECE = 1 << 14  # numbers that stay in the second-level cache over all rounds
-_BINS = 1 << 16
 
 
 def raw_bits(count: int, seed: int, *key: int) -> NDArray[np.uint64]:
@@ -101,19 +100,16 @@ def longest_first(lengths: Lengths, room: int) -> Iterator[Indices]:
     One pass over the lengths for each block; they may lie in a file.
     """
     shift = max(lengths.longest.bit_length() - 16, 0)
-    counts = np.zeros(_BINS, np.int64)
+    counts = np.zeros((lengths.longest >> shift) + 1, np.int64)
     for _, chunk in chunks(lengths.values):
-        counts += np.bincount((chunk >> shift).astype(np.int64), minlength=_BINS)
-    sizes = counts.tolist()
-    high = _BINS
-    while high > 0:
-        low, held = high - 1, sizes[high - 1]
-        while low > 0 and held + sizes[low - 1] <= room:
-            low -= 1
-            held += sizes[low]
-        if held:
-            yield _between(lengths, low << shift, high << shift)
-        high = low
+        counts += np.bincount((chunk >> shift).astype(np.int64), minlength=len(counts))
+    held, high = 0, len(counts)
+    for size in np.flatnonzero(counts)[::-1].tolist():
+        if held and held + counts[size] > room:
+            yield _between(lengths, (size + 1) << shift, high << shift)
+            held, high = 0, size + 1
+        held += int(counts[size])
+    yield _between(lengths, 0, high << shift)
 
 
 def _between(lengths: Lengths, low: int, high: int) -> Indices:

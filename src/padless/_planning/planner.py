@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from .checks import as_lengths, named, whole
 from .order import Shuffle, longest_first
-from .pools import POLICIES, Rule, check_count, plan_pool, step_start
+from .pools import POLICIES, Rule, batch_of, check_count, plan_pool, step_start
 
-__all__ = ["Planner", "rule_of"]
+__all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
 Numbers = NDArray[np.int64]
 
@@ -24,6 +24,11 @@ Numbers = NDArray[np.int64]
 _POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
 _STEPS = 64  # a pool holds at least as many steps,
 _LARGEST = 1 << 22  # but is no larger than this for their sake
+Marks = dict[int, int]
+
+# Raised when the same options come to mean other batches, so that no state of a sampler is misread.
+PLAN_VERSION = 1
+
 _ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
 
 
@@ -63,36 +68,44 @@ class Planner:
         """Batches a rank in every epoch, where that takes no planning to tell."""
         return None if self.rule.step_size is None else -(-len(self.lengths) // self.rule.step_size)
 
-    def count(self, epoch: int) -> int:
-        """Batches a rank in this epoch; by tokens that takes as long as planning it."""
+    def count(self, epoch: int, marks: Marks | None = None) -> int:
+        """Batches a rank in this epoch; by tokens that takes as long as planning it, once for the same `marks`."""
         if self.steps is not None:
             return self.steps
-        return sum(len(bounds) - 1 for _, bounds in self.pools(epoch)) // self.rule.world_size
+        marks = {0: 0} if marks is None else marks
+        last = max(marks)
+        if last == len(self.bounds) - 1:
+            return marks[last]
+        for number, (_, bounds) in enumerate(self.pools(epoch, last), last + 1):
+            marks[number] = marks[number - 1] + (len(bounds) - 1) // self.rule.world_size
+        return marks[len(self.bounds) - 1]
 
-    def batches(
-        self, epoch: int, rank: int, start: int = 0, marks: list[int] | None = None
-    ) -> Iterator[Numbers]:
+    def batches(self, epoch: int, rank: int, start: int = 0, marks: Marks | None = None) -> Iterator[Numbers]:
         """The batches of `rank` from number `start` on, each an array of indices.
 
         Args:
-            marks: how many batches a rank has before each pool, as far as known; grows with each pool that is
-                planned. What it tells of pools before `start` need not be planned again.
+            marks: by pool, how many batches a rank has before it, as far as known; grows as pools are planned.
+                Pools that it tells to be before `start` are not planned again.
         """
         ranks = self.rule.world_size
-        marks = [0] if marks is None else marks
-        if self.rule.step_size is not None:
-            marks[:] = [-(-bound // self.rule.step_size) for bound in self.bounds]
-        first = max(bisect_right(marks, start) - 1, 0)
-        step = marks[first]
+        marks = {0: 0} if marks is None else marks
+        first, step = self.seek(start, marks)
         for number, (indices, bounds) in enumerate(self.pools(epoch, first), first + 1):
             steps = (len(bounds) - 1) // ranks
-            if len(marks) == number:
-                marks.append(step + steps)
+            marks[number] = step + steps
             for here in range(max(start - step, 0), steps):
-                # The rank of the longest sequence is another at every step.
-                batch = here * ranks + (rank + step + here) % ranks
+                batch = here * ranks + batch_of(rank, step + here, ranks)
                 yield indices[bounds[batch] : bounds[batch + 1]]
             step += steps
+
+    def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
+        """The last pool that is known to start at `batch` or before, and how many batches a rank has before it."""
+        size = self.rule.step_size
+        if size is None:
+            return max((pool, before) for pool, before in marks.items() if before <= batch)
+        firsts = [-(-bound // size) for bound in self.bounds[:-1]]
+        pool = bisect_right(firsts, batch) - 1
+        return pool, firsts[pool]
 
     def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
         """From pool `first` on its indices, batch after batch, and the bounds of batches, `world_size` a step."""

@@ -12,7 +12,7 @@ from .cut import best_fit, cut_cells, cut_rows, split_evenly
 from .deal import Work, deal_longest_first, deal_runs
 from .order import shuffled
 
-__all__ = ["POLICIES", "Rule", "check_count", "plan_pool", "step_start"]
+__all__ = ["POLICIES", "Rule", "batch_of", "check_count", "plan_pool", "step_start"]
 
 POLICIES = ("random", "bucket", "sorted", "binpack")
 
@@ -40,11 +40,16 @@ def step_start(step: int, size: int, count: int, ranks: int) -> int:
     return count if step * size >= count else min(step * size, count - ranks)
 
 
-def check_count(count: int, rule: Rule) -> None:
+def batch_of(rank: int, step: int, ranks: int) -> int:
+    """Which batch of a step a rank takes: the one of the longest sequence falls to another rank at every step."""
+    return (rank + step) % ranks
+
+
+def check_count(count: int, rule: Rule, name: str = "lengths") -> None:
     """Raise LengthsError where `count` sequences are too few for all ranks, or are known not to go round."""
     if count < rule.world_size:
         raise LengthsError(
-            f"lengths has {count} sequences for world_size={rule.world_size}: every rank needs at least one"
+            f"{name} has {count} sequences for world_size={rule.world_size}: every rank needs at least one"
         )
     if rule.batch_size == 1 and count % rule.world_size:
         raise LengthsError(_undealt(count, rule.world_size, "batch_size=1"))

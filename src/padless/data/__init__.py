@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .._planning import plan
+    from .collating import collate
+    from .sampling import LengthBatchSampler
+    from .streaming import StreamBatches
 
-__all__ = ["plan"]
+__all__ = ["LengthBatchSampler", "StreamBatches", "collate", "plan"]
 
-_HOMES = {"plan": ".._planning"}  # name -> the module that it lives in
+_HOMES = {
+    "LengthBatchSampler": ".sampling",
+    "StreamBatches": ".streaming",
+    "collate": ".collating",
+    "plan": ".._planning",
+}  # name -> the module that it lives in
 
 
 def __getattr__(name: str) -> Any:

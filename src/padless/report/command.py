@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ examples:
 _FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
 _POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 _CELLS = ("lstm", "gru", "rnn")
+_BATCH_SIZE, _SIZE, _SECONDS = 32, 256, 5.0  # where no option says
 _MOST = 2**31 - 1  # of any number: with lengths no larger, sums and products stay inside 64 bits
 
 
@@ -93,23 +95,42 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
     _check(options)
     if options.html is not None:
         _check_writable(options.html)
+    found = _read(options)
+    with warnings.catch_warnings():
+        # The planner warns of sequences over the budget; the report has a line of them.
+        warnings.simplefilter("ignore", UserWarning)
+        report = _count_up(found, options)
+        if options.measure:
+            with Meter("measuring") as meter:
+                measured = measure(
+                    found.values,
+                    report,
+                    threads=options.threads,
+                    seconds=options.seconds or _SECONDS,
+                    progress=meter,
+                )
+            report = report.with_measured(measured)
+    _write(report, options)
+
+
+def _count_up(found: Collected, options: Namespace) -> Report:
+    # These import NumPy, which what can be wrong with options and files need not wait for.
     from .contents import Report
     from .spread import spread_of
     from .survey import batchings, survey
 
-    found = _read(options)
     policies = []
     for batching in batchings(
         found.values,
         dict.fromkeys(options.policy or _POLICIES),
-        batch_size=None if options.tokens else options.batch_size or 32,
+        batch_size=None if options.tokens else options.batch_size or _BATCH_SIZE,
         tokens=options.tokens,
         padded=options.padded,
         seed=options.seed,
     ):
         with Meter(batching.policy) as meter:
             policies.append(survey(found.values, batching, progress=meter))
-    report = Report(
+    return Report(
         source=found.source,
         column=found.column,
         unit=found.unit or "lengths",
@@ -119,13 +140,6 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
         width=options.width,
         network=_network(options),
     )
-    if options.measure:
-        with Meter("measuring") as meter:
-            measured = measure(
-                found.values, report, threads=options.threads, seconds=options.seconds or 5.0, progress=meter
-            )
-        report = report.with_measured(measured)
-    _write(report, options)
 
 
 def _check(options: Namespace) -> None:
@@ -166,8 +180,8 @@ def _network(options: Namespace) -> Network | None:
         return None
     return Network(
         options.network or "lstm",
-        options.input_size or 256,
-        options.hidden_size or 256,
+        options.input_size or _SIZE,
+        options.hidden_size or _SIZE,
         num_layers=options.layers or 1,
         bidirectional=options.bidirectional,
         training=options.training,

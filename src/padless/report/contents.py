@@ -139,27 +139,29 @@ class Report:
 
     def timing_headings(self) -> tuple[str, ...]:
         """Of the columns of `timing_lines`."""
-        return ("measured", "sampled", "of rows", "padded", "padless", "ratio")
+        return ("measured", "batches", "of the rows", "epoch padded", "epoch padless", "ratio")
 
     def timing_lines(self) -> list[tuple[str, ...]]:
         """One a policy that was timed: the sample, and the seconds of an epoch that follow from it."""
-        if self.measured is None:
-            return []
         lines = []
         for each in self.policies:
-            timing = self.measured.timings[each.batching.policy]
-            padded, padless = epoch_seconds(each, timing)
-            lines.append(
-                (
-                    each.batching.policy,
-                    f"{timing.batches:,} of {each.batches:,}",
-                    f"{100 * timing.rows / max(each.rows, 1):.1f} %",
-                    f"{padded:,.2f} s",
-                    f"{padless:,.2f} s",
-                    f"{timing.ratio:.2f}",
+            timing = self._timing(each)
+            if timing is not None:
+                padded, padless = _epoch_seconds(each, timing)
+                lines.append(
+                    (
+                        each.batching.policy,
+                        f"{timing.batches:,} of {each.batches:,}",
+                        f"{100 * timing.rows / each.rows:.1f} %",
+                        f"{padded:,.3f} s",
+                        f"{padless:,.3f} s",
+                        f"{timing.ratio:.2f}",
+                    )
                 )
-            )
         return lines
+
+    def _timing(self, each: PolicyWaste) -> Timing | None:
+        return self.measured.timings.get(each.batching.policy) if self.measured else None
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -189,9 +191,9 @@ class Report:
         if self.network:
             numbers["network"] = {**vars(self.network)}
             numbers["flops"] = self.network.flops(each)._asdict()
-        if self.measured:
-            timing = self.measured.timings[batching.policy]
-            padded, padless = epoch_seconds(each, timing)
+        timing = self._timing(each)
+        if timing is not None:
+            padded, padless = _epoch_seconds(each, timing)
             numbers["measured"] = {
                 **vars(timing),
                 "ratio": timing.ratio,
@@ -201,10 +203,14 @@ class Report:
         return numbers
 
 
-def epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
-    """Seconds of all batches, padded and by padless: those of the sample, in proportion to cells and to rows."""
-    padded = timing.padded_seconds * counted.cells / timing.cells
-    return padded, timing.padless_seconds * counted.rows / timing.rows
+def _epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
+    """Seconds of all batches, padded and by padless: those of the sample, in proportion to cells and to rows.
+
+    Where policies share lines, the sample does not, and rows are what both know.
+    """
+    rows = counted.rows / timing.rows
+    cells = rows if counted.batching.is_shared else counted.cells / timing.cells
+    return timing.padded_seconds * cells, timing.padless_seconds * rows
 
 
 def _size_text(each: PolicyWaste) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from .counts import Count, Counted, at_least_1
 from .host_lengths import host_lengths
 
-__all__ = ["POLICIES", "BatchWaste", "Numbers", "Waste", "given_batches", "waste"]
+__all__ = ["POLICIES", "BatchWaste", "Numbers", "Waste", "given_batches", "given_bounds", "waste"]
 
 Numbers = tuple[int, int, int, int, int]  # the fields of a `BatchWaste`
 
@@ -137,14 +137,19 @@ def given_batches(
     lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
 ) -> Iterator[Numbers]:
     """The fields of `BatchWaste` of each batch, filled in the order given; neither number: one batch of all."""
-    if tokens is not None:
-        cut = _by_tokens(lengths, tokens, padded)
-    else:
-        size = batch_size or max(len(lengths), 1)
-        cut = ((start, start + size) for start in range(0, len(lengths), size))
-    for start, stop in cut:
+    for start, stop in given_bounds(lengths, batch_size=batch_size, tokens=tokens, padded=padded):
         batch = lengths[start:stop]
         yield len(batch), len(batch) - batch.count(0), sum(batch), len(batch), max(batch)
+
+
+def given_bounds(
+    lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
+) -> Iterator[tuple[int, int]]:
+    """Where each of these batches starts and ends."""
+    if tokens is not None:
+        return _by_tokens(lengths, tokens, padded)
+    size = batch_size or max(len(lengths), 1)
+    return ((start, min(start + size, len(lengths))) for start in range(0, len(lengths), size))
 
 
 def _by_tokens(lengths: Sequence[int], tokens: int, padded: bool) -> Iterator[tuple[int, int]]:

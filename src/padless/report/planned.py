@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from .._planning import Planner, rule_of
 from .._planning.checks import as_lengths
+from .._planning.pools import Rule
 from .measure import Numbers
 
-__all__ = ["Columns", "planned", "planned_batches"]
+__all__ = ["Columns", "planned", "planned_batches", "planned_pools"]
 
 _Column = NDArray[np.int64]
 
@@ -27,30 +28,26 @@ class Columns(NamedTuple):
     steps: _Column
 
 
-def planned(
-    lengths: Any, policy: str, *, batch_size: int | None, tokens: int | None, seed: int, padded: bool
-) -> Iterator[Columns]:
-    """The batches of epoch 0 as `padless.data.plan` makes them, those of one pool at a time.
+def planned_pools(lengths: Any, rule: Rule, *, seed: int) -> Iterator[tuple[_Column, _Column]]:
+    """The lengths of epoch 0 as `padless.data.plan` puts them into batches, a pool at a time, and the batches' bounds.
 
     Warns:
-        UserWarning: sequences are longer than `tokens`.
+        UserWarning: sequences are longer than the budget.
     """
-    rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=1)
     known = as_lengths(lengths)
-    if not len(known):
-        return
-    planner = Planner(known, rule, seed=seed)
-    values = known.values
-    for indices, bounds in planner.pools(epoch=0):
-        rows = values[indices].astype(np.int64)
+    if len(known):
+        for indices, bounds in Planner(known, rule, seed=seed).pools(epoch=0):
+            yield known.values[indices].astype(np.int64), bounds
+
+
+def planned(lengths: Any, rule: Rule, *, seed: int) -> Iterator[Columns]:
+    """What the batches of each pool need."""
+    for rows, bounds in planned_pools(lengths, rule, seed=seed):
         starts = bounds[:-1]
-        sequences = np.diff(bounds)
+        lines = sequences = np.diff(bounds)
         steps = np.maximum.reduceat(rows, starts)
-        if policy == "binpack" and not padded:
-            assert tokens is not None
-            lines, steps = np.ones_like(sequences), np.maximum(steps, tokens)
-        else:
-            lines = sequences
+        if rule.policy == "binpack" and not rule.padded:
+            lines, steps = np.ones_like(sequences), np.maximum(steps, rule.tokens or 0)
         nonempty = np.add.reduceat((rows > 0).astype(np.int64), starts)
         yield Columns(sequences, nonempty, np.add.reduceat(rows, starts), lines, steps)
 
@@ -58,6 +55,12 @@ def planned(
 def planned_batches(
     lengths: Any, policy: str, *, batch_size: int | None, tokens: int | None, seed: int, padded: bool
 ) -> Iterator[Numbers]:
-    """The same, a batch at a time; none where there are no lengths."""
-    pools = planned(lengths, policy, batch_size=batch_size, tokens=tokens, seed=seed, padded=padded)
+    """The same, a batch at a time; none where there are no lengths.
+
+    Raises:
+        LengthsError: a length is negative or not whole.
+        ValueError: options that make no sense.
+    """
+    rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=1)
+    pools = planned(lengths, rule, seed=seed)
     return (numbers for pool in pools for numbers in zip(*(column.tolist() for column in pool), strict=True))

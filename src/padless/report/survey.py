@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from .counts import Count, Counted
-from .measure import Numbers, given_batches
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Batching", "PolicyWaste", "batchings", "survey"]
+from .._planning import rule_of
+from .._planning.pools import Rule
+from .counts import Count, Counted
+from .measure import given_batches, given_bounds
+from .planned import planned, planned_pools
+
+__all__ = ["Batching", "PolicyWaste", "batches_at", "batchings", "survey"]
 
 _BATCHES = 1 << 12  # added up at a time, where they come one by one
 
@@ -90,10 +95,29 @@ def survey(
         progress: called with how many sequences have their batch, and how many there are.
     """
     totals = [0] * len(_Totals._fields)
-    for part in _parts(values, batching):
+    for part in _given(values, batching) if batching.policy == "given" else _planned(values, batching):
         totals = [total + more for total, more in zip(totals, part, strict=True)]
         progress(totals[1], len(values))
     return PolicyWaste(batching, *totals)
+
+
+def batches_at(values: array[int], batching: Batching, numbers: Sequence[int]) -> list[list[int]]:
+    """The lengths in the batches of these numbers, in the order of the batches.
+
+    >>> batches_at(array("i", [4, 6, 8, 5, 3]), Batching("given", batch_size=2, tokens=None), [2, 0])
+    [[4, 6], [3]]
+    """
+    wanted, found, done = sorted(set(numbers)), [], 0
+    if batching.policy == "given":
+        bounds = given_bounds(values, **_size(batching), padded=batching.padded)
+        return [
+            values[start:stop].tolist() for number, (start, stop) in enumerate(bounds) if number in wanted
+        ]
+    for rows, bounds in planned_pools(_view(values), _rule(batching), seed=batching.seed):
+        here = [number - done for number in wanted if done <= number < done + len(bounds) - 1]
+        found += [rows[bounds[place] : bounds[place + 1]].tolist() for place in here]
+        done += len(bounds) - 1
+    return found
 
 
 class _Totals(NamedTuple):
@@ -107,38 +131,35 @@ class _Totals(NamedTuple):
     padded_sums: int
 
 
-def _parts(values: array[int], batching: Batching) -> Iterator[_Totals]:
-    """Totals of some thousand batches at a time."""
-    if batching.policy == "given":
-        numbers = given_batches(
-            values, batch_size=batching.batch_size, tokens=batching.tokens, padded=batching.padded
-        )
-        while some := list(islice(numbers, _BATCHES)):
-            yield _added(some)
-        return
-    import numpy as np
-
-    from .planned import planned
-
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of sequences over the budget: the table has a note of them
-        for pool in planned(
-            np.frombuffer(values, np.int32),
-            batching.policy,
-            batch_size=batching.batch_size if batching.tokens is None else None,
-            tokens=batching.tokens,
-            seed=batching.seed,
-            padded=batching.padded,
-        ):
-            sequences, nonempty, rows, lines, steps = pool
-            columns = (sequences, rows, lines * steps, nonempty, lines * (steps > 0))
-            yield _Totals(len(sequences), *(int(column.sum()) for column in columns))
+def _given(values: array[int], batching: Batching) -> Iterator[_Totals]:
+    batches = given_batches(values, **_size(batching), padded=batching.padded)
+    while some := list(islice(batches, _BATCHES)):
+        sequences, nonempty, rows, lines, steps = zip(*some, strict=True)
+        cells = sum(map(operator.mul, lines, steps))
+        padded_sums = sum(line for line, step in zip(lines, steps, strict=True) if step)
+        yield _Totals(len(some), sum(sequences), sum(rows), cells, sum(nonempty), padded_sums)
 
 
-def _added(batches: list[Numbers]) -> _Totals:
-    sequences, nonempty, rows, lines, steps = zip(*batches, strict=True)
-    cells = sum(map(operator.mul, lines, steps))
-    padded_sums = sum(line for line, step in zip(lines, steps, strict=True) if step)
-    return _Totals(len(batches), sum(sequences), sum(rows), cells, sum(nonempty), padded_sums)
+def _planned(values: array[int], batching: Batching) -> Iterator[_Totals]:
+    for sequences, nonempty, rows, lines, steps in planned(
+        _view(values), _rule(batching), seed=batching.seed
+    ):
+        columns = (sequences, rows, lines * steps, nonempty, lines * (steps > 0))
+        yield _Totals(len(sequences), *(int(column.sum()) for column in columns))
+
+
+def _size(batching: Batching) -> dict[str, int | None]:
+    """By tokens, where there are both: those of `binpack` were made from the batch size."""
+    return {
+        "batch_size": batching.batch_size if batching.tokens is None else None,
+        "tokens": batching.tokens,
+    }
+
+
+def _rule(batching: Batching) -> Rule:
+    return rule_of(policy=batching.policy, **_size(batching), padded=batching.padded, world_size=1)
+
+
+def _view(values: array[int]) -> NDArray[np.int32]:
+    """The same memory for NumPy."""
+    return np.frombuffer(values, np.int32)

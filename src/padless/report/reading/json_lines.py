@@ -89,7 +89,7 @@ class _Reader:
         else:
             if end == len(text):
                 return value
-            what = f"more than one value, at character {end + 1}"
+            what = f"more than one value, after character {end}"
         raise self.collected.error(f"line {place}", f"no JSON ({what})")
 
     def _settle(self, value: Any, place: int) -> None:

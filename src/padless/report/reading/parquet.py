@@ -46,7 +46,8 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
         with pq.ParquetFile(source.path or source.raw, pre_buffer=False, buffer_size=_BUFFER) as file:
             schema = file.schema_arrow
             name = collected.column = _column(schema.names, column, source.name)
-            count = _counter(pa, schema.field(name).type, collected)
+            kind = schema.field(name).type
+            count = _counter(pa, kind, collected)
             done = 0
             for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
                 values = batch.column(0)
@@ -54,6 +55,8 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
                     row = done + values.is_null().index(True).as_py() + 1
                     raise collected.error(f"row {row}", "null; an empty sequence is an empty list or text")
                 numbers = count(values)
+                if pa.types.is_floating(kind):
+                    numbers = [_whole(each, done + i, collected) for i, each in enumerate(numbers, 1)]
                 collected.add_numbers(numbers, lambda i, done=done: f"row {done + i + 1}")
                 done += len(numbers)
                 progress(done, file.metadata.num_rows)
@@ -73,17 +76,14 @@ def _column(names: list[str], column: str | None, source: str) -> str:
     return column
 
 
-def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any], list[int]]:
+def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any], list[Any]]:
     """How an array of this type becomes lengths; says in `collected` what is counted."""
     if pa.types.is_dictionary(kind):
         count = _counter(pa, kind.value_type, collected)
         return lambda values: count(values.dictionary_decode())
-    if pa.types.is_integer(kind):
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         collected.unit = "lengths"
         return lambda values: values.to_pylist()
-    if pa.types.is_floating(kind):
-        collected.unit = "lengths"
-        return lambda values: [_whole(number, collected) for number in values.to_pylist()]
     if _is_any(pa, kind, _TEXTS):
         collected.unit = "words"
         return lambda values: [len(text.split()) for text in values.to_pylist()]
@@ -101,7 +101,7 @@ def _is_any(pa: ModuleType, kind: Any, names: Iterable[str]) -> bool:
     return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
 
 
-def _whole(number: float, collected: Collected) -> int:
-    if not number.is_integer():
-        raise LengthsError(f"{collected.source}: column {collected.column!r}: {number} is not a whole number")
+def _whole(number: float, row: int, collected: Collected) -> int:
+    if isinstance(number, float) and not number.is_integer():
+        raise collected.error(f"row {row}", f"{number} is not a whole number")
     return int(number)
