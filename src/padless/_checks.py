@@ -103,8 +103,12 @@ def as_numbers(whole: Tensor) -> NDArray[np.int64]:
         return np.array(whole.tolist(), np.int64)
 
 
-def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
-    """Raise LayoutError unless `batch_sizes (T,)` is int64 on the host, positive, never grows, and sums to `rows`."""
+def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
+    """How many sequences `batch_sizes (T,)` begin with.
+
+    Raises:
+        LayoutError: unless they are int64 on the host, positive, never grow, and sum to `rows`.
+    """
     if not isinstance(batch_sizes, Tensor):
         raise LayoutError(f"batch_sizes must be a tensor, got {type(batch_sizes).__name__}")
     if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64:
@@ -114,9 +118,8 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
     if batch_sizes.dim() != 1:
         raise LayoutError(f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}")
     sizes = as_numbers(batch_sizes)
-    if sizes.size == 0:
-        total = 0
-    else:
+    first = total = 0
+    if sizes.size:
         grows = sizes[1:] > sizes[:-1]
         if np.count_nonzero(grows):
             t = int(grows.argmax()) + 1
@@ -128,11 +131,13 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> None:
             t = int((sizes <= 0).argmax())
             raise LayoutError(f"batch_sizes[{t}] = {sizes[t]} is not positive")
         # The largest comes first, so no sum of T entries can wrap where this one does not.
-        if sizes[0] > rows:
-            raise LayoutError(f"batch_sizes[0] = {sizes[0]} is larger than the data ({rows} rows)")
+        first = int(sizes[0])
+        if first > rows:
+            raise LayoutError(f"batch_sizes[0] = {first} is larger than the data ({rows} rows)")
         total = int(sizes.sum())
     if total != rows:
         raise LayoutError(f"batch_sizes sum to {total}, but the data have {rows} rows")
+    return first
 
 
 def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
