@@ -42,6 +42,7 @@ def test_help_is_told_on_stdout_with_examples(command):
     done = run(*command, "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {' '.join(('padless', *command))} ")
+    assert max(map(len, done.stdout.splitlines())) <= 80
     examples = done.stdout.split("\nexamples:\n")[1].split("\n\n")[0].splitlines()
     assert examples and all(line.startswith("  ") and "padless " in line for line in examples)
 

@@ -99,6 +99,16 @@ def test_what_is_scaled_says_so():
     assert "scaled" not in draw_svg(EIGHT)
 
 
+@pytest.mark.parametrize("name", ["a\x00\x1b.txt", "a\udcff.txt"])
+def test_a_name_of_any_bytes_leaves_it_xml(name):
+    root = ElementTree.fromstring(draw_svg(EIGHT, name=name).encode())
+    assert root.find(SVG + "title").text.startswith("a\ufffd")
+
+
+def test_the_most_labels_that_there_can_be_stay_in_bounds():
+    assert len(draw_svg([38] * 26)) < 200_000
+
+
 def test_a_name_is_text_and_nothing_else():
     name = "</title><script>alert(1)</script>&\"'.txt"
     root = ElementTree.fromstring(draw_svg(EIGHT, name=name))

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Counts what padding costs the sequences of a file, for every way of putting them into batches. The file holds
-lengths or the sequences themselves:
+Counts what padding costs the sequences of a file, for every way of putting
+them into batches. The file holds lengths or the sequences themselves:
   txt      a line of one integer is a length, any other line a sequence of words
   csv tsv  one column: integers are lengths, text is counted in words
-  jsonl    a line is a number (a length), a string (words), a list (items), or an object with one of these
+  jsonl    a line is a number (a length), a string (words), a list (items), or
+           an object with one of these
   parquet  one column of integers, text or lists (needs pyarrow)"""
 EXAMPLES = """\
 examples:
   padless report lengths.txt
   padless report corpus.jsonl --column text --tokens 4096
   cut -f2 corpus.tsv | padless report --words
-  padless report lengths.csv --network lstm --input-size 128 --hidden-size 256 --training
+  padless report lengths.csv --network lstm --hidden-size 512 --training
   padless report lengths.txt --batch-size 64 --html report.html
   padless report lengths.txt --json | python -m json.tool"""
 

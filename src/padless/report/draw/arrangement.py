@@ -48,7 +48,7 @@ class Arrangement:
     >>> batch.order  # the caller's index of each slot
     (2, 7, 6, 1, 3, 0, 4, 5)
     >>> [batch.size(step) for step in range(batch.steps)]
-    [8, 8, 8, 7, 5, 4, 4, 2]
+    [8, 8, 8, 7, 5, 4, 3, 2]
     >>> batch.row(4, 1), batch.place(32)  # slot 1 at step 4 lies in row 32, and back
     (32, (4, 1))
     """

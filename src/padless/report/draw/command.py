@@ -127,7 +127,13 @@ def _wrote(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
     except OSError as error:
         raise PadlessError(f"cannot write to {path}: {error.strerror or error}") from error
-    print(f"wrote {path}")
+    print(f"wrote {_printable(path)}")
+
+
+def _printable(path: Path) -> str:
+    """`path` as standard output can show it, whatever bytes it is of."""
+    encoding = sys.stdout.encoding or "ascii"
+    return str(path).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _is_coloured(when: str) -> bool:

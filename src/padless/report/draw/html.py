@@ -13,7 +13,7 @@ from ..host_lengths import host_lengths
 from .arrangement import arrange
 from .colours import FEW, MANY
 from .svg import STYLE, draw_svg
-from .words import saving
+from .words import plain, saving
 
 __all__ = ["draw_html"]
 
@@ -66,7 +66,7 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
             "img-src data:; base-uri 'none'; form-action 'none'",
             "title": escape(f"Why do we pack sequences? {saving(numbers)}"),
             "saving": escape(saving(numbers)),
-            "source": escape(f" of {name}") if name else "",
+            "source": escape(f" of {plain(name)}") if name else "",
             "lengths": " ".join(map(str, values)),
             "picture": draw_svg(values, name=name),
             "style": style,

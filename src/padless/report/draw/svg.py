@@ -10,7 +10,7 @@ from typing import Any
 from .arrangement import Arrangement, arrange
 from .colours import mean_colours, sequence_colours
 from .shapes import label, rect, short, text
-from .words import count, saving
+from .words import count, plain, saving
 
 __all__ = ["STYLE", "draw_svg"]
 
@@ -71,7 +71,7 @@ def draw_svg(lengths: Any, *, name: str = "") -> str:
         y += 30
         parts.append(text(_LEFT, y + 10, line, "head"))
     width, height = _LEFT + _ACROSS + _RIGHT, round(y + 32)
-    title = f"{name}: {saving(batch.numbers)}" if name else saving(batch.numbers)
+    title = f"{plain(name)}: {saving(batch.numbers)}" if name else saving(batch.numbers)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"',

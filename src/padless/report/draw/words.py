@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from ..measure import Waste
 
-__all__ = ["count", "saving"]
+__all__ = ["count", "plain", "saving"]
+
+_IN_NO_DOCUMENT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def count(number: int, noun: str = "", *, shorten_from: int = 10**12) -> str:
@@ -29,3 +33,12 @@ def saving(numbers: Waste) -> str:
         f"{numbers.rows:,} of {numbers.cells:,} cells are real: "
         f"{product.saved:,} multiplications in {product.padded:,} saved"
     )
+
+
+def plain(name: str) -> str:
+    r"""A file's name as a document can hold it: control characters and undecodable bytes are shown as such.
+
+    >>> plain("a\x1b.txt") == "a\ufffd.txt"
+    True
+    """
+    return _IN_NO_DOCUMENT.sub("\ufffd", name)
