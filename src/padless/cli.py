@@ -23,6 +23,33 @@ from .report.draw import command as draw_command
 
 __all__ = ["main"]
 
+_EXAMPLES = """\
+examples:
+  padless demo --quick
+  padless report lengths.txt
+  padless draw 4 6 8 5 4 3 7 8
+  padless bench --quick
+  padless doctor
+
+padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage."""
+_DEMO_EXAMPLES = """\
+examples:
+  padless demo --quick --out runs/quick
+  padless demo --resume --out runs/quick"""
+_BENCH_EXAMPLES = """\
+examples:
+  padless bench --quick
+  padless bench --cell LSTM --mode train --json bench.json"""
+_DOCTOR_EXAMPLES = """\
+examples:
+  padless doctor
+  PADLESS_BACKEND=portable padless doctor --json"""
+_COMPLETION_EXAMPLES = """\
+examples:
+  eval "$(padless completion bash)"      # in ~/.bashrc
+  eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit
+  padless completion fish | source       # in ~/.config/fish/config.fish"""
+
 
 class _Formatter(argparse.HelpFormatter):
     """Wraps what a help says, but for texts of several lines, which are laid out by hand."""
@@ -61,34 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (PadlessError, OSError) as error:
         return _fail(str(error), 1)
-
-
-_EXAMPLES = """\
-examples:
-  padless demo --quick
-  padless report lengths.txt
-  padless draw 4 6 8 5 4 3 7 8
-  padless bench --quick
-  padless doctor
-
-padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage."""
-_DEMO_EXAMPLES = """\
-examples:
-  padless demo --quick --out runs/quick
-  padless demo --resume --out runs/quick"""
-_BENCH_EXAMPLES = """\
-examples:
-  padless bench --quick
-  padless bench --cell LSTM --mode train --json bench.json"""
-_DOCTOR_EXAMPLES = """\
-examples:
-  padless doctor
-  PADLESS_BACKEND=portable padless doctor --json"""
-_COMPLETION_EXAMPLES = """\
-examples:
-  eval "$(padless completion bash)"      # in ~/.bashrc
-  eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit
-  padless completion fish | source       # in ~/.config/fish/config.fish"""
 
 
 def _parser() -> argparse.ArgumentParser:

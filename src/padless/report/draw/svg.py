@@ -1,4 +1,4 @@
-"""A batch as SVG: grid, batch sizes and memory, one under the other; a few hundred shapes, however long the batch."""
+"""A batch as SVG: grid, batch sizes and memory, one under the other; bounded, however large the batch."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _sizes(parts: list[str], batch: Arrangement, y: float) -> float:
             x = _LEFT + (step + 0.5) * cell
             parts.append(text(x, y + 12, count(step), "quiet", "middle"))
             parts.append(text(x, y + 30, count(batch.size(step)), "", "middle"))
-        bottom = y + 30
+        names, bottom = y + 12, y + 30
     else:
         high, columns = 44, min(batch.steps, _ACROSS)
         path = f"M{_LEFT} {short(y + high)}"
@@ -186,8 +186,8 @@ def _sizes(parts: list[str], batch: Arrangement, y: float) -> float:
             x = _LEFT + step * cell
             parts.append(text(x, y + high + 14, count(step), "quiet"))
             parts.append(text(x, y + high + 30, count(batch.size(step))))
-        bottom = y + high + 30
-    parts.append(text(_LEFT - 8, bottom - 18 + 2 * (cell < 12), "step", "quiet", "end"))
+        names, bottom = y + high + 14, y + high + 30
+    parts.append(text(_LEFT - 8, names, "step", "quiet", "end"))
     parts.append(text(_LEFT - 8, bottom, "batch size", "", "end"))
     return bottom
 

@@ -38,10 +38,10 @@ function fitBox(box) {
 
 function take(next) {
   const atEnd = !batch || step === batch.steps - 1;
+  step = atEnd ? next.steps - 1 : Math.min(step, next.steps - 1);
   batch = next;
   found = null;
   stop();
-  step = atEnd ? batch.steps - 1 : Math.min(step, batch.steps - 1);
   find("step").max = batch.steps - 1;
   tellCosts();
   tellRuns();
@@ -51,8 +51,7 @@ function take(next) {
 
 function useExample(name) {
   find("lengths").value = example(name).join(" ");
-  step = 0;
-  batch = null;
+  batch = null; // so that it is shown whole, at its last step
   readLengths();
 }
 
