@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._layout import cached, slot_steps
 
-__all__ = ["Place", "Schedule"]
+__all__ = ["Place", "Schedule", "copied"]
 
 
 class Place(NamedTuple):
@@ -24,12 +24,18 @@ class Place(NamedTuple):
     has_gaps: bool  # some row of the storage is no sequence's
 
 
+def copied(indices: Tensor) -> Tensor:
+    """The same numbers, contiguous, in memory of our own."""
+    return indices.clone(memory_format=torch.contiguous_format)
+
+
 class Schedule:
     """The steps of N rows; computed once, shared by all layers and directions.
 
-    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). Rows are
-    time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in each slot,
-    those of length 0 last; without it they come in the order of their slots, `batch` of them.
+    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). They are
+    kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
+    Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
+    each slot, those of length 0 last; without it they come in the order of their slots, `batch` of them.
     """
 
     def __init__(
@@ -42,8 +48,7 @@ class Schedule:
         order: Tensor | None = None,
         batch: int | None = None,
     ) -> None:
-        # Of our own and contiguous: kernels read it where it lies, again in backward.
-        self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
+        self.batch_sizes = batch_sizes
         # Known to the caller; else worked out when first read.
         if rows is not None:
             self.__dict__["rows"] = rows

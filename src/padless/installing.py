@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from ._checks import check_batch_sizes, check_state, check_weights
-from ._schedule import Schedule
+from ._schedule import Schedule, copied
 from .backends import choose
 from .backends.contract import Cell
 from .nn._forward import weight_shapes
@@ -94,7 +94,7 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
         if data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
         slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
-        schedule = Schedule(batch_sizes, rows=data.shape[0], slots=slots)
+        schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots)
         batch = Batch(data, schedule, lambda output: output)
         return _run(batch, hx, params, options)
 

@@ -14,7 +14,7 @@ from .._checks import as_lengths, check_batch_sizes, check_permutation
 from .._layout import Layout
 from .._packed import Packed
 from .._rows import RowMap, move_rows
-from .._schedule import Place, Schedule
+from .._schedule import Place, Schedule, copied
 
 __all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
 
@@ -84,8 +84,8 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
     slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
     if sorted_indices is not None:
         check_permutation(sorted_indices, at_least=slots, name="sorted_indices")
-        sorted_indices = sorted_indices.to(data.device, copy=True).contiguous()  # read again in backward
-    schedule = Schedule(batch_sizes, rows=data.shape[0], slots=slots, order=sorted_indices)
+        sorted_indices = copied(sorted_indices.to(data.device))
+    schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=sorted_indices)
 
     def restore(output: Tensor) -> PackedSequence:
         return PackedSequence(output, batch_sizes, packed.sorted_indices, unsorted_indices)
@@ -136,9 +136,10 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch of no sequences has no steps either.
     batch_sizes = torch.full((steps if size else 0,), size)
+    known = {"rows": steps * size, "slots": size, "batch": size}
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
-        Schedule(batch_sizes, batch=size),
+        Schedule(batch_sizes, **known),
         lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
         is_padded=True,
     )
@@ -150,7 +151,7 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
 
     order = torch.arange(size)
     place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
-    return batch._replace(schedule=Schedule(batch_sizes, place, batch=size), to_time_major=to_time_major)
+    return batch._replace(schedule=Schedule(batch_sizes, place, **known), to_time_major=to_time_major)
 
 
 def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
@@ -194,5 +195,5 @@ def _open_layout(
     """Rows of a layout, placed anywhere; sequences of length 0 come last in its order and have no slot."""
     slots = int(layout.batch_sizes[0]) if layout.steps else 0
     place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
-    schedule = Schedule(layout.batch_sizes, place, order=layout.order.to(rows.device))
+    schedule = Schedule(copied(layout.batch_sizes), place, order=layout.order.to(rows.device))
     return Batch(rows, schedule, restore, to_time_major)
