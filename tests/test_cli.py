@@ -32,14 +32,16 @@ def test_version_is_told():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"padless {padless.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("bench",), ("doctor",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("bench",), ("report",), ("doctor",)])
 def test_help_is_told_on_stdout(command):
     done = run(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {' '.join(('padless', *command))} ")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("demo", "--help"), ("bench", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("demo", "--help"), ("bench", "--help"), ("report", "--help")]
+)
 def test_help_and_version_import_neither_torch_nor_numpy(arguments):
     code = (
         "import sys, padless.cli\n"
