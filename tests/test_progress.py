@@ -80,6 +80,7 @@ def test_a_meter_draws_ten_times_a_second_and_nothing_for_what_is_done_at_once(c
 
 def test_a_meter_s_line_is_gone_after_an_error_too(capsys, monkeypatch, clock):
     on_a_terminal(monkeypatch)
+
     def fail() -> None:
         with Meter("reading") as meter:
             clock[0] = 1.0
