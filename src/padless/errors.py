@@ -5,6 +5,7 @@
     PadlessError
     +-- LengthsError (ValueError)    lengths that do not describe the data
     +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
+    +-- StateError (ValueError)      the state of a sampler that draws other batches
     +-- BackendError (RuntimeError)  a backend or instruction set that cannot be had
     +-- DisagreementError            benchmark contestants that computed different things
     +-- UsageError (ValueError)      a command line that makes no sense (exit code 2)
@@ -12,7 +13,15 @@
 Errors that torch raises for the same mistake keep torch's own class and words.
 """
 
-__all__ = ["BackendError", "DisagreementError", "LayoutError", "LengthsError", "PadlessError", "UsageError"]
+__all__ = [
+    "BackendError",
+    "DisagreementError",
+    "LayoutError",
+    "LengthsError",
+    "PadlessError",
+    "StateError",
+    "UsageError",
+]
 
 
 class PadlessError(Exception):
@@ -25,6 +34,10 @@ class LengthsError(PadlessError, ValueError):
 
 class LayoutError(PadlessError, ValueError):
     """`batch_sizes`, `sorted_indices` or offsets that no batch of sequences can have."""
+
+
+class StateError(PadlessError, ValueError):
+    """A sampler was given a state that is not its own: its batches would be others than those that are done."""
 
 
 class BackendError(PadlessError, RuntimeError):

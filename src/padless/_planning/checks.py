@@ -1,0 +1,163 @@
+"""Lengths as one NumPy array and what is known of all of them; options that make sense. Never imports torch."""
+
+from __future__ import annotations
+
+import difflib
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LengthsError
+
+__all__ = ["Lengths", "as_lengths", "chunks", "named", "rank_of", "whole"]
+
+_CHUNK = 1 << 20  # lengths looked at at a time: 8 MB as int64
+_MOST_ROWS = 2**62  # sums of lengths stay far from where int64 wraps
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """B lengths and what a look at each of them told."""
+
+    values: NDArray[Any]  # (B,) whole numbers of the caller's own dtype: his memory, where he gave an array
+    rows: int  # N
+    longest: int  # T
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def over(self, budget: int) -> tuple[int, int]:
+        """How many lengths are over `budget`, and the index of the first."""
+        count, first = 0, -1
+        if self.longest > budget:
+            for start, chunk in chunks(self.values):
+                found = np.flatnonzero(chunk > budget)
+                if count == 0 and found.size:
+                    first = start + int(found[0])
+                count += found.size
+        return count, first
+
+    def checksum(self) -> int:
+        """A number that other lengths, or these in another order, hardly share; the same for every dtype."""
+        number = 0
+        for _, chunk in chunks(self.values):
+            number = zlib.crc32(chunk.astype("<i8").tobytes(), number)
+        return number
+
+
+def as_lengths(lengths: Any, *, name: str = "lengths") -> Lengths:
+    """`lengths` as an array; an array of whole numbers is neither copied nor widened, so it may be a memory map.
+
+    Args:
+        lengths: list, tuple, NumPy array or tensor `(B,)` on any device, or any other iterable of whole
+            numbers; floats that are whole (`4.0`) count as such.
+        name: how the caller knows the argument.
+
+    Raises:
+        LengthsError: not one-dimensional, or a length that is negative or not whole; the first is named.
+
+    >>> as_lengths([4, 6.0, 0]).values
+    array([4, 6, 0])
+    """
+    if isinstance(lengths, Lengths):
+        return lengths
+    values = _as_array(lengths, name)
+    if values.ndim != 1:
+        raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {values.shape}")
+    if values.dtype.kind == "f":
+        values = _rounded(values, name)
+    elif values.dtype.kind not in "iu":
+        values = np.array([_whole_entry(value, i, name) for i, value in enumerate(values.tolist())], np.int64)
+    rows, longest = 0, 0
+    for start, chunk in chunks(values):
+        if chunk.min() < 0:
+            i = int((chunk < 0).argmax())
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is negative")
+        longest = max(longest, int(chunk.max()))
+        if longest >= _MOST_ROWS // _CHUNK:
+            rows += sum(chunk.tolist())
+        else:
+            rows += int(chunk.sum(dtype=np.int64))
+        if rows > _MOST_ROWS:
+            i = int(chunk.argmax())
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum is no row count")
+    return Lengths(values, rows, longest)
+
+
+def chunks(values: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Where each piece of `values` starts, and the piece, a view; so that no scan needs memory for all."""
+    for start in range(0, len(values), _CHUNK):
+        yield start, values[start : start + _CHUNK]
+
+
+def _as_array(lengths: Any, name: str) -> NDArray[Any]:
+    if isinstance(lengths, (str, bytes, bytearray)):
+        raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
+    if hasattr(lengths, "detach"):
+        lengths = lengths.detach().cpu()  # a tensor on a device crosses to the host here, once
+    if not hasattr(lengths, "__array__"):
+        if not isinstance(lengths, Iterable):
+            raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
+        lengths = list(lengths)
+        if not lengths:
+            return np.zeros(0, np.int64)
+        if any(isinstance(value, bool) for value in lengths):  # which NumPy would take for 0 and 1
+            return np.array(lengths, object)
+    try:
+        return np.asarray(lengths)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LengthsError(f"{name} must be whole numbers: {error}") from error
+
+
+def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
+    whole_ones = np.empty(values.shape, np.int64)
+    for start, chunk in chunks(values):
+        fits = (np.abs(chunk) < 2.0**62) & (chunk == np.floor(chunk))  # neither holds for nan
+        if not fits.all():
+            i = int(fits.argmin())
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is not a whole number")
+        whole_ones[start : start + len(chunk)] = chunk
+    return whole_ones
+
+
+def _whole_entry(value: Any, i: int, name: str) -> int:
+    if isinstance(value, bool):
+        raise LengthsError(f"{name}[{i}] = {value} is not a whole number")
+    try:
+        number = int(value)
+        exact = number == value
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if isinstance(value, (str, bytes)) or not exact:
+        raise LengthsError(f"{name}[{i}] must be a whole number, got {type(value).__name__}")
+    if abs(number) > _MOST_ROWS:
+        raise LengthsError(f"{name}[{i}] = {number} is too large: the sum is no row count")
+    return number
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an integer of at least `least`; a ValueError that names the option otherwise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value.__index__()
+
+
+def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """`value`, one of `choices`; a ValueError that suggests the near one otherwise."""
+    if value not in choices:
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+    return value
+
+
+def rank_of(rank: Any, world_size: int) -> int:
+    """`rank` as an integer below `world_size`."""
+    rank = whole("rank", rank, 0)
+    if rank >= world_size:
+        raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
+    return rank

@@ -1,0 +1,154 @@
+"""Where one batch of a pool ends and the next begins. Knows costs in rows and budgets; no order, no ranks."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["best_fit", "cut_cells", "cut_rows", "split_evenly"]
+
+Costs = NDArray[np.int64]  # (n,) rows of each sequence, at least 1
+Bounds = NDArray[np.int64]  # (K+1,) batch k holds the sequences from bounds[k] to bounds[k + 1]
+
+
+def cut_rows(costs: Costs, budget: int) -> Bounds:
+    """As many sequences a batch as `budget` rows hold, in the order given; at least one."""
+    ends = costs.cumsum()
+    following = np.searchsorted(ends, ends - costs + budget, side="right")
+    return _follow(np.maximum(following, np.arange(1, len(costs) + 1)))
+
+
+def cut_cells(costs: Costs, budget: int) -> Bounds:
+    """As many sequences a batch as a padded grid of `budget` cells holds, in the order given; at least one."""
+    if (costs[1:] <= costs[:-1]).all():  # the first of a batch is its longest
+        return _follow(np.arange(len(costs)) + np.maximum(budget // costs, 1))
+    bounds, start, longest = [0], 0, 0
+    for place, cost in enumerate(costs.tolist()):
+        longest = max(longest, cost)
+        if (place + 1 - start) * longest > budget and place > start:
+            bounds.append(place)
+            start, longest = place, cost
+    return np.array([*bounds, len(costs)])
+
+
+def _follow(following: NDArray[np.int64]) -> Bounds:
+    """Bounds from 0 to the end, where `following[i]` is the end of a batch that starts at i."""
+    ends, bounds, place = following.tolist(), [0], 0
+    while place < len(ends):
+        place = min(ends[place], len(ends))
+        bounds.append(place)
+    return np.array(bounds)
+
+
+def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
+    """Batches of up to `budget` rows by best fit, longest first: the order of the sequences, and bounds.
+
+    Batches come fullest first. A sequence goes to the fullest batch that has room for it. Batches with the same
+    room are alike, and so are sequences of the same length; so whole groups of both are placed at once, and a pool
+    costs in proportion to its different lengths.
+
+    Args:
+        costs: `(n,)`, longest first.
+    """
+    places, batches, opened = [], [], 0
+    rooms = _Rooms()
+    for start, stop in _runs(costs):
+        cost, left = int(costs[start]), stop - start
+        for share, group in rooms.take(cost, left):
+            batches.append(np.repeat(group, share))
+            left -= share * len(group)
+        if left:
+            share = max(budget // cost, 1)
+            full, rest = divmod(left, share)
+            group = np.arange(opened, opened + full + (rest > 0))
+            opened += len(group)
+            batches.append(np.repeat(group, share)[:left])
+            rooms.put(budget - share * cost, group[:full])
+            rooms.put(budget - rest * cost, group[full:])
+        places.append(np.arange(start, stop))
+    batch_of = np.concatenate(batches)
+    loads = np.bincount(batch_of, weights=costs).astype(np.int64)
+    fullest = (-loads).argsort(kind="stable")
+    number = np.empty(opened, np.int64)
+    number[fullest] = np.arange(opened)
+    batch_of = number[batch_of]
+    return batch_of.argsort(kind="stable"), np.append(0, np.bincount(batch_of).cumsum())
+
+
+class _Rooms:
+    """Batches that are not full, by the rows that they still have room for."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []  # of `groups`, smallest first
+        self.groups: dict[int, list[NDArray[np.int64]]] = {}
+
+    def put(self, room: int, group: NDArray[np.int64]) -> None:
+        if room <= 0 or not len(group):
+            return
+        if room not in self.groups:
+            insort(self.sizes, room)
+            self.groups[room] = []
+        self.groups[room].append(group)
+
+    def take(self, cost: int, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Groups of batches and the share that each batch of them takes of `count` sequences of this cost.
+
+        The least room that suffices goes first. What is left of it is less still, so the same batch takes
+        sequences until it has no room for another.
+        """
+        while count and (at := bisect_left(self.sizes, cost)) < len(self.sizes):
+            room = self.sizes[at]
+            waiting = self.groups[room]
+            group = waiting.pop()
+            if not waiting:
+                del self.groups[room], self.sizes[at]
+            share = room // cost
+            full, rest = divmod(count, share)
+            if full < len(group):
+                self.put(room, group[full + (rest > 0) :])
+                if rest:
+                    yield rest, group[full : full + 1]
+                    self.put(room - rest * cost, group[full : full + 1])
+                group = group[:full]
+                count = full * share
+            if len(group):
+                yield share, group
+                self.put(room - share * cost, group)
+            count -= share * len(group)
+
+
+def split_evenly(bounds: Bounds, parts: int) -> Bounds | None:
+    """`bounds` with batches split until their number is a multiple of `parts`; None where no split is enough.
+
+    Batches are split at the end, the one of most sequences first, so that the split ones stand side by side.
+    """
+    batches, end = len(bounds) - 1, int(bounds[-1])
+    missing = -batches % parts
+    if not missing:
+        return bounds
+    tail = batches - batches % parts
+    while tail and end - bounds[tail] < batches - tail + missing:
+        tail -= parts
+    if end - bounds[tail] < batches - tail + missing:
+        return None
+    starts = bounds[tail:-1].tolist()
+    ends = bounds[tail + 1 :].tolist()
+    heap = [(first - last, -first) for first, last in zip(starts, ends, strict=True)]
+    heapq.heapify(heap)
+    for _ in range(missing):
+        minus_count, minus_start = heapq.heappop(heap)
+        half = -minus_count // 2
+        heapq.heappush(heap, (-half, minus_start))
+        heapq.heappush(heap, (minus_count + half, minus_start - half))
+    split = sorted(-minus_start for _, minus_start in heap)
+    return np.array([*bounds[:tail].tolist(), *split, end])
+
+
+def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Start and stop of each run of equal values."""
+    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+    yield from zip([0, *changes.tolist()], [*changes.tolist(), len(values)], strict=True)

@@ -1,0 +1,93 @@
+"""Which rank takes which sequences of a step, so that none waits long for another. Knows costs and bounds only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Work", "deal_longest_first", "deal_runs"]
+
+Costs = NDArray[np.int64]  # (n,) rows of each sequence, at least 1
+Bounds = NDArray[np.int64]  # (G+1,) step g holds the sequences from bounds[g] to bounds[g + 1]
+_CELLS = 1 << 18  # of the grid of steps that is dealt at a time: 2 MB a column of int64
+_FULL = 2**62  # more than any rank's rows
+
+
+def deal_longest_first(costs: Costs, bounds: Bounds, ranks: int, most: int) -> NDArray[np.int64]:
+    """`(n,)` the batch of each sequence, step * ranks + rank: the longest first to the rank of fewest rows.
+
+    A rank takes at most `most` sequences of a step, and at least one where the step has one for each.
+    """
+    batch_of = np.empty(len(costs), np.int64)
+    sizes = np.diff(bounds)
+    steps = (-sizes).argsort(kind="stable")  # grids of steps alike in size are hardly padded
+    first = 0
+    while first < len(steps):
+        block = steps[first : first + max(_CELLS // int(sizes[steps[first]]), 1)]
+        first += len(block)
+        columns = np.arange(int(sizes[block[0]]))
+        real = columns < sizes[block, None]
+        places = bounds[block, None] + columns
+        grid = np.where(real, costs[np.where(real, places, 0)], 0)
+        longest = (-grid).argsort(axis=1, kind="stable")
+        chosen = _least_loaded(np.take_along_axis(grid, longest, 1), ranks, most)
+        dealt = np.empty_like(chosen)
+        np.put_along_axis(dealt, longest, chosen, 1)
+        batch_of[places[real]] = (block[:, None] * ranks + dealt)[real]
+    return batch_of
+
+
+def _least_loaded(grid: NDArray[np.int64], ranks: int, most: int) -> NDArray[np.int64]:
+    """`(G, M)` the rank of each cost in `grid (G, M)`, whose rows fall and may end in zeros for nothing."""
+    steps = len(grid)
+    loads = np.zeros((steps, ranks), np.int64)
+    flat, counts = loads.reshape(-1), np.zeros(steps * ranks, np.int64)
+    base = np.arange(0, steps * ranks, ranks)
+    chosen = np.empty(grid.shape, np.int64)
+    capped = most < grid.shape[1]
+    for column in range(grid.shape[1]):
+        rank = loads.argmin(axis=1)
+        chosen[:, column] = rank
+        rank += base
+        cost = grid[:, column]
+        flat[rank] += cost
+        if capped:
+            counts[rank] += cost > 0
+            flat[rank[(counts[rank] == most) & (cost > 0)]] += _FULL
+    return chosen
+
+
+def deal_runs(costs: Costs, bounds: Bounds, ranks: int) -> NDArray[np.int64]:
+    """`(n,)` the batch of each sequence, step * ranks + rank: a rank takes neighbours in length, as many as another.
+
+    Padded, these are the fewest cells.
+    """
+    sizes = np.diff(bounds)
+    step_of = np.arange(len(sizes)).repeat(sizes)
+    by_length = np.lexsort((-costs, step_of))
+    place = np.arange(len(costs)) - bounds[:-1].repeat(sizes)
+    batch_of = np.empty(len(costs), np.int64)
+    batch_of[by_length] = step_of * ranks + place * ranks // sizes.repeat(sizes)
+    return batch_of
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each batch of a pool costs, and how many sequences it has; no batch is empty."""
+
+    cost: NDArray[np.int64]  # (K,) rows, or the cells of a padded grid
+    count: NDArray[np.int64]  # (K,)
+
+    @classmethod
+    def of(cls, costs: Costs, bounds: Bounds, *, padded: bool) -> Work:
+        """Of the batches of sequences in this order, which `bounds (K+1,)` cut."""
+        count = np.diff(bounds)
+        if padded:
+            return cls(np.maximum.reduceat(costs, bounds[:-1]) * count, count)
+        return cls(np.add.reduceat(costs, bounds[:-1]), count)
+
+    def fits(self, budget: int) -> NDArray[np.bool_]:
+        """`(K,)` whether a batch keeps to `budget`, or is a single sequence, which cannot be split."""
+        return (self.cost <= budget) | (self.count == 1)

@@ -1,0 +1,138 @@
+"""A pool of sequences to the batches of whole steps, one batch a rank: sort, cut, split, deal, shuffle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LengthsError
+from .cut import best_fit, cut_cells, cut_rows, split_evenly
+from .deal import Work, deal_longest_first, deal_runs
+from .order import shuffled
+
+__all__ = ["POLICIES", "Rule", "batch_of", "check_count", "plan_pool", "step_start"]
+
+POLICIES = ("random", "bucket", "sorted", "binpack")
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How batches are made; checked where it comes from."""
+
+    policy: str
+    batch_size: int | None  # sequences a batch,
+    tokens: int | None  # or rows, or cells where padded
+    padded: bool
+    world_size: int
+
+    @property
+    def step_size(self) -> int | None:
+        """Sequences a step, where their number is given."""
+        return None if self.batch_size is None else self.batch_size * self.world_size
+
+
+def step_start(step: int, size: int, count: int, ranks: int) -> int:
+    """Where a step of `size` of `count` sequences starts, so that the last one has one for each of `ranks`."""
+    return count if step * size >= count else min(step * size, count - ranks)
+
+
+def batch_of(rank: int, step: int, ranks: int) -> int:
+    """Which batch of a step a rank takes: the one of the longest sequence falls to another rank at every step."""
+    return (rank + step) % ranks
+
+
+def check_count(count: int, rule: Rule, name: str = "lengths") -> None:
+    """Raise LengthsError where `count` sequences are too few for all ranks, or are known not to go round."""
+    if count < rule.world_size:
+        raise LengthsError(
+            f"{name} has {count} sequences for world_size={rule.world_size}: every rank needs at least one"
+        )
+    if rule.batch_size == 1 and count % rule.world_size:
+        raise LengthsError(_undealt(count, rule.world_size, "batch_size=1"))
+
+
+def plan_pool(costs: Numbers, rule: Rule, seed: int, *key: int) -> tuple[Numbers, Numbers]:
+    """The order of a pool's sequences, and the bounds of its batches: `world_size` a step, step after step.
+
+    Args:
+        costs: `(n,)` rows of each sequence, at least 1, in the order in which they came up.
+        seed, key: of the order of the steps.
+
+    Raises:
+        LengthsError: so many sequences are alone in their batch that these do not go round.
+    """
+    order = np.arange(len(costs)) if rule.policy == "random" else (-costs).argsort(kind="stable")
+    if rule.step_size is not None:
+        new, bounds = _by_number(costs[order], rule, rule.step_size)
+    else:
+        new, bounds = _by_tokens(costs[order], rule, rule.tokens or 0)
+    order = order[new]
+    if rule.policy in ("bucket", "binpack"):
+        order, bounds = _shuffled_steps(order, bounds, rule.world_size, seed, *key)
+    return order, bounds
+
+
+def _by_number(costs: Numbers, rule: Rule, size: int) -> tuple[Numbers, Numbers]:
+    count, ranks = len(costs), rule.world_size
+    steps = -(-count // size)
+    bounds = np.array([step_start(step, size, count, ranks) for step in range(steps + 1)])
+    if ranks == 1:
+        return np.arange(count), bounds
+    if rule.padded:
+        return _grouped(deal_runs(costs, bounds, ranks))
+    return _grouped(deal_longest_first(costs, bounds, ranks, size // ranks))
+
+
+def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Numbers]:
+    order, ranks = np.arange(len(costs)), rule.world_size
+    if rule.padded:
+        bounds = cut_cells(costs, tokens)
+    elif rule.policy == "binpack":
+        order, bounds = best_fit(costs, tokens)
+    else:
+        bounds = cut_rows(costs, tokens)
+    bounds = split_evenly(bounds, ranks)
+    if bounds is None:
+        raise LengthsError(_undealt(len(costs), ranks, f"tokens={tokens}"))
+    if ranks > 1 and not rule.padded and rule.policy != "binpack":
+        order, bounds = _levelled(costs, bounds, ranks, tokens)
+    return order, bounds
+
+
+def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple[Numbers, Numbers]:
+    """The batches of each step dealt anew, longest first, where that keeps to the budget and shortens the step."""
+    dealt = deal_longest_first(costs, bounds[::ranks], ranks, len(costs))
+    order, new = _grouped(dealt)
+    before = Work.of(costs, bounds, padded=False)
+    after = Work.of(costs[order], new, padded=False)
+    better = after.fits(tokens).reshape(-1, ranks).all(1)
+    better &= after.cost.reshape(-1, ranks).max(1) <= before.cost.reshape(-1, ranks).max(1)
+    kept = np.arange(len(bounds) - 1).repeat(np.diff(bounds))
+    return _grouped(np.where(better[kept // ranks], dealt, kept))
+
+
+def _grouped(batch_of: Numbers) -> tuple[Numbers, Numbers]:
+    """The order of sequences, and bounds, that put those of a batch together; no batch is empty."""
+    return batch_of.argsort(kind="stable"), np.append(0, np.bincount(batch_of).cumsum())
+
+
+def _shuffled_steps(
+    order: Numbers, bounds: Numbers, ranks: int, seed: int, *key: int
+) -> tuple[Numbers, Numbers]:
+    count = np.diff(bounds).reshape(-1, ranks)
+    steps = shuffled(len(count), seed, *key)
+    new_place = np.empty(len(steps), np.int64)
+    new_place[steps] = np.arange(len(steps))
+    moved = new_place.repeat(count.sum(1)).argsort(kind="stable")
+    return order[moved], np.append(0, count[steps].cumsum())
+
+
+def _undealt(count: int, ranks: int, budget: str) -> str:
+    return (
+        f"{count} sequences cannot be dealt to world_size={ranks} with {budget}: with a batch for each, ranks "
+        f"differ in their number of batches; leave out {count % ranks} or raise the budget"
+    )

@@ -1,0 +1,190 @@
+"""`collate`: samples to a batch, sequences to `Packed`. What a field becomes follows from its type, not its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._packed import Packed
+
+__all__ = ["collate"]
+
+
+def collate(samples: Sequence[Any], *, stack: Iterable[str | int] = ()) -> Any:
+    """The batch of `samples`, built like one of them: a `Packed` for each field that is a sequence.
+
+    It is the `collate_fn` of a `DataLoader`. What a field becomes follows from its type alone, so it is the same in
+    every batch, whatever the lengths in it:
+
+    - a tensor or NumPy array with a dimension, or a list of numbers: a sequence `(len, *)`, so a `Packed`;
+    - a number, or a tensor or array without dimensions: a tensor `(B,)`;
+    - a dict, tuple or named tuple: the same again, of fields;
+    - anything else, such as a string: a list of B.
+
+    Args:
+        samples: B samples, at least one, all alike.
+        stack: fields that are no sequences but arrays of one shape, to be stacked to `(B, *)`: keys, or positions
+            in a tuple; `"meta.image"` is a field of a field.
+
+    Raises:
+        TypeError, ValueError: samples that are not alike, by number and field; none at all; a field of `stack`
+            that is not there.
+
+    >>> batch = collate([{"x": torch.tensor([1.0, 2.0]), "y": 0}, {"x": torch.tensor([3.0]), "y": 1}])
+    >>> batch["x"], batch["y"]
+    (Packed(B=2, N=3, T=2, fill=0.75, shape=(3,), dtype=torch.float32), tensor([0, 1]))
+    """
+    samples = list(samples)
+    if not samples:
+        raise ValueError("collate needs at least one sample, got none")
+    collation = _Collation({str(name) for name in stack})
+    batch = collation.field(samples, "")
+    for name in sorted(collation.stacked - collation.seen):
+        fields = ", ".join(sorted(collation.seen - {""})) or "none"
+        raise ValueError(f"stack names {name!r}, but the fields are: {fields}")
+    return batch
+
+
+class _Collation:
+    """One call of `collate`: the fields to be stacked, and those that were met."""
+
+    def __init__(self, stacked: set[str]) -> None:
+        self.stacked = stacked
+        self.seen: set[str] = set()
+
+    def field(self, values: list[Any], name: str) -> Any:
+        """The batch of the values that field `name` has in each sample; the sample itself has no name."""
+        kind = _kind_of(values[0])
+        for i, value in enumerate(values):
+            if _kind_of(value) != kind:
+                raise TypeError(
+                    f"{_where(i, name)} is {_told(value)}, but {_where(0, name)} is {_told(values[0])}"
+                )
+        if kind == "dict":
+            return self._dict(values, name)
+        if kind == "tuple":
+            return self._tuple(values, name)
+        self.seen.add(name)
+        if kind == "number":
+            return _numbers(values, name)
+        if kind == "sequence":
+            return _stacked(values, name) if name in self.stacked else _packed(values, name)
+        return values
+
+    def _dict(self, values: list[Any], name: str) -> dict[Any, Any]:
+        keys = values[0].keys()
+        for i, value in enumerate(values):
+            for key in keys ^ value.keys():
+                has, lacks = (i, 0) if key in value else (0, i)
+                raise ValueError(
+                    f"{_where(has, name)} has a field {key!r}, but {_where(lacks, name)} has not"
+                )
+        return {key: self.field([value[key] for value in values], _within(name, key)) for key in keys}
+
+    def _tuple(self, values: list[Any], name: str) -> tuple[Any, ...]:
+        first = values[0]
+        for i, value in enumerate(values):
+            if len(value) != len(first):
+                raise ValueError(
+                    f"{_where(i, name)} has {len(value)} fields, but {_where(0, name)} has {len(first)}"
+                )
+        names = getattr(first, "_fields", range(len(first)))
+        fields = [
+            self.field(list(column), _within(name, part))
+            for part, column in zip(names, zip(*values, strict=True), strict=True)
+        ]
+        return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return "sequence" if value.ndim else "number"
+    if isinstance(value, (str, bytes)):
+        return "other"
+    if isinstance(value, (bool, int, float, complex, np.number, np.bool_)):
+        return "number"
+    if isinstance(value, Mapping):
+        return "dict"
+    if isinstance(value, tuple):
+        return "tuple"
+    return "sequence" if isinstance(value, list) else "other"
+
+
+def _packed(values: list[Any], name: str) -> Packed:
+    lengths = [len(value) for value in values]
+    if all(isinstance(value, np.ndarray) for value in values):
+        _check_rows(values, name)
+        return Packed(
+            _as_tensor(np.concatenate(values), 0, name), lengths
+        )  # one copy of all, not one of each
+    tensors = _as_tensors(values, name)
+    _check_rows(tensors, name)
+    return Packed(torch.cat(tensors), lengths)
+
+
+def _stacked(values: list[Any], name: str) -> Tensor:
+    tensors = _as_tensors(values, name)
+    _check(tensors, name, "shape", lambda tensor: tuple(tensor.shape), "; what is stacked has one shape")
+    _check_rows(tensors, name)
+    return torch.stack(tensors)
+
+
+def _numbers(values: list[Any], name: str) -> Tensor:
+    tensors = _as_tensors(values, name)
+    _check_rows(tensors, name)
+    return torch.stack(tensors)
+
+
+def _check_rows(values: list[Any], name: str) -> None:
+    """Raise unless all values, arrays or tensors, could be rows of one tensor."""
+    _check(values, name, "rows of shape", lambda value: tuple(value.shape[1:]))
+    _check(values, name, "dtype", lambda value: value.dtype)
+    _check(values, name, "device", lambda value: getattr(value, "device", "cpu"))
+
+
+def _check(values: list[Any], name: str, what: str, of: Callable[[Any], Any], why: str = "") -> None:
+    first = of(values[0])
+    for i, value in enumerate(values):
+        if (got := of(value)) != first:
+            raise ValueError(f"{_where(i, name)} has {what} {got}, but {_where(0, name)} has {first}{why}")
+
+
+def _as_tensors(values: list[Any], name: str) -> list[Tensor]:
+    """A tensor of each value; an empty list has no dtype of its own and takes that of the first that is not."""
+    tensors = [_as_tensor(value, i, name) for i, value in enumerate(values)]
+    empty = [isinstance(value, list) and not value for value in values]
+    if any(empty) and not all(empty):
+        like = tensors[empty.index(False)][:0]
+        tensors = [like if nothing else tensor for nothing, tensor in zip(empty, tensors, strict=True)]
+    return tensors
+
+
+def _as_tensor(value: Any, i: int, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.is_nested:
+            raise TypeError(f"{_where(i, name)} is a nested tensor; give its sequences one by one")
+        return value
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = value.copy()  # torch would warn that it cannot keep others from writing
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        hint = "; a list must hold numbers" if isinstance(value, list) else ""
+        raise TypeError(f"{_where(i, name)} cannot be a tensor: {error}{hint}") from error
+
+
+def _where(i: int, name: str) -> str:
+    return f"field {name!r} of sample {i}" if name else f"sample {i}"
+
+
+def _within(name: str, part: Any) -> str:
+    return f"{name}.{part}" if name else str(part)
+
+
+def _told(value: Any) -> str:
+    kind, name = _kind_of(value), type(value).__name__
+    return f"a {kind} ({name})" if kind in ("sequence", "number") else f"a {name}"

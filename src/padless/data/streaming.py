@@ -1,0 +1,156 @@
+"""`StreamBatches`: batches by length of samples whose lengths are not known before they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from .._planning import Rule, rule_of
+from .._planning.checks import whole
+from .._planning.order import shuffled
+from .._planning.pools import batch_of, check_count, plan_pool
+from .sampling import place_among_ranks
+
+__all__ = ["StreamBatches"]
+
+_ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
+
+
+class StreamBatches(IterableDataset[list[Any]]):
+    """Batches, as lists of samples, of a stream whose lengths are not known before it is read.
+
+    `DataLoader(stream, batch_size=None, collate_fn=collate)` makes them `Packed`, with any number of workers.
+    Samples are held in a pool, shuffled in it and batched by length; call `set_epoch` before each epoch, or every
+    epoch is the same.
+
+    *An iterable* is read through by every worker of every rank, and each keeps its own batches of one plan. So each
+    sample comes once an epoch, every rank has the same number of batches, of about the same work, and batches and
+    their order are the same for any number of workers. Every process must see the same samples in the same order.
+    What is dear to make should be made late: stream paths or bytes, and decode them in `collate_fn`.
+
+    *A function* of `(shard, shards)` gives each worker of each rank an iterable of its own. So each sample is read
+    once, but ranks differ in their number of batches, for none knows of another's: end the epoch of all with the
+    first, or use `torch.distributed.algorithms.Join`.
+
+    Args:
+        source: an iterable, or a function of `(shard, shards)` that returns one. Where it has a `set_epoch`, that
+            is called too.
+        length: the length of a sample.
+        batch_size, tokens, policy, seed, padded: as of `plan`, of every pool by itself; not `"sorted"`.
+        world_size, rank: of `torch.distributed` where it is initialised, else 1 and 0.
+        pool: samples that are held at a time, at least one step of all ranks; up to twice as many are in memory.
+
+    Raises:
+        LengthsError: while iterating: fewer samples than ranks, or samples that do not go round, as of `plan`.
+        TypeError, ValueError: options that make no sense.
+
+    >>> words = "a sequence has a length and a batch is a rectangle".split()
+    >>> stream = StreamBatches(words, len, batch_size=4, seed=2)
+    >>> list(stream)
+    [['a', 'a', 'a'], ['rectangle', 'sequence', 'length', 'batch'], ['and', 'has', 'is', 'a']]
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | Callable[[int, int], Iterable[Any]],
+        length: Callable[[Any], int] = len,
+        *,
+        batch_size: int | None = None,
+        tokens: int | None = None,
+        policy: str = "bucket",
+        seed: int = 0,
+        world_size: int | None = None,
+        rank: int | None = None,
+        padded: bool = False,
+        pool: int = 4096,
+    ) -> None:
+        if not isinstance(source, Iterable) and not callable(source):
+            raise TypeError(
+                f"source must be an iterable or a function of (shard, shards), got {type(source).__name__}"
+            )
+        self.source = source
+        self.length = length
+        self.seed = whole("seed", seed, 0)
+        world_size, self.rank = place_among_ranks(world_size, rank)
+        if policy == "sorted":
+            raise ValueError("policy 'sorted' needs all lengths at once, which a stream does not know")
+        self.rule = rule_of(
+            batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size
+        )
+        self.pool = whole("pool", pool, 1)
+        self._epoch = torch.zeros(
+            (), dtype=torch.int64
+        ).share_memory_()  # so that workers that persist see it
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw `epoch` from the next iteration on, in workers that persist too."""
+        self._epoch.fill_(whole("epoch", epoch, 0))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        epoch, ranks = int(self._epoch), self.rule.world_size
+        if hasattr(self.source, "set_epoch"):
+            self.source.set_epoch(epoch)  # type: ignore[union-attr]
+        if not isinstance(self.source, Iterable):
+            shard, shards = self.rank * workers + number, ranks * workers
+            alone = dataclasses.replace(self.rule, world_size=1)
+            yield from self._batches(self.source(shard, shards), alone, 0, epoch, shard)
+            return
+        if isinstance(self.source, IterableDataset) and workers * ranks > 1:
+            raise TypeError(
+                f"source is an IterableDataset ({type(self.source).__name__}), which may share itself out among "
+                f"workers and ranks: give a function of (shard, shards) that returns it, or its part"
+            )
+        for step, batch in enumerate(self._batches(self.source, self.rule, self.rank, epoch, None)):
+            if step % workers == number:  # a DataLoader asks one worker after the other
+                yield batch
+
+    def _batches(
+        self, samples: Iterable[Any], rule: Rule, rank: int, epoch: int, shard: int | None
+    ) -> Iterator[list[Any]]:
+        """The batches of `rank`, step after step, of all samples or of one shard of them."""
+        ranks, step = rule.world_size, 0
+        for number, (pool, lengths) in enumerate(self._pools(samples, rule, whole_stream=shard is None)):
+            key = (epoch, shard or 0, number)
+            order = shuffled(len(pool), self.seed, *key, _ORDER)
+            planned, bounds = plan_pool(np.maximum(lengths, 1)[order], rule, self.seed, *key, _STEP_ORDER)
+            order = order[planned]
+            for here in range((len(bounds) - 1) // ranks):
+                batch = here * ranks + batch_of(rank, step, ranks)
+                yield [pool[i] for i in order[bounds[batch] : bounds[batch + 1]]]
+                step += 1
+            del pool  # before as many others are read
+
+    def _pools(
+        self, samples: Iterable[Any], rule: Rule, *, whole_stream: bool
+    ) -> Iterator[tuple[list[Any], list[int]]]:
+        """Samples and their lengths, a pool at a time; the last has up to twice as many, so that none is small."""
+        unit = rule.step_size or rule.world_size  # whole steps, or at least what ranks can share one by one
+        size = max(self.pool // unit, 1) * unit
+        held, lengths, count, told = [], [], 0, False
+        for sample in samples:
+            if len(held) == 2 * size:
+                yield held[:size], lengths[:size]
+                del held[:size], lengths[:size]
+            length = whole(f"the length of sample {count}", self.length(sample), 0)
+            if rule.tokens is not None and length > rule.tokens and not told:
+                told = True
+                warnings.warn(
+                    f"sample {count} of the stream has length {length}, over tokens={rule.tokens}: "
+                    f"it is a batch of its own, and so is every other",
+                    stacklevel=2,
+                )
+            held.append(sample)
+            lengths.append(length)
+            count += 1
+        if whole_stream:
+            check_count(count, rule, "the stream")
+        if held:
+            yield held, lengths
