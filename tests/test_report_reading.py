@@ -63,8 +63,10 @@ READ = [
     ("words.txt", "\n\na b", {}, "words", [0, 0, 2]),
     ("words.txt", "no-break\u00a0space ideographic\u3000space\n\x0b\n", {}, "words", [4, 0]),
     ("words.txt", "1984\nwas a year\n", {"words": True}, "words", [1, 3]),
+    ("words.txt", "nan\ninf 5\n4.5\n", {}, "words", [1, 2, 1]),
     ("lengths.log", "12 34\n5 6 7\n", {}, "words", [2, 3]),
     ("lengths.csv", "4\n6\n", {}, "lengths", [4, 6]),
+    ("floats.csv", "4.0\n6.0\n", {}, "lengths", [4, 6]),
     ("lengths.csv", "\nn\n4\n\n6.0\n", {}, "lengths", [4, 6]),
     ("table.csv", table(id=[1, 2], n=[4, 6]), {"column": "n"}, "lengths", [4, 6]),
     ("table.csv", table(id=[*range(5)], text=TEXTS), {"column": "text"}, "words", WORDS),
@@ -236,6 +238,7 @@ BAD = [
     # csv
     ("a.csv", "id,n,text\n1,2,a\n", {}, "{} has 3 columns; choose one with --column: id, n, text"),
     ("a.csv", "id,n,text\n1,2,a\n", {"column": "texts"}, f"{{}} has no column 'texts'; there are id, n, text{NEAR}"),
+    ("a.csv", 'a,"b\nc\x1b[1m"\n1,2\n', {}, "{} has 2 columns; choose one with --column: a, b\\nc\\x1b[1m"),
     ("a.csv", "n,n\n1,2\n", {"column": "n"}, "{} has 2 columns 'n'"),
     ("a.csv", ",".join(f"c{i}" for i in range(20)) + "\n", {}, f"{{}} has 20 {CHOOSE} {MANY} and 8 more"),
     ("a.csv", "n\n", {}, "{} holds no sequences"),

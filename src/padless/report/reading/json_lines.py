@@ -27,7 +27,7 @@ def read_json_lines(lines: Iterable[str], collected: Collected, column: str | No
     """Add a length a line that is not blank.
 
     Args:
-        lines: without their ends.
+        lines: with their ends or without.
         collected: where the lengths go.
         column: the key, where lines are objects; objects of one key need none.
 
