@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 LAST_LINES = {
+    "batches.py": r"went on with 1\d batches of \d+ rows or more",
     "classify.py": r"epoch 30: loss 0\.\d+, 24 of 24 right",
     "count_waste.py": r" +16  sorted +\d+ +\d+ +\d+\.\d%",
     "one_line.py": r"largest difference, relative to the largest value: \de-0[5-9]",

@@ -637,6 +637,31 @@ def test_a_file_that_may_not_be_read_is_told(file, capsys, monkeypatch):
     assert (code, capsys.readouterr()) == (1, ("", f"padless: cannot read {file}: Permission denied\n"))
 
 
+def test_a_page_is_left_as_it_was_where_there_is_no_report(tmp_path, capsys):
+    (tmp_path / "old.html").write_text("old")
+    for name in ("new.html", "old.html"):
+        assert cli.main(["report", str(tmp_path / "missing.txt"), "--html", str(tmp_path / name)]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.html"]
+    assert (tmp_path / "old.html").read_text() == "old"
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path):
+    path = os.fsencode(tmp_path) + b"/l\xff\n.csv"
+    with open(path, "w", encoding="utf-8") as table:
+        table.write("l\u00e4nge\n4\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "padless", "report", path, "--policy", "given"], capture_output=True, timeout=60,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[0].endswith(rb"/l\udcff\n.csv, column l\xe4nge: 1 length, 4 rows")
+    missing = run(os.fsdecode(path) + "x")
+    assert (
+        missing.stderr.endswith("/l\\udcff\\n.csvx: No such file or directory\n")
+        and missing.stderr.count("\n") == 1
+    )
+
+
 def test_a_page_that_cannot_be_written_is_told_before_anything_is_read(capsys):
     assert cli.main(["report", "missing.txt", "--html", "missing/page.html"]) == 1
     assert (

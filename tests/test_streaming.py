@@ -245,8 +245,8 @@ def test_a_sample_over_the_budget_is_told_once():
             SAMPLES[:5],
             {"world_size": 2, "rank": 0, "batch_size": 1},
             (
-                "5 sequences cannot be dealt to world_size=2 with batch_size=1: with a batch for each, ranks "
-                "differ in their number of batches; leave out 1 or raise the budget"
+                "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few go together, and "
+                "ranks would differ in their number of batches; leave out 1 or raise the budget"
             ),
         ),
     ],

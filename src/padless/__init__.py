@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, nn, rnn
+    from . import backends, data, nn, rnn
     from ._packed import Packed, pack
     from .accelerating import accelerate, restore
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backends",
+    "data",
     "install",
     "nn",
     "pack",
@@ -50,6 +51,7 @@ _HOMES = {
     "Watch": "watching",
     "accelerate": "accelerating",
     "backends": "backends",
+    "data": "data",
     "install": "installing",
     "nn": "nn",
     "pack": "_packed",

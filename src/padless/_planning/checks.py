@@ -105,23 +105,33 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
         lengths = list(lengths)
         if not lengths:
             return np.zeros(0, np.int64)
-        if any(isinstance(value, bool) for value in lengths):  # which NumPy would take for 0 and 1
-            return np.array(lengths, object)
     try:
-        return np.asarray(lengths)
+        values = np.asarray(lengths)
     except (TypeError, ValueError, OverflowError) as error:
         raise LengthsError(f"{name} must be whole numbers: {error}") from error
+    if isinstance(lengths, list) and values.ndim == 1 and not _only_numbers(lengths, values):
+        values = np.empty(len(lengths), object)
+        values[:] = lengths
+    return values
+
+
+def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
+    """Whether NumPy understood what was given: it takes True for 1, and makes strings of numbers beside a string."""
+    return values.dtype.kind in "iuf" and bool not in set(map(type, given))
 
 
 def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
-    whole_ones = np.empty(values.shape, np.int64)
+    rounded = np.empty(values.shape, np.int64)
     for start, chunk in chunks(values):
-        fits = (np.abs(chunk) < 2.0**62) & (chunk == np.floor(chunk))  # neither holds for nan
+        fits = np.isfinite(chunk) & (chunk == np.floor(chunk))
         if not fits.all():
             i = int(fits.argmin())
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is not a whole number")
-        whole_ones[start : start + len(chunk)] = chunk
-    return whole_ones
+        if len(chunk) and np.abs(chunk).max() > _MOST_ROWS:
+            i = int(np.abs(chunk).argmax())
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum is no row count")
+        rounded[start : start + len(chunk)] = chunk
+    return rounded
 
 
 def _whole_entry(value: Any, i: int, name: str) -> int:

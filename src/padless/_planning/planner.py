@@ -18,13 +18,13 @@ from .pools import POLICIES, Rule, batch_of, check_count, plan_pool, step_start
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
 Numbers = NDArray[np.int64]
+Marks = dict[int, int]  # by pool, how many batches a rank has before it
 
 # Sequences that are planned at a time, where the caller does not say. A random order is the same in pools of any
 # size; buckets mix better in small ones, bins fill better in large ones (benchmarks/results/planning.json).
 _POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
 _STEPS = 64  # a pool holds at least as many steps,
 _LARGEST = 1 << 22  # but is no larger than this for their sake
-Marks = dict[int, int]
 
 # Raised when the same options come to mean other batches, so that no state of a sampler is misread.
 PLAN_VERSION = 1
@@ -57,8 +57,8 @@ class Planner:
         self.lengths = as_lengths(lengths)
         self.rule = rule
         self.seed = whole("seed", seed, 0)
-        self.pool = None if pool is None else whole("pool", pool, 1)
         check_count(len(self.lengths), rule)
+        self.pool = self._good_pool() if pool is None else whole("pool", pool, 1)
         if rule.tokens is not None:
             self._warn_of_giants(rule.tokens)
         self.bounds = self._pool_bounds()
@@ -66,7 +66,7 @@ class Planner:
     @property
     def steps(self) -> int | None:
         """Batches a rank in every epoch, where that takes no planning to tell."""
-        return None if self.rule.step_size is None else -(-len(self.lengths) // self.rule.step_size)
+        return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
     def count(self, epoch: int, marks: Marks | None = None) -> int:
         """Batches a rank in this epoch; by tokens that takes as long as planning it, once for the same `marks`."""
@@ -101,7 +101,7 @@ class Planner:
     def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
         """The last pool that is known to start at `batch` or before, and how many batches a rank has before it."""
         size = self.rule.step_size
-        if size is None:
+        if not size:
             return max((pool, before) for pool, before in marks.items() if before <= batch)
         firsts = [-(-bound // size) for bound in self.bounds[:-1]]
         pool = bisect_right(firsts, batch) - 1
@@ -127,16 +127,15 @@ class Planner:
     def _pool_bounds(self) -> list[int]:
         """Where each pool starts and ends in the order of an epoch: whole steps, pools of about the same size."""
         rule, count, size = self.rule, len(self.lengths), self.rule.step_size
-        pool = self.pool or self._good_pool()
-        if size is not None:
+        if size:
             steps = -(-count // size)
-            pools = -(-steps // max(pool // size, 1))
+            pools = -(-steps // max(self.pool // size, 1))
             firsts = [steps * number // pools for number in range(pools + 1)]
             return [step_start(first, size, count, rule.world_size) for first in firsts]
         # A number of sequences that all ranks can share, if need be, one by one; only one pool takes what is over:
         # the first, so that what cannot be dealt is told at once, or where it is the longest, the last.
         each, over = divmod(count, rule.world_size)
-        pools = max(count // max(pool, rule.world_size), 1)
+        pools = max(count // max(self.pool, rule.world_size), 1)
         shared = [each * number // pools * rule.world_size for number in range(pools + 1)]
         if rule.policy == "sorted":
             return [*shared[:-1], count]

@@ -30,9 +30,9 @@ class Rule:
     world_size: int
 
     @property
-    def step_size(self) -> int | None:
-        """Sequences a step, where their number is given."""
-        return None if self.batch_size is None else self.batch_size * self.world_size
+    def step_size(self) -> int:
+        """Sequences a step; 0 where their rows are bounded instead."""
+        return (self.batch_size or 0) * self.world_size
 
 
 def step_start(step: int, size: int, count: int, ranks: int) -> int:
@@ -66,18 +66,18 @@ def plan_pool(costs: Numbers, rule: Rule, seed: int, *key: int) -> tuple[Numbers
         LengthsError: so many sequences are alone in their batch that these do not go round.
     """
     order = np.arange(len(costs)) if rule.policy == "random" else (-costs).argsort(kind="stable")
-    if rule.step_size is not None:
-        new, bounds = _by_number(costs[order], rule, rule.step_size)
+    if rule.tokens is None:
+        new, bounds = _by_number(costs[order], rule)
     else:
-        new, bounds = _by_tokens(costs[order], rule, rule.tokens or 0)
+        new, bounds = _by_tokens(costs[order], rule, rule.tokens)
     order = order[new]
     if rule.policy in ("bucket", "binpack"):
         order, bounds = _shuffled_steps(order, bounds, rule.world_size, seed, *key)
     return order, bounds
 
 
-def _by_number(costs: Numbers, rule: Rule, size: int) -> tuple[Numbers, Numbers]:
-    count, ranks = len(costs), rule.world_size
+def _by_number(costs: Numbers, rule: Rule) -> tuple[Numbers, Numbers]:
+    count, size, ranks = len(costs), rule.step_size, rule.world_size
     steps = -(-count // size)
     bounds = np.array([step_start(step, size, count, ranks) for step in range(steps + 1)])
     if ranks == 1:
@@ -133,6 +133,6 @@ def _shuffled_steps(
 
 def _undealt(count: int, ranks: int, budget: str) -> str:
     return (
-        f"{count} sequences cannot be dealt to world_size={ranks} with {budget}: with a batch for each, ranks "
-        f"differ in their number of batches; leave out {count % ranks} or raise the budget"
+        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few go together, "
+        f"and ranks would differ in their number of batches; leave out {count % ranks} or raise the budget"
     )

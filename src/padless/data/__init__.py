@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .._planning import plan
     from .collating import collate
+    from .columns import column_lengths
     from .sampling import LengthBatchSampler
     from .streaming import StreamBatches
 
-__all__ = ["LengthBatchSampler", "StreamBatches", "collate", "plan"]
+__all__ = ["LengthBatchSampler", "StreamBatches", "collate", "column_lengths", "plan"]
 
 _HOMES = {
     "LengthBatchSampler": ".sampling",
     "StreamBatches": ".streaming",
     "collate": ".collating",
+    "column_lengths": ".columns",
     "plan": ".._planning",
 }  # name -> the module that it lives in
 

@@ -70,6 +70,11 @@ class LengthBatchSampler(Sampler[list[int]]):
         return self._epoch
 
     @property
+    def sampler(self) -> LengthBatchSampler:
+        """Itself: frameworks call `set_epoch` of a loader's `batch_sampler.sampler`."""
+        return self
+
+    @property
     def start(self) -> int:
         """How many batches the next iteration leaves out: 0, or those that a loaded state has behind it.
 
@@ -130,9 +135,10 @@ class LengthBatchSampler(Sampler[list[int]]):
             StateError: a state of other lengths, another seed, world size, policy or budget, or of another version
                 of the plan: its batches would be others.
         """
-        for name, own in self._identity().items():
+        for name in self.state_dict():
             if name not in state:
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
+        for name, own in self._identity().items():
             if state[name] != own:
                 raise StateError(
                     f"this state has {name}={state[name]!r}, but the sampler has {name}={own!r}: "

@@ -7,6 +7,7 @@ import sys
 import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,14 +198,21 @@ def _write(report: Report, options: Namespace) -> None:
             options.html.write_text(page(report), encoding="utf-8")
         except OSError as error:
             raise _unwritable(options.html, error) from None
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a column's name may have letters that it cannot show
     print(json.dumps(report.as_json(), indent=2) if options.json else report.text())
 
 
 def _check_writable(path: Path) -> None:
     """Raise PadlessError before minutes of reading, not after, where the page cannot be written."""
+    is_new = not path.exists()
     try:
         with path.open("a"):
             pass
+        if is_new:
+            path.unlink()
     except OSError as error:
         raise _unwritable(path, error) from None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .counts import Count, Counted, Product
 from .network import Network
+from .reading.collected import printable
 from .spread import Spread
 from .survey import PolicyWaste
 from .table import aligned
@@ -58,7 +59,7 @@ class Report:
 
     def title(self) -> str:
         """Where the sequences come from, and how many there are."""
-        where = self.source if self.column is None else f"{self.source}, column {self.column}"
+        where = self.source if self.column is None else f"{self.source}, column {printable(self.column)}"
         sequences = _plural(self.spread.sequences, "length" if self.unit == "lengths" else "sequence")
         rows = _plural(self.spread.rows, "row" if self.unit == "lengths" else self.unit.removesuffix("s"))
         return f"{where}: {sequences}, {rows}"

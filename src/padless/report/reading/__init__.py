@@ -24,7 +24,7 @@ def read_lengths(
     """The lengths that `file` holds, or those of the sequences that it holds.
 
     Args:
-        file: a path, or `-` for standard input. What ends in `.gz` or begins as gzip does is unpacked.
+        file: a path, or `-` for standard input. What begins as gzip does is unpacked.
         format: one of `FORMATS`; None goes by the suffix, and where there is none that tells, by the first line.
         column: whose values to take, for csv, tsv, parquet and objects in jsonl.
         words: count words everywhere, where an integer would otherwise be a length (txt, csv, tsv).

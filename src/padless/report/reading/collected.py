@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from ...errors import LengthsError
 
-__all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "shown"]
+__all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
 
 # No tensor on earth has a sequence of more steps, but columns of ids and of times in nanoseconds do get here by
 # mistake. It also keeps every sum and product over the lengths inside 64 bits.
@@ -93,9 +93,14 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else text[:36] + " ..."
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for line ends and whatever else a terminal does not show: messages are one line."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def columns_text(columns: Sequence[str], wanted: str | None = None) -> str:
     """The names of the columns there are, and the nearest to the one that was wanted."""
-    names = ", ".join(columns[:_NAMED])
+    names = ", ".join(map(printable, columns[:_NAMED]))
     if len(columns) > _NAMED:
         names += f" and {len(columns) - _NAMED} more"
     near = get_close_matches(wanted, columns, n=1) if wanted else []

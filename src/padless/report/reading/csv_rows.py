@@ -19,7 +19,7 @@ _ROWS = 1 << 14  # a batch of them
 def read_csv(
     lines: Iterable[str], collected: Collected, column: str | None, *, words: bool, delimiter: str
 ) -> None:
-    """Add a length a row. The first row has the names of the columns, save where it is one lone integer.
+    """Add a length a row. The first row has the names of the columns, save where it is one lone number.
 
     Args:
         lines: with their ends.
@@ -40,7 +40,7 @@ def read_csv(
         first = next(filter(None, reader), None)
         if first is None:
             return
-        if column is None and len(first) == 1 and is_integer(first[0]):
+        if column is None and len(first) == 1 and is_number(first[0]):
             place = 0
             _add(_Batch([first], reader.line_num - _lines(first)), place, 1, words, collected)
         else:

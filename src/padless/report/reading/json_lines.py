@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import LengthsError, UsageError
 from .collected import Collected, columns_text, shown
 
 __all__ = ["read_json_lines"]
 
 _LINES = 1 << 14  # a batch of them
-_KINDS = {
-    int: "lengths", float: "lengths", str: "words", list: "items", dict: "an object", bool: "true or false",
-    type(None): "null",
+_UNITS = {int: "lengths", float: "lengths", str: "words", list: "items"}  # others have no length
+_NAMES = {
+    int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
+    bool: "true or false", type(None): "null",
 }  # fmt: skip
-_UNITS = ("lengths", "words", "items")
+_BEFORE = {"lengths": "numbers", "words": "strings", "items": "lists"}
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -26,7 +27,7 @@ def read_json_lines(lines: Iterable[str], collected: Collected, column: str | No
     """Add a length a line that is not blank.
 
     Args:
-        lines: without their ends.
+        lines: with their ends or without.
         collected: where the lengths go.
         column: the key, where lines are objects; objects of one key need none.
 
@@ -64,9 +65,9 @@ class _Reader:
             self._settle(value, place)
         if self.column is not None:
             value = self._of_column(value, place)
-        unit = _KINDS[type(value)]
-        if unit != self.collected.unit:
-            self._refuse(value, unit, place)
+        unit = _UNITS.get(type(value))
+        if unit is None or unit != self.collected.unit:
+            raise self._mixed(value, place)
         if unit == "items":
             return len(value)
         if unit == "words":
@@ -109,9 +110,7 @@ class _Reader:
                 )
             value = value[self.column]
             self.collected.column = self.column
-        unit = _KINDS[type(value)]
-        if unit in _UNITS:
-            self.collected.unit = unit
+        self.collected.unit = _UNITS.get(type(value))
 
     def _of_column(self, value: Any, place: int) -> Any:
         if not isinstance(value, dict):
@@ -122,11 +121,11 @@ class _Reader:
             raise self.collected.error(f"line {place}", f"the object has no {self.column!r}")
         return value[self.column]
 
-    def _refuse(self, value: Any, unit: str, place: int) -> None:
-        if self.collected.unit is None:
-            what = f"{unit} has no length; take numbers, strings or lists"
-        elif unit in _UNITS:
-            what = f"{shown(value)} is counted in {unit}, and the lines before in {self.collected.unit}"
+    def _mixed(self, value: Any, place: int) -> LengthsError:
+        name, unit = _NAMES[type(value)], self.collected.unit
+        if unit is None:
+            what = f"{name} has no length; take numbers, strings or lists"
         else:
-            what = f"{unit}, and the lines before are counted in {self.collected.unit}"
-        raise self.collected.error(f"line {place}", what)
+            named = f"{shown(value)} is {name}" if type(value) in _UNITS else name
+            what = f"{named}, where the lines before have {_BEFORE[unit]}"
+        return self.collected.error(f"line {place}", what)

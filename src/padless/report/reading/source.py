@@ -13,6 +13,7 @@ from itertools import chain
 from typing import IO
 
 from ...errors import LengthsError, PadlessError, UsageError
+from .collected import printable
 
 __all__ = ["TEXT_FORMATS", "Progress", "Source", "open_source"]
 
@@ -35,7 +36,7 @@ class Source:
     format: str
 
     def __init__(self, name: str, path: str | None, raw: IO[bytes]) -> None:
-        self.name = name
+        self.name = printable(name)
         self.path = path
         self.raw = raw
         self._size = _size_of_file(raw)
@@ -201,4 +202,4 @@ def _size_of_file(raw: IO[bytes]) -> int | None:
 
 
 def _unreadable(name: str, error: OSError) -> PadlessError:
-    return PadlessError(f"cannot read {name}: {error.strerror or error}")
+    return PadlessError(f"cannot read {printable(name)}: {error.strerror or error}")

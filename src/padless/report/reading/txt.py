@@ -102,7 +102,8 @@ class _Reader:
         if is_integer(line):
             self.collected.unit = "lengths"
             return
-        if is_number(line):  # by the letter a word; but a column of them is a mistake that would not show
+        # By the letter 4.5 is a word; but a file of such numbers is a mistake, which would not show.
+        if is_number(line) and any(character.isdigit() for character in line):
             raise self._error(index, f"{line.strip()} is not a whole number (--words counts it as a word)")
         self.collected.unit = "words"
         self.collected.add([0] * self.blank)

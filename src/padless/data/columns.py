@@ -1,0 +1,77 @@
+"""Lengths of the lists in a column of a Hugging Face dataset or an Arrow table, from their offsets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LengthsError
+
+__all__ = ["column_lengths"]
+
+_ROWS = 10_000  # of a dataset that are looked at at a time
+
+
+def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
+    """`(B,)` the length of each list in `column` of a `datasets.Dataset` or a `pyarrow.Table`.
+
+    They come in the dataset's own order, shuffled or selected as it is. Nothing but this column is read, some
+    thousand rows at a time; and of a dataset in its first order only the offsets of the lists.
+
+    Args:
+        dataset: a Hugging Face `datasets.Dataset` of any format (extra `datasets`), or a `pyarrow.Table`. A
+            streaming dataset does not know its lengths: see `StreamBatches`.
+        column: one that holds lists, such as token ids or rows of numbers.
+
+    Raises:
+        KeyError: no such column.
+        TypeError: neither a dataset nor a table, or a column of something other than lists.
+        LengthsError: a list is null.
+
+    >>> import pyarrow
+    >>> column_lengths(pyarrow.table({"ids": [[5, 6], [], [7, 8, 9]]}), "ids")
+    array([2, 0, 3])
+    """
+    import pyarrow.compute
+
+    lengths = [np.zeros(0, np.int64)]
+    done = 0
+    for array in _chunks(dataset, column):
+        if array.null_count:
+            i = pyarrow.compute.index(array.is_null(), True).as_py()
+            raise LengthsError(f"column {column!r} has no list in row {done + i}, but null")
+        counts = pyarrow.compute.call_function("list_value_length", [array])
+        lengths.append(counts.to_numpy().astype(np.int64))
+        done += len(array)
+    return np.concatenate(lengths)
+
+
+def _chunks(dataset: Any, column: str) -> Iterator[Any]:
+    """The column as Arrow list arrays, piece after piece."""
+    import pyarrow
+
+    is_table = isinstance(dataset, pyarrow.Table)
+    if not is_table and not (hasattr(dataset, "with_format") and hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"column_lengths takes a datasets.Dataset or a pyarrow.Table, got {type(dataset).__name__}"
+        )
+    if column not in dataset.column_names:
+        close = difflib.get_close_matches(column, dataset.column_names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise KeyError(f"no column {column!r} among {', '.join(map(repr, dataset.column_names))}{hint}")
+    tables = [dataset] if is_table else dataset.select_columns([column]).with_format("arrow").iter(_ROWS)
+    for table in tables:
+        for chunk in table.column(column).chunks:
+            array = chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk  # such as Array2D
+            kind = array.type
+            if not (
+                pyarrow.types.is_list(kind)
+                or pyarrow.types.is_large_list(kind)
+                or pyarrow.types.is_fixed_size_list(kind)
+            ):
+                raise TypeError(f"column {column!r} holds {kind}, not lists")
+            yield array
