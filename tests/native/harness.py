@@ -130,7 +130,12 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         return result
     rows = GATES[case.cell] * h
     d_initial = k.States(nan(b, output), nan(b, h) if case.lstm else None)
-    grads = {"dw_ih": nan(rows, case.input), "dw_hh": nan(rows, output), "db_ih": nan(rows), "db_hh": nan(rows)}
+    grads = {
+        "dw_ih": nan(rows, case.input),
+        "dw_hh": nan(rows, output),
+        "db_ih": nan(rows),
+        "db_hh": nan(rows),
+    }
     if case.projection:
         grads["dw_hr"] = nan(output, h)
     dx = torch.full_like(x.data, 7.0)
@@ -192,7 +197,8 @@ def oracle(case: Case) -> dict[str, object]:
     grad = lambda v: torch.zeros_like(v) if v.grad is None else v.grad  # noqa: E731
     stack = lambda v, n: torch.stack(v).detach() if v else torch.zeros(0, n, dtype=torch.float64)  # noqa: E731
     result = {
-        "y": [y.detach() for y in ys], "h_n": stack(hs, case.output), "c_n": stack(cs, case.hidden) if case.lstm else None,
+        "y": [y.detach() for y in ys], "h_n": stack(hs, case.output),
+        "c_n": stack(cs, case.hidden) if case.lstm else None,
         "dx": [grad(x) for x in xs], "dh0": grad(leaves["h0"]), "dc0": grad(leaves["c0"]) if case.lstm else None,
         "dw_ih": grad(leaves["w_ih"]), "dw_hh": grad(leaves["w_hh"]),
     }  # fmt: skip

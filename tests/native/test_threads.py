@@ -37,7 +37,8 @@ def test_eight_python_threads_of_two_kernel_threads_each_agree():
 
 
 @pytest.mark.parametrize(
-    ("cell", "hidden", "projection"), [("LSTM", 144, 0), ("LSTM", 384, 330), ("GRU", 144, 0), ("RNN_TANH", 512, 0)]
+    ("cell", "hidden", "projection"),
+    [("LSTM", 144, 0), ("LSTM", 384, 330), ("GRU", 144, 0), ("RNN_TANH", 512, 0)],
 )
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_more_threads_than_cores_change_no_bit_of_a_long_sequence(cell, hidden, projection, reverse):

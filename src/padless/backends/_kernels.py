@@ -338,7 +338,14 @@ def _run(name: str, words: list[int], *, projection: int, dw_hr: Tensor | None =
 
 
 def _head(
-    cell: str, batch_sizes: Tensor, rows: int, x: Rows, y: Rows, hidden: int | None, reverse: bool, threads: int
+    cell: str,
+    batch_sizes: Tensor,
+    rows: int,
+    x: Rows,
+    y: Rows,
+    hidden: int | None,
+    reverse: bool,
+    threads: int,
 ) -> list[int]:
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
