@@ -63,7 +63,7 @@ def addresses(lengths: list[int], order: list[int], layout: str) -> tuple[int, T
     """Rows of the buffer, step offsets and sequence offsets (by slot)."""
     steps = max(lengths, default=0)
     sorted_lengths = [lengths[i] for i in order]
-    if layout == "packed":
+    if layout in ("packed", "time_major"):  # the second leaves the counting to the kernels
         sizes = [sum(n > t for n in lengths) for t in range(steps)]
         starts = [sum(sizes[:t]) for t in range(steps)]
         return sum(lengths), torch.tensor(starts, dtype=torch.int64), torch.arange(len(lengths))
@@ -124,7 +124,11 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         "initial": initial,
         "hidden": h if case.projection else None,
     }
-    k.forward(case.cell, packed, x, y, batch_sizes, n, final=final, gates=gates, cells=cells, **common)
+    x_given = k.Rows(x.data) if layout == "time_major" else x
+    y_given = k.Rows(y.data) if (y_layout or layout) == "time_major" else y
+    k.forward(
+        case.cell, packed, x_given, y_given, batch_sizes, n, final=final, gates=gates, cells=cells, **common
+    )
     result = {"y": take(y, y.data, lengths, order), "h_n": final.h, "c_n": final.c}
     if mode == "infer":
         return result
@@ -141,7 +145,7 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     dx = torch.full_like(x.data, 7.0)
     saved = None if gates is None else gates.clone()
     k.backward(
-        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4]), x, y, batch_sizes, n, gates=gates, cells=cells,
+        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4]), x_given, y_given, batch_sizes, n, gates=gates, cells=cells,
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from padless.backends import _kernels
+from padless.errors import BackendError
 
 if _kernels.missing():
     pytest.skip(str(_kernels.missing()), allow_module_level=True)
@@ -13,7 +14,7 @@ if _kernels.missing():
 from .harness import Case, assert_close, oracle, run
 
 CELLS = [*_kernels.CELLS, "LSTM projected"]
-LAYOUTS = ["packed", "flat", "batch_first", "time_first"]
+LAYOUTS = ["packed", "time_major", "flat", "batch_first", "time_first"]
 SHAPES = [  # lengths, I, H
     ([4, 6, 8, 5, 4, 3, 7, 8], 5, 7),
     ([1], 1, 1),
@@ -60,6 +61,19 @@ def test_a_projection_of_any_width_gives_the_outputs_and_gradients_of_each_seque
         for mode in ("infer", "train", "recompute"):
             for threads in (1, 2):
                 assert_close(case, run(case, mode=mode, threads=threads), want)
+
+
+def test_a_projection_that_the_weights_or_the_cell_do_not_have_is_refused():
+    x, y = (
+        _kernels.Rows(torch.zeros(2, n), torch.arange(2), torch.zeros(1, dtype=torch.int64)) for n in (3, 2)
+    )
+    for cell, gates, error in (
+        ("LSTM", 4, "packed for another cell"),
+        ("GRU", 3, "other than LSTM has a projection"),
+    ):
+        packed = _kernels.pack_forward(cell, torch.zeros(gates * 5, 3), torch.zeros(gates * 5, 5), None, None)
+        with pytest.raises(BackendError, match=error):
+            _kernels.forward(cell, packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, hidden=5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
