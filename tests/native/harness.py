@@ -145,7 +145,8 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     dx = torch.full_like(x.data, 7.0)
     saved = None if gates is None else gates.clone()
     k.backward(
-        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4]), x_given, y_given, batch_sizes, n, gates=gates, cells=cells,
+        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4]), x_given, y_given, batch_sizes, n,
+        gates=gates, cells=cells,
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip
