@@ -106,22 +106,18 @@ int64_t nanoseconds() {
 }
 
 #if defined(_OPENMP)
-// Calls still to be made on one thread, because the last one on several had to wait for a core. No bit depends on it.
-constexpr int kCrowdedCalls = 8;
-int32_t g_crowded = 0;
-bool crowded() {
-  const int32_t left = __atomic_load_n(&g_crowded, __ATOMIC_RELAXED);
-  if (left > 0) __atomic_store_n(&g_crowded, left - 1, __ATOMIC_RELAXED);
-  return left > 0;
-}
+// Until when calls keep to one thread, because one on several had to wait for a core: as long as 8 such calls take, but no
+// longer than load often lasts. No bit depends on it.
+constexpr int64_t kCrowdedCalls = 8, kCrowdedNanoseconds = 400000000;
+int64_t g_crowded_until = 0;
 #endif
 
 void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
-  if (p.threads > 1 && !crowded()) {
+  const int64_t begin = p.threads > 1 ? nanoseconds() : 0;
+  if (p.threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
     Barrier barrier;
-    const int64_t begin = nanoseconds();
 #pragma omp parallel num_threads((int)p.threads)
     {
       const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
@@ -130,7 +126,11 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
       if (team.size > 1) wait_for_team(team, false);
     }
     // Rank 0 has as much to do as the others: if it slept for a third of the call, they had no core to run on.
-    if (barrier.slept * 3 > nanoseconds() - begin) __atomic_store_n(&g_crowded, kCrowdedCalls, __ATOMIC_RELAXED);
+    const int64_t end = nanoseconds(), took = end - begin;
+    if (barrier.slept * 3 > took) {
+      const int64_t alone = took < kCrowdedNanoseconds / kCrowdedCalls ? took * kCrowdedCalls : kCrowdedNanoseconds;
+      __atomic_store_n(&g_crowded_until, end + alone, __ATOMIC_RELAXED);
+    }
     return;
   }
 #endif
