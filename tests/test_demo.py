@@ -103,9 +103,9 @@ def test_killed_while_the_checkpoint_is_written_it_ends_with_the_same_bits(tmp_p
 @posix
 def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_same_bits(tmp_path):
     out, other = tmp_path / "it's interrupted", tmp_path / "undisturbed"
-    process = demo_kit.start("demo", "--epochs", 6, "--out", out)
+    process = demo_kit.start("demo", "--epochs", 12, "--out", out)
     assert process.stdout is not None
-    while "epoch 2" not in process.stdout.readline():
+    while "epoch 1 " not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     code, _, error = demo_kit.finish(process)
@@ -113,12 +113,12 @@ def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_sa
     assert (code, said) == (1, "padless: interrupted")
     words = shlex.split(resume)
     assert error.count("\n") == 1
-    assert words == ["padless", "demo", "--resume", "--epochs", "6", "--out", str(out)]
+    assert words == ["padless", "demo", "--resume", "--epochs", "12", "--out", str(out)]
 
     code, text, error = demo_kit.finish(demo_kit.start(*words[1:]))
     assert (code, error) == (0, "")
     assert "resumed " in text
-    code, text, error = demo_kit.finish(demo_kit.start("demo", "--epochs", 6, "--out", other))
+    code, text, error = demo_kit.finish(demo_kit.start("demo", "--epochs", 12, "--out", other))
     assert (code, error) == (0, "")
     assert_same_bits(demo_kit.weights(out / "checkpoint.pt"), demo_kit.weights(other / "checkpoint.pt"))
 
