@@ -22,8 +22,10 @@ SHAPES = [(64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | None = None):
-    width = width or h
+def problem(
+    cell: str, b: int, steps: int, h: int, threads: int, width: int | None = None, projection: int = 0
+):
+    width, output = width or h, projection or h
     torch.manual_seed(0)
     lengths = (torch.rand(b) ** 1.5 * (steps - 1)).int() + 1
     lengths[0] = steps
@@ -33,15 +35,15 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
     start = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)[:-1]])
     slot = torch.arange(b)
     g = GATES[cell] * h
-    weights = [torch.randn(g, w) / h**0.5 for w in (width, h)] + [torch.randn(g) for _ in range(2)]
-    x, y = k.Rows(torch.randn(n, width), start, slot), k.Rows(torch.empty(n, h), start, slot)
-    zero = torch.zeros(b, h)
+    weights = [torch.randn(g, w) / h**0.5 for w in (width, output)] + [torch.randn(g) for _ in range(2)]
+    w_hr = torch.randn(projection, h) / h**0.5 if projection else None
+    x, y = k.Rows(torch.randn(n, width), start, slot), k.Rows(torch.empty(n, output), start, slot)
     lstm = cell == "LSTM"
-    state = lambda: k.States(torch.zeros(b, h), torch.zeros(b, h) if lstm else None)  # noqa: E731
+    state = lambda: k.States(torch.zeros(b, output), torch.zeros(b, h) if lstm else None)  # noqa: E731
     initial, final, d_initial = state(), state(), state()
-    packed = k.pack_forward(cell, *weights)
-    dy = torch.randn(n, h)
-    common = {"state_rows": b, "threads": threads, "initial": initial}
+    packed = k.pack_forward(cell, *weights, w_hr)
+    dy, zero = torch.randn(n, output), state()
+    common = {"state_rows": b, "threads": threads, "initial": initial, "hidden": h if projection else None}
 
     def infer():
         k.forward(cell, packed, x, y, sizes, n, final=final, **common)
@@ -52,7 +54,7 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
         cells = torch.empty(n, k.cells_width(cell, h)) if lstm else None
         k.forward(
             cell,
-            k.pack_forward(cell, *weights),
+            k.pack_forward(cell, *weights, w_hr),
             x,
             y,
             sizes,
@@ -64,17 +66,20 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
         )
         grads = {
             "dw_ih": torch.empty(g, width),
-            "dw_hh": torch.empty(g, h),
+            "dw_hh": torch.empty(g, output),
+            "dw_hr": torch.empty(projection, h) if projection else None,
             "db_ih": torch.empty(g),
             "db_hh": torch.empty(g),
         }
         k.backward(
-            cell, k.pack_backward(cell, *weights[:2]), x, y, sizes, n, gates=gates, cells=cells, dy=dy,
-            d_final=k.States(zero, zero if lstm else None), d_initial=d_initial, dx=torch.empty(n, width),
+            cell, k.pack_backward(cell, *weights[:2], w_hr), x, y, sizes, n, gates=gates, cells=cells, dy=dy,
+            d_final=zero, d_initial=d_initial, dx=torch.empty(n, width),
             **grads, **common,
         )  # fmt: skip
 
-    module = getattr(torch.nn, cell.split("_")[0])(width, h)
+    module = getattr(torch.nn, cell.split("_")[0])(
+        width, h, **({"proj_size": projection} if projection else {})
+    )
     packed_x = torch.nn.utils.rnn.PackedSequence(x.data, sizes)
 
     def torch_infer():
@@ -85,7 +90,7 @@ def problem(cell: str, b: int, steps: int, h: int, threads: int, width: int | No
         leaf = x.data.detach().requires_grad_()
         module(torch.nn.utils.rnn.PackedSequence(leaf, sizes))[0].data.backward(dy)
 
-    flops = 2.0 * n * g * (width + h)
+    flops = 2.0 * n * (g * (width + output) + h * projection)
     return n, flops, infer, train, torch_infer, torch_train
 
 
@@ -107,7 +112,7 @@ def main() -> None:
     parser.add_argument("--cell", nargs="+", default=["LSTM"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--shape", nargs="+", help="B,T,H or B,T,I,H")
+    parser.add_argument("--shape", nargs="+", help="B,T,H or B,T,I,H or B,T,I,H,P")
     parser.add_argument("--torch", action="store_true", help="torch packed too")
     parser.add_argument("--isa")
     options = parser.parse_args()
@@ -125,7 +130,8 @@ def main() -> None:
     print(f"{k.isa()}, {options.threads} thread(s)")
     for cell in options.cell:
         for shape in shapes:
-            sizes = (shape[0], shape[1], shape[-1], options.threads, shape[2])
+            width, hidden, projection = {3: (*shape[2:] * 2, 0), 4: (*shape[2:], 0), 5: shape[2:]}[len(shape)]
+            sizes = (shape[0], shape[1], hidden, options.threads, width, projection)
             n, flops, infer, train, torch_infer, torch_train = problem(cell, *sizes)
             ratios = {"infer": [], "train": [], "torch_infer": [], "torch_train": []}
             for _ in range(options.rounds):
@@ -136,7 +142,9 @@ def main() -> None:
                     ratios["torch_infer"].append(flops / seconds(clock, torch_infer, 0.03) / peak)
                     ratios["torch_train"].append(3 * flops / seconds(clock, torch_train, 0.05) / peak)
             cells = "  ".join(f"{name} {100 * statistics.median(r):5.1f}" for name, r in ratios.items() if r)
-            print(f"{cell:9} B,T,I,H={shape!s:20} N={n:6} sgemm {peak / 1e9:5.0f} GF/s   {cells}", flush=True)
+            print(
+                f"{cell:9} B,T,I,H,P={shape!s:24} N={n:6} sgemm {peak / 1e9:5.0f} GF/s   {cells}", flush=True
+            )
 
 
 if __name__ == "__main__":

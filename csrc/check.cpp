@@ -10,6 +10,7 @@ bool fits(int64_t a, int64_t b) { return a == 0 || b <= kMost / a; }
 
 // Every row (t, slot) lies in [0, rows): T + B steps, because the active slots only grow towards t = 0.
 bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequence, int64_t rows) {
+  if (!step) return rows >= p.rows;  // time-major
   int64_t low = 0, high = 0, seen = 0;
   for (int64_t t = p.steps - 1; t >= 0; --t) {
     const int64_t active = p.batch_sizes[t];
@@ -26,21 +27,30 @@ bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequ
   return true;
 }
 
-int check_state(const void* state, int64_t stride, const padless_problem& p) {
+int64_t output_width(const padless_problem& p) { return p.projection_size ? p.projection_size : p.hidden_size; }
+
+int check_state(const void* state, int64_t stride, int64_t width, const padless_problem& p) {
   if (!state) return PADLESS_OK;
-  return stride < p.hidden_size || !fits(p.state_rows, stride) ? PADLESS_BAD_STRIDE : PADLESS_OK;
+  return stride < width || !fits(p.state_rows, stride) ? PADLESS_BAD_STRIDE : PADLESS_OK;
 }
 
 }  // namespace
 
+int check_layer(const Layer& layer, int64_t dtype) {
+  if (layer.cell < PADLESS_LSTM || layer.cell > PADLESS_RNN_RELU || dtype < 0 || dtype > 1) return PADLESS_BAD_ENUM;
+  if (layer.input < 0 || layer.hidden < 1 || layer.projection < 0) return PADLESS_BAD_SIZE;
+  if (layer.input > (1 << 20) || layer.hidden > (1 << 20) || layer.projection > (1 << 20)) return PADLESS_BAD_SIZE;
+  return layer.projection > 0 && layer.cell != PADLESS_LSTM ? PADLESS_BAD_SIZE : PADLESS_OK;
+}
+
 static int check_sizes(const padless_problem& p) {
-  if (p.cell < PADLESS_LSTM || p.cell > PADLESS_RNN_RELU || p.dtype < 0 || p.dtype > 1) return PADLESS_BAD_ENUM;
+  if (const int error = check_layer({p.cell, p.input_size, p.hidden_size, p.projection_size}, p.dtype)) return error;
   if (p.reverse < 0 || p.reverse > 1) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
-  if (p.batch < 0 || p.rows < 0 || p.steps < 0 || p.input_size < 0 || p.hidden_size < 1) return PADLESS_BAD_SIZE;
+  if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;
   if (p.batch > kMost || p.rows > kMost || p.steps > kMost) return PADLESS_BAD_SIZE;
-  if (p.input_size > (1 << 20) || p.hidden_size > (1 << 20)) return PADLESS_BAD_SIZE;
   if (!fits(p.rows + 1024, p.hidden_size * 4 + 64) || !fits(p.rows + 1024, p.input_size + 64)) return PADLESS_BAD_SIZE;
+  if (!fits(p.rows + 1024, p.projection_size + 64)) return PADLESS_BAD_SIZE;
   if (p.steps > 0 && !p.batch_sizes) return PADLESS_BAD_NULL;
   int64_t sum = 0, most = p.batch;
   for (int64_t t = 0; t < p.steps; ++t) {
@@ -59,9 +69,9 @@ int check_problem(const padless_problem& p, bool backward) {
   if (const int error = check_sizes(p)) return error;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
-    if (!p.y || !p.x_step || !p.x_sequence || !p.y_step || !p.y_sequence) return PADLESS_BAD_NULL;
+    if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;
     if (p.x_rows < 0 || p.y_rows < 0 || p.x_rows > kMost || p.y_rows > kMost) return PADLESS_BAD_SIZE;
-    if (p.x_stride < p.input_size || p.y_stride < p.hidden_size) return PADLESS_BAD_STRIDE;
+    if (p.x_stride < p.input_size || p.y_stride < output_width(p)) return PADLESS_BAD_STRIDE;
     if (!fits(p.x_rows, p.x_stride) || !fits(p.y_rows, p.y_stride)) return PADLESS_BAD_STRIDE;
     if (!rows_fit(p, p.x_step, p.x_sequence, p.x_rows)) return PADLESS_BAD_ROW;
     if (!rows_fit(p, p.y_step, p.y_sequence, p.y_rows)) return PADLESS_BAD_ROW;
@@ -73,18 +83,18 @@ int check_problem(const padless_problem& p, bool backward) {
     if (p.state_index)
       for (int64_t slot = 0; slot < p.batch; ++slot)
         if (p.state_index[slot] < 0 || p.state_index[slot] >= p.state_rows) return PADLESS_BAD_STATE_INDEX;
-    if (int error = check_state(p.h0, p.h0_stride, p)) return error;
-    if (int error = check_state(p.h_n, p.h_n_stride, p)) return error;
+    if (int error = check_state(p.h0, p.h0_stride, output_width(p), p)) return error;
+    if (int error = check_state(p.h_n, p.h_n_stride, output_width(p), p)) return error;
     if (cells) {
-      if (int error = check_state(p.c0, p.c0_stride, p)) return error;
-      if (int error = check_state(p.c_n, p.c_n_stride, p)) return error;
+      if (int error = check_state(p.c0, p.c0_stride, p.hidden_size, p)) return error;
+      if (int error = check_state(p.c_n, p.c_n_stride, p.hidden_size, p)) return error;
     }
     if (backward) {
-      if (int error = check_state(p.dh_n, p.dh_n_stride, p)) return error;
-      if (int error = check_state(p.dh0, p.dh0_stride, p)) return error;
+      if (int error = check_state(p.dh_n, p.dh_n_stride, output_width(p), p)) return error;
+      if (int error = check_state(p.dh0, p.dh0_stride, output_width(p), p)) return error;
       if (cells) {
-        if (int error = check_state(p.dc_n, p.dc_n_stride, p)) return error;
-        if (int error = check_state(p.dc0, p.dc0_stride, p)) return error;
+        if (int error = check_state(p.dc_n, p.dc_n_stride, p.hidden_size, p)) return error;
+        if (int error = check_state(p.dc0, p.dc0_stride, p.hidden_size, p)) return error;
       }
     }
   }
@@ -93,7 +103,7 @@ int check_problem(const padless_problem& p, bool backward) {
   if (p.cells && p.cells_bytes < p.rows * padless_cells_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
   if (backward && cells && !p.cells && p.rows > 0) return PADLESS_BAD_SAVED;
   if (backward && p.rows > 0) {
-    if (p.dy && (p.dy_stride < p.hidden_size || !fits(p.y_rows, p.dy_stride))) return PADLESS_BAD_STRIDE;
+    if (p.dy && (p.dy_stride < output_width(p) || !fits(p.y_rows, p.dy_stride))) return PADLESS_BAD_STRIDE;
     if (p.dx && (p.dx_stride < p.input_size || !fits(p.x_rows, p.dx_stride))) return PADLESS_BAD_STRIDE;
   }
   return PADLESS_OK;

@@ -29,7 +29,6 @@ namespace baseline { extern const Kernels kernels; }
 namespace {
 
 constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
-constexpr int kCrowdedCalls = 8;
 constexpr int kAloneSteps = 16;   // doubled with each late barrier
 
 // Sleep while *word holds `value`, as long as nobody wakes it; where there is no futex, give the core away.
@@ -98,10 +97,7 @@ int find_set(const char* name) {
   return -1;
 }
 
-bool known(int64_t cell, int64_t dtype) {
-  return cell >= PADLESS_LSTM && cell <= PADLESS_RNN_RELU && (dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64);
-}
-bool sized(int64_t input, int64_t hidden) { return input >= 0 && hidden >= 1 && input <= (1 << 20) && hidden <= (1 << 20); }
+bool known(int64_t dtype) { return dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64; }
 
 int64_t nanoseconds() {
   timespec now;
@@ -109,20 +105,19 @@ int64_t nanoseconds() {
   return now.tv_sec * int64_t(1000000000) + now.tv_nsec;
 }
 
-// Calls still to be made on one thread, because the last one on several had to wait for a core. No bit depends on it.
-int32_t g_crowded = 0;
-bool crowded() {
-  const int32_t left = __atomic_load_n(&g_crowded, __ATOMIC_RELAXED);
-  if (left > 0) __atomic_store_n(&g_crowded, left - 1, __ATOMIC_RELAXED);
-  return left > 0;
-}
+#if defined(_OPENMP)
+// Until when calls keep to one thread, because one on several had to wait for a core: as long as 8 such calls take, but no
+// longer than load often lasts. No bit depends on it.
+constexpr int64_t kCrowdedCalls = 8, kCrowdedNanoseconds = 400000000;
+int64_t g_crowded_until = 0;
+#endif
 
 void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
-  if (p.threads > 1 && !crowded()) {
+  const int64_t begin = p.threads > 1 ? nanoseconds() : 0;
+  if (p.threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
     Barrier barrier;
-    const int64_t begin = nanoseconds();
 #pragma omp parallel num_threads((int)p.threads)
     {
       const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
@@ -131,7 +126,11 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
       if (team.size > 1) wait_for_team(team, false);
     }
     // Rank 0 has as much to do as the others: if it slept for a third of the call, they had no core to run on.
-    if (barrier.slept * 3 > nanoseconds() - begin) __atomic_store_n(&g_crowded, kCrowdedCalls, __ATOMIC_RELAXED);
+    const int64_t end = nanoseconds(), took = end - begin;
+    if (barrier.slept * 3 > took) {
+      const int64_t alone = took < kCrowdedNanoseconds / kCrowdedCalls ? took * kCrowdedCalls : kCrowdedNanoseconds;
+      __atomic_store_n(&g_crowded_until, end + alone, __ATOMIC_RELAXED);
+    }
     return;
   }
 #endif
@@ -183,7 +182,7 @@ const char* padless_error_text(int error) {
     case PADLESS_OK: return "no error";
     case PADLESS_BAD_NULL: return "a required pointer is null";
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction";
-    case PADLESS_BAD_SIZE: return "a size is negative or too large";
+    case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a step and sequence offset address a row outside x or y";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
@@ -213,46 +212,64 @@ int64_t padless_saved_width(int64_t cell, int64_t hidden) {
 }
 int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLESS_LSTM ? (hidden + 15) / 16 * 16 : 0; }
 
-int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
-  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
-  return active_set().kernels->of[dtype].pack_forward_bytes(cell, input, hidden);
+int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
+  const Layer layer = {cell, input, hidden, projection};
+  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_forward_bytes(layer);
 }
-int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden) {
-  if (!known(cell, dtype) || !sized(input, hidden)) return -1;
-  return active_set().kernels->of[dtype].pack_backward_bytes(cell, input, hidden);
+int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
+  const Layer layer = {cell, input, hidden, projection};
+  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_backward_bytes(layer);
 }
-int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
-                         const void* b_ih, const void* b_hh, void* packed) {
-  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
-  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
-  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_forward(cell, input, hidden, w_ih, w_hh, b_ih, b_hh, packed);
+int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
+                         const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, void* packed) {
+  const Layer layer = {cell, input, hidden, projection};
+  if (const int error = check_layer(layer, dtype)) return error;
+  if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, packed);
   return PADLESS_OK;
 }
-int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
-                          void* packed) {
-  if (!known(cell, dtype)) return PADLESS_BAD_ENUM;
-  if (!sized(input, hidden)) return PADLESS_BAD_SIZE;
-  if ((!w_ih && input > 0) || !w_hh || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_backward(cell, input, hidden, w_ih, w_hh, packed);
+int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
+                          const void* w_hh, const void* w_hr, void* packed) {
+  const Layer layer = {cell, input, hidden, projection};
+  if (const int error = check_layer(layer, dtype)) return error;
+  if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
+  active_set().kernels->of[dtype].pack_backward(layer, w_ih, w_hh, w_hr, packed);
   return PADLESS_OK;
+}
+
+// Time-major rows come without index arrays; theirs stand at the start of the scratch, in whole cache lines.
+static int64_t index_bytes(const padless_problem& p) {
+  return p.x_step && p.y_step ? 0 : (8 * (p.steps + p.batch) + 63) / 64 * 64;
+}
+static void address_time_major(padless_problem& p) {
+  int64_t *step = (int64_t*)p.scratch, *sequence = step + p.steps;
+  for (int64_t t = 0, row = 0; t < p.steps; row += p.batch_sizes[t++]) step[t] = row;
+  for (int64_t slot = 0; slot < p.batch; ++slot) sequence[slot] = slot;
+  if (!p.x_step) p.x_step = step, p.x_sequence = sequence;
+  if (!p.y_step) p.y_step = step, p.y_sequence = sequence;
 }
 
 int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
   if (!p || check_shape(*p) != PADLESS_OK) return -1;
-  return active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
+  return index_bytes(*p) + active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
 }
 
 static int check_and_run(const padless_problem* problem, bool backward) {
   if (!problem) return PADLESS_BAD_NULL;
-  const padless_problem p = *problem;
+  padless_problem p = *problem;
   if (const int error = check_problem(p, backward)) return error;
   const TypedKernels& kernels = active_set().kernels->of[p.dtype];
   const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
   if (!backward || recomputes)
     if (!p.forward_weights || !kernels.weights_fit(p, false)) return PADLESS_BAD_WEIGHTS;
   if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
-  if (!p.scratch || p.scratch_bytes < kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64) return PADLESS_BAD_SCRATCH;
+  const int64_t indices = index_bytes(p);
+  if (!p.scratch || p.scratch_bytes < indices + kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)
+    return PADLESS_BAD_SCRATCH;
+  if (indices) {
+    address_time_major(p);
+    p.scratch = (char*)p.scratch + indices, p.scratch_bytes -= indices;
+  }
   run(backward ? kernels.backward : kernels.forward, p);
   return PADLESS_OK;
 }
@@ -274,14 +291,14 @@ void padless_advise_large_pages(void* data, int64_t bytes) {
 }
 
 int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].sigmoid(in, out, n);
   return PADLESS_OK;
 }
 int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(0, dtype)) return PADLESS_BAD_ENUM;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].tanh(in, out, n);

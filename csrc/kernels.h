@@ -8,12 +8,17 @@
 
 namespace padless {
 
+// What packed weights depend on, besides the type of their numbers.
+struct Layer {
+  int64_t cell, input, hidden, projection;
+};
+
 struct TypedKernels {
-  int64_t (*pack_forward_bytes)(int64_t cell, int64_t input, int64_t hidden);
-  int64_t (*pack_backward_bytes)(int64_t cell, int64_t input, int64_t hidden);
-  void (*pack_forward)(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh, const void* b_ih,
-                       const void* b_hh, void* packed);
-  void (*pack_backward)(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh, void* packed);
+  int64_t (*pack_forward_bytes)(const Layer&);
+  int64_t (*pack_backward_bytes)(const Layer&);
+  void (*pack_forward)(const Layer&, const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr,
+                       void* packed);
+  void (*pack_backward)(const Layer&, const void* w_ih, const void* w_hh, const void* w_hr, void* packed);
   bool (*weights_fit)(const padless_problem&, bool backward);
   int64_t (*scratch_bytes)(const padless_problem&, bool backward);
   void (*forward)(const padless_problem&, const Team&);
@@ -28,8 +33,9 @@ struct Kernels {
 };
 
 // Checks sizes, strides, offsets and pointers; PADLESS_OK or the first error. It reads nothing but the index arrays.
-// The part of it that padless_scratch_bytes needs: sizes and batch_sizes.
+// The parts of it that padless_scratch_bytes (sizes and batch_sizes) and packing need.
 int check_shape(const padless_problem& problem);
+int check_layer(const Layer& layer, int64_t dtype);
 int check_problem(const padless_problem& problem, bool backward);
 
 }  // namespace padless

@@ -1,6 +1,7 @@
 /* C ABI of the padless kernels: recurrent layers over ragged batches, on the CPU.
  *
- * Vocabulary: B sequences, N rows (sum of the lengths), T steps (longest length), I input width, H hidden width.
+ * Vocabulary: B sequences, N rows (sum of the lengths), T steps (longest length), I input width, H hidden width,
+ * P width of the output and of h: that of the projection where there is one, else H.
  * Sequences stand in slots 0..B-1, longest first. At step t the slots 0..batch_sizes[t]-1 are active. A row (t, slot) of x is
  *     x + (x_step[t] + x_sequence[slot]) * x_stride                      (strides in elements, unit column stride)
  * and y likewise, so time-major packed, back-to-back and padded tensors are read and written where they lie.
@@ -21,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 1 };
+enum { PADLESS_ABI_VERSION = 2 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1 };
@@ -42,24 +43,24 @@ typedef struct padless_problem {
   const void* x;             /* T*, rows as above, read-only */
   int64_t x_rows;            /* rows that x holds: every addressed row lies in [0, x_rows) */
   int64_t x_stride;          /* >= I */
-  const int64_t* x_step;     /* [T] in rows */
+  const int64_t* x_step;     /* [T] in rows; null with x_sequence: time-major, row (t, slot) follows row (t, slot - 1) */
   const int64_t* x_sequence; /* [B] in rows */
 
   void* y;                   /* T*, forward: written; backward: read. Does not alias x. */
   int64_t y_rows;
-  int64_t y_stride;          /* >= H; 2H when two directions share a buffer */
-  const int64_t* y_step;     /* [T] */
+  int64_t y_stride;          /* >= P; 2P when two directions share a buffer */
+  const int64_t* y_step;     /* [T]; null with y_sequence: time-major */
   const int64_t* y_sequence; /* [B] */
 
   const int64_t* state_index; /* [B] row of slot b in every state tensor, or null for b */
   int64_t state_rows;         /* rows that every state tensor holds */
-  const void* h0;             /* T*, [state_rows, H], or null for zeros */
+  const void* h0;             /* T*, [state_rows, P], or null for zeros */
   int64_t h0_stride;
-  const void* c0;             /* LSTM only, as h0 */
+  const void* c0;             /* LSTM only, [state_rows, H], as h0 */
   int64_t c0_stride;
   void* h_n;                  /* T*, forward: written, or null */
   int64_t h_n_stride;
-  void* c_n;                  /* LSTM only, as h_n */
+  void* c_n;                  /* LSTM only, [state_rows, H], as h_n */
   int64_t c_n_stride;
 
   const void* forward_weights;  /* from padless_pack_forward */
@@ -77,7 +78,7 @@ typedef struct padless_problem {
   /* backward only */
   const void* dy;      /* T*, addressed as y, or null for zeros */
   int64_t dy_stride;
-  const void* dh_n;    /* T*, [state_rows, H], or null for zeros */
+  const void* dh_n;    /* T*, [state_rows, P], or null for zeros; dc_n and dc0 are H wide */
   int64_t dh_n_stride;
   const void* dc_n;
   int64_t dc_n_stride;
@@ -88,9 +89,13 @@ typedef struct padless_problem {
   void* dx;            /* T*, addressed as x; only addressed rows are written. Null: not wanted. */
   int64_t dx_stride;
   void* dw_ih;         /* T*, [G, I] contiguous, overwritten; null: not wanted. G = 4H, 3H or H as in torch. */
-  void* dw_hh;         /* T*, [G, H] */
+  void* dw_hh;         /* T*, [G, P] */
   void* db_ih;         /* T*, [G] */
   void* db_hh;         /* T*, [G]; differs from db_ih in GRU only */
+
+  /* LSTM with a projection: h = W_hr (o tanh(c)) */
+  int64_t projection_size; /* P; 0: none, P is H */
+  void* dw_hr;             /* T*, [P, H] contiguous, as the other weights' gradients */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */
@@ -120,16 +125,19 @@ PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to
 PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
-/* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, H], b_ih and b_hh [G] or null. `packed` is 64-byte
- * aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves inference, training and
- * recomputation; backward is for dx and the recurrence of the gradient. */
-PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size);
-PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size);
+/* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
+ * projection. `packed` is 64-byte aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves
+ * inference, training and recomputation; backward is for dx and the recurrence of the gradient. */
+PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
+                                               int64_t projection_size);
+PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
+                                                int64_t projection_size);
 PADLESS_API int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
-                                     const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh,
-                                     void* packed);
+                                     int64_t projection_size, const void* w_ih, const void* w_hh, const void* b_ih,
+                                     const void* b_hh, const void* w_hr, void* packed);
 PADLESS_API int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
-                                      const void* w_ih, const void* w_hh, void* packed);
+                                      int64_t projection_size, const void* w_ih, const void* w_hh, const void* w_hr,
+                                      void* packed);
 
 /* Elements a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
 PADLESS_API int64_t padless_saved_width(int64_t cell, int64_t hidden_size);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -32,14 +34,38 @@ def test_version_is_told():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"padless {padless.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("bench",), ("doctor",)])
-def test_help_is_told_on_stdout(command):
-    done = run(*command, "--help")
+COMMANDS = ("demo", "draw", "bench", "report", "doctor", "completion")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_is_told_on_stdout_with_examples(command):
+    done = run(*command, "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {' '.join(('padless', *command))} ")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    examples = done.stdout.split("\nexamples:\n")[1].split("\n\n")[0].splitlines()
+    assert examples and all(line.startswith("  ") and "padless " in line for line in examples)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("demo", "--help"), ("bench", "--help")])
+def test_every_command_is_listed_with_what_it_does():
+    listed = [line.split(maxsplit=1) for line in run("--help").stdout.splitlines() if line.startswith("    ")]
+    assert {line[0] for line in listed if len(line) == 2} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_a_help_are_commands_that_parse(name):
+    text = run(name, "--help").stdout.split("\nexamples:\n")[1]
+    calls = re.findall(r"padless ((?:[^|)#>\n\"]|\"[^\"]*\")+)", text)
+    assert calls
+    for call in calls:
+        assert cli._parser().parse_args(shlex.split(call)).command is not None
+
+
+def test_version_has_a_short_form():
+    assert run("-V").stdout == run("--version").stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), *((name, "--help") for name in COMMANDS)])
 def test_help_and_version_import_neither_torch_nor_numpy(arguments):
     code = (
         "import sys, padless.cli\n"

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif("native" not in backends.available(), reason="no
 
 CELLS = {
     "lstm": LSTM,
+    "lstm_proj": lambda width, hidden, **k: LSTM(width, hidden + 1, proj_size=(hidden + 1) // 2, **k),
     "gru": GRU,
     "rnn_tanh": RNN,
     "rnn_relu": lambda *a, **k: RNN(*a, nonlinearity="relu", **k),

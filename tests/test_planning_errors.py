@@ -75,6 +75,17 @@ def test_bad_lengths_are_told_by_the_first_culprit(lengths, message):
     assert str(caught.value) == message
 
 
+def test_numbers_near_the_end_of_int64_are_planned():
+    lengths = [2**60, 2**60, 0]
+    for policy in ("random", "bucket", "sorted", "binpack"):
+        for padded in (False, True):
+            assert sorted(map(len, plan(lengths, tokens=10**30, policy=policy, padded=padded))) == [3]
+            with pytest.warns(UserWarning, match="is over tokens"):
+                assert len(plan(lengths, tokens=2**59, policy=policy, padded=padded)) == 3
+    halves = [plan(lengths, batch_size=2, world_size=2, rank=rank)[0] for rank in (0, 1)]
+    assert sorted(map(sorted, halves)) in ([[0, 2], [1]], [[0], [1, 2]])
+
+
 def test_lists_of_unequal_lists_are_no_lengths():
     with pytest.raises(LengthsError, match="^lengths must be whole numbers: "):
         plan([[1], [2, 3]], batch_size=2)

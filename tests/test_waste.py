@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import padless
 from padless import LengthsError, Waste, waste
+from padless.data import plan
 from padless.report import Count, waste_table
 
 LENGTHS = [4, 6, 8, 5, 4, 3, 7, 8]
@@ -117,9 +118,81 @@ def test_a_row_costs_twice_the_weights_that_it_meets(cell, twin, bidirectional, 
     assert numbers.flops(cell.upper(), 5, 7, training=True, **options) == (3 * 45 * a_row, 3 * 64 * a_row)
 
 
+# ---- the policies of plan ------------------------------------------------------------------------------
+
+plans = st.fixed_dictionaries(
+    {"policy": st.sampled_from(["random", "bucket", "sorted"]), "seed": st.integers(0, 3)},
+) | st.fixed_dictionaries({"policy": st.just("sorted")})
+budgets = st.fixed_dictionaries({"batch_size": st.integers(1, 9)}) | st.fixed_dictionaries(
+    {"tokens": st.integers(1, 40), "padded": st.booleans()}
+)
+
+
+@pytest.mark.filterwarnings("ignore:lengths:UserWarning")
+@given(strategies.lengths(min_batch=1), plans, budgets)
+def test_batches_of_a_policy_are_those_of_plan(lengths, options, budget):
+    expected = plan(lengths, **options, **budget)
+    assert [(b.sequences, b.rows, b.steps, b.cells) for b in waste(lengths, **options, **budget).batches] == [
+        (len(batch), sum(rows), max(rows), cells_of(rows))
+        for batch in expected
+        if (rows := [lengths[i] for i in batch])
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:lengths:UserWarning")
+@given(strategies.lengths(min_batch=1), st.integers(1, 40), st.integers(0, 3))
+def test_sequences_that_binpack_puts_together_share_one_line_of_the_budget(lengths, tokens, seed):
+    numbers = waste(lengths, policy="binpack", tokens=tokens, seed=seed)
+    expected = [[lengths[i] for i in b] for b in plan(lengths, policy="binpack", tokens=tokens, seed=seed)]
+    assert [(b.sequences, b.rows) for b in numbers.batches] == [(len(rows), sum(rows)) for rows in expected]
+    assert [b.cells for b in numbers.batches] == [max(tokens, *rows) for rows in expected]
+    assert numbers.product(3).additions.padded == sum(3 * max(tokens, *rows) - 1 for rows in expected)
+
+
+@given(strategies.lengths(), st.integers(1, 40), st.booleans())
+def test_in_the_order_given_a_batch_takes_what_its_budget_holds(lengths, tokens, padded):
+    batches: list[list[int]] = []
+    for length in lengths:
+        fuller = [*batches[-1], length] if batches else []
+        cost = len(fuller) * max(1, *fuller, 1) if padded else sum(max(n, 1) for n in fuller)
+        if fuller and cost <= tokens:
+            batches[-1] = fuller
+        else:
+            batches.append([length])
+    numbers = waste(lengths, tokens=tokens, padded=padded)
+    assert [(b.sequences, b.rows, b.cells) for b in numbers.batches] == [
+        (len(batch), sum(batch), cells_of(batch)) for batch in batches
+    ]
+
+
+@pytest.mark.parametrize("policy", ["random", "bucket", "sorted", "binpack"])
+def test_no_sequences_give_no_batches_under_any_policy(policy):
+    assert waste([], policy=policy, tokens=5) == Waste((), 0, 0)
+
+
+def test_a_sequence_over_the_budget_is_warned_of():
+    with pytest.warns(UserWarning, match="is over tokens=5: it is a batch of its own"):
+        numbers = waste([4, 9], policy="binpack", tokens=5)
+    assert [batch.cells for batch in numbers.batches] in ([5, 9], [9, 5])
+
+
+def test_without_a_size_all_sequences_are_one_batch_under_any_policy():
+    assert waste(LENGTHS, policy="bucket") == waste(LENGTHS)
+
+
+def test_a_batch_has_products_and_flops_of_its_own():
+    numbers = waste(LENGTHS, batch_size=3)
+    flops = [batch.flops("gru", 3, 5, num_layers=2, training=True) for batch in numbers.batches]
+    assert (
+        sum(count.padded for count in flops) == numbers.flops("gru", 3, 5, num_layers=2, training=True).padded
+    )
+    products = [batch.product(7) for batch in numbers.batches]
+    assert sum(product.additions.needed for product in products) == numbers.product(7).additions.needed
+
+
 # ---- properties ---------------------------------------------------------------------------------------
 
-policies = st.sampled_from(["given", "random", "sorted"])
+policies = st.sampled_from(["given", "random", "bucket", "sorted"])
 
 
 @given(strategies.lengths(), st.integers(1, 9), policies)
@@ -247,15 +320,27 @@ def test_bad_lengths_are_told_by_the_first_culprit(lengths, message):
     assert str(caught.value) == message
 
 
+POLICIES = "'given', 'random', 'bucket', 'sorted', 'binpack'"
 BAD_OPTIONS = [
     (lambda: waste([1], batch_size=0), "batch_size must be a whole number of at least 1, got 0"),
     (lambda: waste([1], batch_size=2.0), "batch_size must be a whole number of at least 1, got 2.0"),  # type: ignore[arg-type]
     (lambda: waste([1], batch_size=True), "batch_size must be a whole number of at least 1, got True"),
     (
         lambda: waste([1], policy="sort"),
-        "policy must be one of 'given', 'random', 'sorted', got 'sort'; did you mean 'sorted'?",
+        f"policy must be one of {POLICIES}, got 'sort'; did you mean 'sorted'?",
     ),
-    (lambda: waste([1], policy="xyz"), "policy must be one of 'given', 'random', 'sorted', got 'xyz'"),
+    (lambda: waste([1], policy="xyz"), f"policy must be one of {POLICIES}, got 'xyz'"),
+    (lambda: waste([1], tokens=0), "tokens must be a whole number of at least 1, got 0"),
+    (lambda: waste([1], batch_size=1, tokens=1), "give either batch_size or tokens, got both"),
+    (lambda: waste([1], policy="binpack"), "policy 'binpack' fills rows of a fixed size: give tokens"),
+    (
+        lambda: waste([1], policy="binpack", batch_size=2),
+        "policy 'binpack' fills rows of a fixed size: give tokens",
+    ),
+    (
+        lambda: waste([1], policy="random", batch_size=2, seed=-1),
+        "seed must be a whole number of at least 0, got -1",
+    ),
     (lambda: waste([1]).product(0), "width must be a whole number of at least 1, got 0"),
     (lambda: waste([1]).flops("cnn", 1, 1), "cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'"),
     (lambda: waste([1]).flops("rnn", 0, 1), "input_size must be a whole number of at least 1, got 0"),
@@ -295,8 +380,15 @@ def test_a_table_has_a_line_a_waste_and_its_columns_stand_one_below_the_other():
     assert lines[1].split() == ["larger", "2", "2", "12,346", "12,346", "100.0", "%", "0.0", "%"]
 
 
-def test_counting_prints_nothing_and_imports_no_torch():
-    code = "import padless, sys; padless.waste([3, 1]).flops('lstm', 1, 1); assert 'torch' not in sys.modules"
+@pytest.mark.parametrize(
+    ("options", "absent"),
+    [("", "torch numpy"), ("tokens=3", "torch numpy"), ("policy='bucket', batch_size=2", "torch")],
+)
+def test_counting_prints_nothing_and_imports_no_more_than_it_needs(options, absent):
+    code = (
+        f"import padless, sys; padless.waste([3, 1], {options}).flops('lstm', 1, 1)\n"
+        f"assert not {set(absent.split())!r} & sys.modules.keys()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert padless.waste is waste

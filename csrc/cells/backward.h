@@ -4,6 +4,9 @@
 //
 // The worker's lanes are those of forward.h. dW is split by its own rows and not by those of the batch: every thread sums
 // over all rows in the same order, so the number of threads does not change it.
+//
+// With a projection a step is two products: the gradient of h, then that of o tanh(c) from it (with columns split, a barrier
+// between). Both stand in buffers of chunk size, whose product is the chunk's share of dW_hr.
 #pragma once
 
 constexpr int64_t kGradientRows = 384;  // rows of a chunk, unless one step has more
@@ -18,12 +21,16 @@ template <class T, template <class> class Cell> struct Backward {
   const padless::Team team;
   const Steps steps;
   const BackwardWeights<T> weights;
-  const int64_t hidden, input, state_stride, gradients_stride, gate_width, capacity;
-  T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;  // shared
+  const Panels<T> units;  // in which hidden units are walked
+  const int64_t hidden, output, input, state_stride, gradients_stride, gate_width, capacity;  // output: width of h
+  T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                          // shared
+  T *d_output[2], *unprojected[2], *sum_hr;  // with a projection: [capacity, state_stride] gradients of h, and o tanh(c)
   T *product, *panel_rows, *recompute_in;                             // this worker's
   int64_t* x_row;                                                     // of the chunk's rows
   const T** h_row;                                                    // h before them, or null
   mutable bool any = false;
+
+  bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
 
   struct Sizes {
     int64_t capacity, shared, own;
@@ -34,16 +41,18 @@ template <class T, template <class> class Cell> struct Backward {
   static int64_t bytes(int64_t elements) { return round_up(elements * (int64_t)sizeof(T), 64); }
   static Sizes sizes(const padless_problem& p) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0, capacity = maximum(active, minimum(kGradientRows, p.rows));
-    const int64_t h = p.hidden_size, i = p.input_size, state = state_stride_of<T>(h);
+    const int64_t h = p.hidden_size, i = p.input_size, state = state_stride_of<T>(p), out = output_width(layer_of(p));
     int64_t shared = 2 * bytes(capacity * gradients_stride_of(h)) + 2 * bytes(active * state) + bytes(zero_count(p));
     if (!p.gates) shared += bytes(capacity * saved_count(kind) * padded_hidden(h));
     if (padded(i)) shared += bytes(gates * h * vectors_of<T>(i) * W);
-    if (padded(h)) shared += bytes(gates * h * vectors_of<T>(h) * W);
+    if (padded(out)) shared += bytes(gates * h * vectors_of<T>(out) * W);
+    if (p.projection_size) shared += 4 * bytes(capacity * state);
+    if (p.projection_size && padded(h)) shared += bytes(out * vectors_of<T>(h) * W);
     const int64_t own = 2 * bytes(kMaxRows * 4 * W) + bytes(kSumRows * 4 * W) + 2 * round_up(8 * capacity, 64) +
                         bytes(kMaxRows * (input_stride_of<T>(i) + state));
     return {capacity, shared, own};
   }
-  static int64_t zero_count(const padless_problem& p) { return maximum(round_up(p.hidden_size, 16), 4 * W); }
+  static int64_t zero_count(const padless_problem& p) { return maximum(round_up(maximum(p.hidden_size, p.projection_size), 16), 4 * W); }
   static int64_t scratch_bytes(const padless_problem& p) {
     const Sizes s = sizes(p);
     return s.shared + p.threads * s.own;
@@ -51,9 +60,9 @@ template <class T, template <class> class Cell> struct Backward {
 
   Backward(const padless_problem& problem, const padless::Team& t)
       : p(problem), team(t), steps(problem, problem.reverse == 0),
-        weights(problem.cell, problem.input_size, problem.hidden_size, problem.backward_weights), hidden(problem.hidden_size),
-        input(problem.input_size), state_stride(state_stride_of<T>(problem.hidden_size)),
-        gradients_stride(gradients_stride_of(problem.hidden_size)), gate_width(padded_hidden(problem.hidden_size)),
+        weights(layer_of(problem), problem.backward_weights),
+        units(projects() ? weights.projection : weights.hidden), hidden(problem.hidden_size), output(output_width(layer_of(problem))),
+        input(problem.input_size), state_stride(state_stride_of<T>(problem)), gradients_stride(gradients_stride_of(problem.hidden_size)), gate_width(padded_hidden(problem.hidden_size)),
         capacity(sizes(problem).capacity) {
     const Sizes s = sizes(p);
     const int64_t active = p.steps ? p.batch_sizes[0] : 0;
@@ -64,7 +73,10 @@ template <class T, template <class> class Cell> struct Backward {
     zeros = shared.take<T>(zero_count(p));
     gates_again = p.gates ? nullptr : shared.take<T>(capacity * saved_count(kind) * gate_width);
     sum_ih = padded(input) ? shared.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
-    sum_hh = padded(hidden) ? shared.take<T>(gates * hidden * vectors_of<T>(hidden) * W) : (T*)p.dw_hh;
+    sum_hh = padded(output) ? shared.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
+    for (T*& d : d_output) d = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
+    for (T*& h : unprojected) h = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
+    sum_hr = projects() && padded(hidden) ? shared.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
     ScratchCursor own = {(char*)p.scratch + s.shared + team.rank * s.own};
     product = own.take<T>(kMaxRows * 4 * W);
     panel_rows = own.take<T>(kSumRows * 4 * W);
@@ -90,7 +102,7 @@ template <class T, template <class> class Cell> struct Backward {
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
   struct Chunk {
     int64_t begin, end, base, rows;
-    T* gradients;
+    T *gradients, *d_output, *unprojected;
   };
 
   // The step that came before time t in the forward pass has rows for `count` slots, the first of them at row `row0`.
@@ -139,31 +151,28 @@ template <class T, template <class> class Cell> struct Backward {
   }
 
   // Slots [staying, active) begin after the step whose gradients are at `from`: their initial state gets its gradient.
-  void leave(const Lane& lane, int64_t staying, int64_t active, const T* from) const {
+  void leave(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active, const T* from) const {
     if (staying >= active) return;
-    const int64_t n = lane.count(active);
-    for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
+    const int64_t n = lane.count(active), left = lane.count(staying);
+    for (int64_t panel = h_lane.panel; p.dh0 && panel < h_lane.panel_end; ++panel) {
       const int nv = (int)weights.hidden.size(panel);
-      const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, hidden - unit);
-      for (int64_t i = lane.count(staying); i < n; i += tile_rows(4)) {
+      const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, output - unit);
+      for (int64_t i = left; i < n; i += tile_rows(4)) {
         const int64_t size = minimum(tile_rows(4), n - i), slot = lane.slot + i * lane.slot_step;
-        if (p.dh0) {
-          recurrent_product(panel, from, lane, slot, size);
-          for (int64_t r = 0; r < size; ++r)
-            copy(state_row(p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
-        }
-        if (kind == PADLESS_LSTM && p.dc0)
-          for (int64_t r = 0; r < size; ++r) {
-            const int64_t own = slot + r * lane.slot_step;
-            copy(state_row(p.dc0, p.dc0_stride, own) + unit, dc + own * state_stride + unit, count);
-          }
+        recurrent_product(panel, from, lane, slot, size);
+        for (int64_t r = 0; r < size; ++r)
+          copy(state_row(p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
       }
     }
+    if (kind != PADLESS_LSTM || !p.dc0 || lane.panel == lane.panel_end) return;
+    const int64_t unit = units.first(lane.panel) * W, count = minimum(hidden, units.first(lane.panel_end) * W) - unit;
+    for (int64_t i = left, slot = lane.slot + left * lane.slot_step; i < n; ++i, slot += lane.slot_step)
+      copy(state_row(p.dc0, p.dc0_stride, slot) + unit, dc + slot * state_stride + unit, count);
   }
 
   void block(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t i, int64_t size,
              const T* done) const {
-    const int nv = (int)weights.hidden.size(panel);
+    const int nv = (int)units.size(panel);
     const int64_t slot = lane.slot + i * lane.slot_step;
     const T *h_before[kMaxRows], *c_before[kMaxRows];
     const Before b = before(t, row0);
@@ -189,9 +198,9 @@ template <class T, template <class> class Cell> struct Backward {
     e.gradients_stride = lane.slot_step * gradients_stride;
     e.hidden = hidden;
     for (int v = 0; v < nv; ++v) {
-      const int64_t unit = (weights.hidden.first(panel) + v) * W, saved = saved_count(kind) * gate_width;
+      const int64_t unit = (units.first(panel) + v) * W, saved = saved_count(kind) * gate_width;
       e.product = done + v * W;
-      e.dy = p.dy ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
+      e.dy = p.dy && !projects() ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
       e.y = (const T*)p.y + p.y_step[t] * p.y_stride + unit;
       e.gates = gates_again ? gates_again + (row0 - chunk.base + slot) * saved + unit
                             : (const T*)p.gates + (row0 + slot) * saved + unit;
@@ -199,6 +208,7 @@ template <class T, template <class> class Cell> struct Backward {
       e.dh = dh + slot * state_stride + unit;
       e.dc = dc + slot * state_stride + unit;
       e.gradients = chunk.gradients + (row0 - chunk.base + slot) * gradients_stride + unit;
+      e.unprojected = projects() ? chunk.unprojected + (row0 - chunk.base + slot) * state_stride + unit : nullptr;
       e.unit = unit;
       e.units = hidden - unit;
       backward(e, Cell<T>());
@@ -207,9 +217,11 @@ template <class T, template <class> class Cell> struct Backward {
 
   // Step u; `from`: gradient rows of the step processed before it.
   void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const T* from) const {
+    if (lane.panel == lane.panel_end) return;
     const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
     const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
     const bool backwards = u & 1;  // odd steps begin with the panels that are still in a cache
+    begin_cells(lane, going, n);
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
       const int nv = (int)weights.hidden.size(panel);
@@ -230,7 +242,6 @@ template <class T, template <class> class Cell> struct Backward {
       }
       begin_all(lane, chunk, t, row0, panel, going, n);
     }
-    leave(lane, active, steps.active(u - 1), from);
   }
 
   // Slots of the lane whose last step in the forward pass this was: nothing but dh_n reaches them.
@@ -261,34 +272,41 @@ template <class T, template <class> class Cell> struct Backward {
   void begin(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
     const int64_t nv = weights.hidden.size(panel), unit = weights.hidden.first(panel) * W;
     for (int64_t r = 0; r < size; ++r) {
-      const int64_t slot = lane.slot + (i + r) * lane.slot_step;
-      const T *h = state_row(p.dh_n, p.dh_n_stride, slot), *c = state_row(p.dc_n, p.dc_n_stride, slot);
-      for (int64_t v = 0; v < nv; ++v) {
-        const int64_t at = unit + v * W;
-        store(product + (r * nv + v) * W, h ? load_first(h + at, hidden - at) : Vec<T>{});
-        if (kind == PADLESS_LSTM) store(dc + slot * state_stride + at, c ? load_first(c + at, hidden - at) : Vec<T>{});
-      }
+      const T* h = state_row(p.dh_n, p.dh_n_stride, lane.slot + (i + r) * lane.slot_step);
+      for (int64_t v = 0; v < nv; ++v)
+        store(product + (r * nv + v) * W, h ? load_first(h + unit + v * W, output - unit - v * W) : Vec<T>{});
+    }
+  }
+  // Likewise nothing but dc_n reaches the cells of the lane's slots from the going-th to the n-th.
+  void begin_cells(const Lane& lane, int64_t going, int64_t n) const {
+    if (kind != PADLESS_LSTM) return;
+    const int64_t end = minimum(units.vectors, units.first(lane.panel_end)) * W;
+    for (int64_t i = going, slot = lane.slot + going * lane.slot_step; i < n; ++i, slot += lane.slot_step) {
+      const T* c = state_row(p.dc_n, p.dc_n_stride, slot);
+      for (int64_t at = units.first(lane.panel) * W; at < end; at += W)
+        store(dc + slot * state_stride + at, c ? load_first(c + at, hidden - at) : Vec<T>{});
     }
   }
 
+#include "backward_projection.h"
 #include "backward_sums.h"
 
   void run() const {
     const int64_t active0 = p.steps ? p.batch_sizes[0] : 0;
     for (int64_t slot = active0 + team.rank; slot < p.batch; slot += team.size) {  // length 0: the state passed through
-      if (p.dh0) copy_or_zero(state_row(p.dh0, p.dh0_stride, slot), state_row(p.dh_n, p.dh_n_stride, slot), hidden);
+      if (p.dh0) copy_or_zero(state_row(p.dh0, p.dh0_stride, slot), state_row(p.dh_n, p.dh_n_stride, slot), output);
       if (kind == PADLESS_LSTM && p.dc0)
         copy_or_zero(state_row(p.dc0, p.dc0_stride, slot), state_row(p.dc_n, p.dc_n_stride, slot), hidden);
     }
     if (team.rank == 0)
       for (int64_t i = 0; i < zero_count(p); ++i) zeros[i] = 0;
     wait_for_all();
-    const int64_t panels = weights.hidden.count();
+    const int64_t panels = units.count(), h_panels = weights.hidden.count();
     const T* from = nullptr;
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
-      Chunk chunk = {u, u, row0, 0, gradients[which]};
+      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which]};
       which ^= 1;
       while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))
         chunk.rows += steps.active(chunk.end++);
@@ -302,7 +320,7 @@ template <class T, template <class> class Cell> struct Backward {
         const int64_t active = steps.active(u);
         if (steps.down) row0 -= active;
         const Mode was = mode;
-        mode = mode_of(active, team, panels, gates * hidden * hidden);
+        mode = mode_of(active, team, minimum(panels, h_panels), gates * hidden * output);
         if (mode == kByColumns && u < alone_until) mode = kAlone;
         if (u > 0 && (mode == kByColumns || mode != was)) {
           const int64_t alone = padless::wait_for_team(team, mode == was && u > chunk.begin);
@@ -311,8 +329,18 @@ template <class T, template <class> class Cell> struct Backward {
             mode = kAlone;
           }
         }
-        const Lane lane = lane_of(mode, team, panels);
-        if (lane.panel < lane.panel_end) step(u, lane, chunk, row0, from);
+        const Lane lane = lane_of(mode, team, panels), h_lane = lane_of(mode, team, h_panels);
+        if (projects()) {
+          output_gradient(u, h_lane, chunk, row0, from);
+          if (mode == kByColumns) {
+            const int64_t alone = padless::wait_for_team(team, true);
+            if (alone > 0) alone_until = u + 1 + alone;
+          }
+          step_projected(u, lane, chunk, row0);
+        } else {
+          step(u, lane, chunk, row0, from);
+        }
+        leave(lane, h_lane, active, steps.active(u - 1), from);
         from = chunk.gradients + (row0 - chunk.base) * gradients_stride;
         if (!steps.down) row0 += active;
       }
@@ -320,7 +348,7 @@ template <class T, template <class> class Cell> struct Backward {
       input_gradient(chunk);
       weight_gradients(chunk);
     }
-    leave(lane_of(mode, team, panels), 0, steps.active(steps.count - 1), from);
+    leave(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), from);
     finish_sums();
   }
 };

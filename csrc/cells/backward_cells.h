@@ -23,6 +23,7 @@ template <class T> struct BackwardBlock {
   int64_t state_stride;
   T* gradients;  // of the pre-activations, gates `hidden` apart
   int64_t gradients_stride, hidden;
+  T* unprojected;  // LSTM with a projection: o tanh(c) goes here, rows state_stride apart; else null
   int64_t unit, units;
 };
 
@@ -49,6 +50,7 @@ template <class T> __attribute__((noinline)) static void backward(const Backward
     store_first(out + b.hidden, fma(-df, f, df), b.units);
     store_first(out + 2 * b.hidden, fma(-(dg * g), g, dg), b.units);
     store_first(out + 3 * b.hidden, fma(-d_o, o, d_o), b.units);
+    if (b.unprojected) store(b.unprojected + r * b.state_stride, o * tc);
   }
 }
 

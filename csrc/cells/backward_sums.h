@@ -37,9 +37,9 @@
   }
   Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden}; }
 
-  // sums[row, :] += gradients^T rows for one run, one panel of nv vectors of columns and n rows, which stand in panel_rows.
+  // sums[row, :] += from^T rows for one run, one panel of nv vectors of columns and n rows, which stand in panel_rows.
   template <int NV>
-  void sum_panel(const T* from, const Run& run, int64_t n, T* sums, int64_t sums_stride, bool first) const {
+  void sum_panel(const T* from, int64_t from_stride, const Run& run, int64_t n, T* sums, int64_t sums_stride, bool first) const {
     const Share own = share(run.count, kSumTile);
     for (int64_t g = own.begin; g < own.end;) {
       Start<T> start;
@@ -49,27 +49,32 @@
         start.stride[v] = first ? 0 : sums_stride;
       }
       if (own.end - g >= kSumTile) {
-        tile<T, NV, kSumTile, true>(from + run.column + g, gradients_stride, panel_rows, n, &start, to, sums_stride);
+        tile<T, NV, kSumTile, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
         g += kSumTile;
       } else {
-        tile<T, NV, 1, true>(from + run.column + g, gradients_stride, panel_rows, n, &start, to, sums_stride);
+        tile<T, NV, 1, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
         g += 1;
       }
     }
   }
-  void sum_panel(int nv, const T* from, const Run& run, int64_t n, T* sums, int64_t stride, bool first) const {
+  void sum_panel(int nv, const T* from, int64_t from_stride, const Run& run, int64_t n, T* sums, int64_t stride, bool first) const {
     switch (nv) {
-      case 1: return sum_panel<1>(from, run, n, sums, stride, first);
-      case 2: return sum_panel<2>(from, run, n, sums, stride, first);
-      case 3: return sum_panel<3>(from, run, n, sums, stride, first);
-      default: return sum_panel<4>(from, run, n, sums, stride, first);
+      case 1: return sum_panel<1>(from, from_stride, run, n, sums, stride, first);
+      case 2: return sum_panel<2>(from, from_stride, run, n, sums, stride, first);
+      case 3: return sum_panel<3>(from, from_stride, run, n, sums, stride, first);
+      default: return sum_panel<4>(from, from_stride, run, n, sums, stride, first);
     }
   }
 
-  // Columns of the rows i, i + 1, ... of x or of h before, `nv` vectors, into panel_rows.
-  void gather(bool of_x, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
+  // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
+  enum Operand { kX, kHidden, kUnprojected };
+
+  // Columns of the rows i, i + 1, ... of an operand, `nv` vectors, into panel_rows.
+  void gather(const Chunk& chunk, Operand of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
     for (int64_t k = 0; k < n; ++k) {
-      const T* row = of_x ? (const T*)p.x + x_row[i + k] * p.x_stride : h_row[i + k];
+      const T* row = of == kX        ? (const T*)p.x + x_row[i + k] * p.x_stride
+                     : of == kHidden ? h_row[i + k]
+                                     : chunk.unprojected + (i + k) * state_stride;
       for (int v = 0; v < nv; ++v) {
         const int64_t at = column + v * W;
         store(panel_rows + (k * nv + v) * W, row ? load_first(row + at, columns - at) : Vec<T>{});
@@ -77,14 +82,18 @@
     }
   }
 
-  void sum_products(const Chunk& chunk, int64_t i, int64_t n, bool of_x, bool first) const {
-    const int64_t columns = of_x ? input : hidden, vectors = vectors_of<T>(columns);
-    T* sums = of_x ? sum_ih : sum_hh;
+  void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operand of, bool first) const {
+    const int64_t columns = of == kX ? input : of == kHidden ? output : hidden, vectors = vectors_of<T>(columns);
+    const int64_t stride = of == kUnprojected ? state_stride : gradients_stride;
+    const T* from = (of == kUnprojected ? chunk.d_output : chunk.gradients) + i * stride;
+    T* sums = of == kX ? sum_ih : of == kHidden ? sum_hh : sum_hr;
     for (int64_t v = 0; v < vectors; v += 4) {
       const int nv = (int)minimum(4, vectors - v);
-      gather(of_x, i, n, v * W, nv, columns);
-      for (int r = 0; r < (of_x ? kRunsIn : 1); ++r)
-        sum_panel(nv, chunk.gradients + i * gradients_stride, of_x ? run_in(r) : run_hidden(), n, sums + v * W, vectors * W, first);
+      gather(chunk, of, i, n, v * W, nv, columns);
+      for (int r = 0; r < (of == kX ? kRunsIn : 1); ++r) {
+        const Run run = of == kX ? run_in(r) : of == kHidden ? run_hidden() : Run{0, 0, output};
+        sum_panel(nv, from, stride, run, n, sums + v * W, vectors * W, first);
+      }
     }
   }
 
@@ -106,25 +115,24 @@
       const T* from = chunk.gradients + i * gradients_stride;
       for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !any);
       sum_bias(from, run_hidden(), n, (T*)p.db_hh, !any);
-      if (p.dw_ih) sum_products(chunk, i, n, true, !any);
-      if (p.dw_hh) sum_products(chunk, i, n, false, !any);
+      if (p.dw_ih) sum_products(chunk, i, n, kX, !any);
+      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !any);
+      if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !any);
       any = true;
     }
   }
 
   // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
-  void finish_sum(T* to, const T* sums, int64_t columns, bool of_x) const {
+  void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
     if (!to || (any && !padded(columns))) return;
-    for (int r = 0; r < (of_x ? kRunsIn : 1); ++r) {
-      const Run run = of_x ? run_in(r) : run_hidden();
-      const Share own = share(run.count, kSumTile);
-      for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
-        copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
-    }
+    const Share own = share(run.count, kSumTile);
+    for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
+      copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
   void finish_sums() const {
-    finish_sum((T*)p.dw_ih, sum_ih, input, true);
-    finish_sum((T*)p.dw_hh, sum_hh, hidden, false);
+    for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
+    finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
+    if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output});
     if (!any && team.rank == 0) {
       if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
       if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
@@ -133,7 +141,7 @@
 
   // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
   void recompute(const Chunk& chunk) const {
-    const ForwardWeights<T> w(p.cell, input, hidden, p.forward_weights);
+    const ForwardWeights<T> w(layer_of(p), p.forward_weights);
     const int64_t x_stride = input_stride_of<T>(input);
     T *x = (T*)(h_row + round_up(capacity, 8)), *h = x + kMaxRows * x_stride, *in = recompute_in;
     const int64_t most = tile_rows(gates);
@@ -142,7 +150,7 @@
       const int64_t n = minimum(most, rows.end - i);
       for (int64_t r = 0; r < n; ++r) {
         copy(x + r * x_stride, (const T*)p.x + x_row[i + r] * p.x_stride, input);
-        copy_or_zero(h + r * state_stride, h_row[i + r], hidden);
+        copy_or_zero(h + r * state_stride, h_row[i + r], output);
       }
       for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
         const int64_t unit = panel * W;  // cells with saved gates have one vector a panel
@@ -157,7 +165,7 @@
           start.at[2] = w.hidden_bias + unit;
           start.stride[2] = 0;
         }
-        find_tile<T>(gates, (int)n)(h, state_stride, w.hidden.at(panel), hidden, &start, product, gates * W);
+        find_tile<T>(gates, (int)n)(h, state_stride, w.hidden.at(panel), output, &start, product, gates * W);
         for (int64_t r = 0; r < n; ++r)
           activate(product + r * gates * W, in + r * gates * W + 2 * W,
                    gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T>());

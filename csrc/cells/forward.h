@@ -4,6 +4,9 @@
 // few rows are active, all slots with some columns (one barrier a step). Where other load makes barriers slow, rank 0 takes
 // some steps alone (team.h). The input product goes either step by step or, where
 // steps have few rows, for a chunk of steps at once. Neither choice touches a bit of the result: see tile.h.
+//
+// With a projection a step is two products: the cells of all hidden units, then h from them (with columns split, a barrier
+// between). What was h elsewhere, o tanh(c), goes to `unprojected` then.
 #pragma once
 
 // Rows from which a step has its input product to itself; below, steps are gathered into chunks.
@@ -51,7 +54,9 @@ struct ScratchCursor {
   }
 };
 
-template <class T> PADLESS_INLINE int64_t state_stride_of(int64_t hidden) { return round_up(hidden, 16) + 16; }
+template <class T> PADLESS_INLINE int64_t state_stride_of(const padless_problem& p) {
+  return round_up(maximum(p.hidden_size, p.projection_size), 16) + 16;
+}
 template <class T> PADLESS_INLINE int64_t input_stride_of(int64_t input) { return round_up(input, 16) + 16; }
 
 template <class T> PADLESS_INLINE void copy(T* to, const T* from, int64_t n) {
@@ -74,21 +79,23 @@ template <class T, template <class> class Cell> struct Forward {
   const padless::Team team;
   const Steps steps;
   const ForwardWeights<T> weights;
-  const int64_t hidden, state_stride, input_stride, saved_stride, cells_stride;
-  T *h[2], *c;                      // [B, state_stride], shared by the team
+  const int64_t hidden, output, state_stride, input_stride, saved_stride, cells_stride;  // output: width of h
+  T *h[2], *c, *unprojected;        // [B, state_stride], shared by the team; the last with a projection only
   T *rows_x, *chunk, *first, *last; // this worker's
   int64_t chunk_rows;
+
+  bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
 
   struct Sizes {
     int64_t shared, own, chunk_rows;
   };
   static Sizes sizes(const padless_problem& p, int64_t team) {
-    const int64_t active = p.steps ? p.batch_sizes[0] : 0, hidden = state_stride_of<T>(p.hidden_size);
+    const int64_t active = p.steps ? p.batch_sizes[0] : 0, stride = state_stride_of<T>(p), states = p.projection_size ? 4 : 3;
     const int64_t panels_width = vectors_of<T>(p.hidden_size) * gates * W;
     const int64_t rows = maximum(kChunkRows + maximum(kDirectRows, kColumnRows * team), (active + team - 1) / team);
     const int64_t chunk_rows = kChunkRows + maximum(kDirectRows, kColumnRows * team);
     const int64_t tile = kMaxRows * 4 * W;
-    return {(int64_t)sizeof(T) * 3 * active * hidden + 256,
+    return {(int64_t)sizeof(T) * states * active * stride + 256,
             (int64_t)sizeof(T) * (rows * input_stride_of<T>(p.input_size) + chunk_rows * panels_width + 2 * tile) + 512,
             chunk_rows};
   }
@@ -103,8 +110,9 @@ template <class T, template <class> class Cell> struct Forward {
 
   Forward(const padless_problem& problem, const padless::Team& t)
       : p(problem), team(t), steps(problem, problem.reverse != 0),
-        weights(problem.cell, problem.input_size, problem.hidden_size, problem.forward_weights), hidden(problem.hidden_size),
-        state_stride(state_stride_of<T>(problem.hidden_size)), input_stride(input_stride_of<T>(problem.input_size)),
+        weights(layer_of(problem), problem.forward_weights),
+        hidden(problem.hidden_size), output(output_width(layer_of(problem))), state_stride(state_stride_of<T>(problem)),
+        input_stride(input_stride_of<T>(problem.input_size)),
         saved_stride(saved_count(kind) * padded_hidden(problem.hidden_size)), cells_stride(padded_hidden(problem.hidden_size)) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0;
     const Sizes s = sizes(p, team.size);
@@ -112,6 +120,7 @@ template <class T, template <class> class Cell> struct Forward {
     h[0] = shared.take<T>(active * state_stride);
     h[1] = shared.take<T>(active * state_stride);
     c = shared.take<T>(active * state_stride);
+    unprojected = projects() ? shared.take<T>(active * state_stride) : nullptr;
     ScratchCursor own = {(char*)p.scratch + (s.shared + 63) / 64 * 64 + team.rank * (s.own / 64 * 64)};
     first = own.take<T>(kMaxRows * 4 * W);
     last = own.take<T>(kMaxRows * 4 * W);
@@ -127,9 +136,9 @@ template <class T, template <class> class Cell> struct Forward {
     return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
   }
 
-  void copy_state(T* to, const T* from) const {  // the padding is 0, lest it hold something slow or not a number
-    copy_or_zero(to, from, hidden);
-    for (int64_t i = hidden; i < state_stride; ++i) to[i] = 0;
+  void copy_state(T* to, const T* from, int64_t width) const {  // the padding is 0, lest it hold something slow or not a number
+    copy_or_zero(to, from, width);
+    for (int64_t i = width; i < state_stride; ++i) to[i] = 0;
   }
 
   // Initial state of the slots that begin at step s, shared out like rows unless rank 0 is alone.
@@ -138,22 +147,24 @@ template <class T, template <class> class Cell> struct Forward {
     if (mode == kAlone && team.rank) return;
     const Lane own = lane_of(mode == kAlone ? kAlone : kByRows, team, 0);
     for (int64_t slot = own.slot + own.count(begin) * own.slot_step; slot < end; slot += own.slot_step) {
-      copy_state(h[s & 1] + slot * state_stride, state_row(p.h0, p.h0_stride, slot));
-      if (kind == PADLESS_LSTM) copy_state(c + slot * state_stride, state_row(p.c0, p.c0_stride, slot));
+      copy_state(h[s & 1] + slot * state_stride, state_row(p.h0, p.h0_stride, slot), output);
+      if (kind == PADLESS_LSTM) copy_state(c + slot * state_stride, state_row(p.c0, p.c0_stride, slot), hidden);
     }
   }
 
-  // Last state of the slots that end with step s, the lane's columns.
-  void finish(int64_t s, const Lane& lane) const {
+  // Last state of the slots that end with step s, the lane's columns; h has a lane of its own.
+  void finish(int64_t s, const Lane& lane, const Lane& h_lane) const {
+    if (p.h_n) finish_state(s, h_lane, projects() ? weights.projection : weights.hidden, output, h[~s & 1], p.h_n, p.h_n_stride);
+    if (kind == PADLESS_LSTM && p.c_n) finish_state(s, lane, weights.hidden, hidden, c, p.c_n, p.c_n_stride);
+  }
+  void finish_state(int64_t s, const Lane& lane, const Panels<T>& panels, int64_t width, const T* state, void* to,
+                    int64_t to_stride) const {
     const int64_t active = steps.active(s), staying = minimum(active, steps.active(s + 1));
     if (staying == active || lane.panel == lane.panel_end) return;
-    const int64_t unit = weights.hidden.first(lane.panel) * W;
-    const int64_t count = minimum(hidden, weights.hidden.first(lane.panel_end) * W) - unit;
+    const int64_t unit = panels.first(lane.panel) * W, count = minimum(width, panels.first(lane.panel_end) * W) - unit;
     const int64_t skip = lane.count(staying);
-    for (int64_t slot = lane.slot + skip * lane.slot_step; slot < active; slot += lane.slot_step) {
-      if (p.h_n) copy(state_row(p.h_n, p.h_n_stride, slot) + unit, h[~s & 1] + slot * state_stride + unit, count);
-      if (kind == PADLESS_LSTM && p.c_n) copy(state_row(p.c_n, p.c_n_stride, slot) + unit, c + slot * state_stride + unit, count);
-    }
+    for (int64_t slot = lane.slot + skip * lane.slot_step; slot < active; slot += lane.slot_step)
+      copy(state_row(to, to_stride, slot) + unit, state + slot * state_stride + unit, count);
   }
 
   void gather_x(int64_t t, const Lane& lane, int64_t n, T* to) const {
@@ -213,7 +224,7 @@ template <class T, template <class> class Cell> struct Forward {
         const int64_t slot = lane.slot + row * lane.slot_step;
         const Start<T> start = hidden_start(panel, in);
         find_tile<T>(nv, (int)size)(h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel),
-                                    hidden, &start, last, nv * W);
+                                    output, &start, last, nv * W);
         finish_block(s, t, lane, row0, panel, slot, size, in, last);
       }
     }
@@ -224,7 +235,7 @@ template <class T, template <class> class Cell> struct Forward {
     const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
     const Start<T> start = hidden_start(panel, in), other_start = hidden_start(other, other_in);
     T* other_out = last + tile_width * W;
-    tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), hidden,
+    tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
                              &start, &other_start, last, other_out);
     finish_block(s, t, lane, row0, panel, lane.slot, 1, in, last);
     finish_block(s, t, lane, row0, other, lane.slot, 1, other_in, other_out);
@@ -259,7 +270,7 @@ template <class T, template <class> class Cell> struct Forward {
       e.input_n = in + 2 * W;
       e.input_n_stride = nv * W;
       e.h = h[s & 1] + slot * state_stride + unit;
-      e.h_next = h[~s & 1] + slot * state_stride + unit;
+      e.h_next = (projects() ? unprojected : h[~s & 1]) + slot * state_stride + unit;
       e.c = c + slot * state_stride + unit;
       e.state_stride = stride;
       e.gates = p.gates && saved_count(kind) ? (T*)p.gates + (row0 + slot) * saved_stride + unit : nullptr;
@@ -267,7 +278,7 @@ template <class T, template <class> class Cell> struct Forward {
       e.gate_width = cells_stride;
       e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + (row0 + slot) * cells_stride + unit : nullptr;
       e.cells_stride = lane.slot_step * cells_stride;
-      e.y = (T*)p.y + p.y_step[t] * p.y_stride + unit;
+      e.y = projects() ? nullptr : (T*)p.y + p.y_step[t] * p.y_stride + unit;
       e.y_stride = p.y_stride;
       e.y_sequence = p.y_sequence + slot;
       e.slot_step = lane.slot_step;
@@ -276,13 +287,41 @@ template <class T, template <class> class Cell> struct Forward {
     }
   }
 
+  // h and y of the lane's slots and columns from `unprojected`, which is complete.
+  void project(int64_t s, const Lane& lane) const {
+    const int64_t n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel, stride = lane.slot_step * state_stride;
+    static constexpr T zeros[W] = {};
+    const Start<T> start = {{zeros, zeros, zeros, zeros}, {}};
+    const T* from = unprojected + lane.slot * state_stride;
+    for (int64_t i = 0; i < panels; ++i) {
+      const int64_t panel = s & 1 ? lane.panel_end - 1 - i : lane.panel + i, other = s & 1 ? panel - 1 : panel + 1;
+      const int nv = (int)weights.projection.size(panel);
+      T* to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(panel) * W;
+      if (n == 1 && i + 1 < panels && nv == 4 && weights.projection.size(other) == 4) {
+        T* other_to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(other) * W;
+        tile_pair<T, 4>(from, weights.projection.at(panel), weights.projection.at(other), hidden, &start, &start, to, other_to);
+        ++i;
+        continue;
+      }
+      const Blocks blocks = Blocks::of(n, tile_rows(nv));
+      for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
+        find_tile<T>(nv, (int)blocks.size(b))(from + row * stride, stride, weights.projection.at(panel), hidden, &start,
+                                              to + row * stride, stride);
+    }
+    if (panels == 0) return;
+    const int64_t t = steps.time(s), column = weights.projection.first(lane.panel) * W;
+    const int64_t count = minimum(output, weights.projection.first(lane.panel_end) * W) - column;
+    for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step)
+      copy((T*)p.y + (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column, h[~s & 1] + slot * state_stride + column, count);
+  }
+
   void run() const {
     for (int64_t slot = steps.active(steps.down ? steps.count - 1 : 0) + team.rank; slot < p.batch; slot += team.size) {
       // Sequences of length 0 keep their state.
-      if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), hidden);
+      if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), output);
       if (kind == PADLESS_LSTM && p.c_n) copy_or_zero(state_row(p.c_n, p.c_n_stride, slot), state_row(p.c0, p.c0_stride, slot), hidden);
     }
-    const int64_t panels = weights.hidden.count(), size = gates * hidden * hidden;
+    const int64_t panels = weights.hidden.count(), size = gates * hidden * output;
     Mode mode = kByRows;
     int64_t chunk_end = 0, at = 0, row0 = steps.down ? p.rows : 0, alone_until = 0;
     for (int64_t s = 0; s < steps.count; ++s) {
@@ -318,7 +357,16 @@ template <class T, template <class> class Cell> struct Forward {
       }
       if (lane.panel < lane.panel_end) step(s, lane, row0, s < chunk_end ? at : -1);
       if (s < chunk_end) at += lane.count(active);
-      finish(s, lane);
+      Lane h_lane = lane;
+      if (projects()) {
+        h_lane = lane_of(mode, team, weights.projection.count());
+        if (mode == kByColumns) {
+          const int64_t alone = padless::wait_for_team(team, true);
+          if (alone > 0) alone_until = s + 1 + alone;
+        }
+        project(s, h_lane);
+      }
+      finish(s, lane, h_lane);
       if (!steps.down) row0 += active;
     }
   }

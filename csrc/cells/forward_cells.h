@@ -17,7 +17,7 @@ template <class T> struct ForwardBlock {
   T* cells;
   int64_t cells_stride;
   int64_t gate_width;  // from one saved gate of a unit to the next
-  T* y;                // of step and unit; the slot is added
+  T* y;                // of step and unit, the slot is added; null: h_next is all that is wanted
   int64_t y_stride;
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
@@ -26,7 +26,7 @@ template <class T> struct ForwardBlock {
 
 template <class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int64_t r, Vec<T> h) {
   store(b.h_next + r * b.state_stride, h);
-  store_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, h, b.units);
+  if (b.y) store_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, h, b.units);
 }
 
 template <class T> struct Lstm {

@@ -1,4 +1,5 @@
 // Every kernel for one instruction set: compiled once per set with its flags and -DPADLESS_ISA=<namespace>.
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
@@ -26,25 +27,21 @@ namespace {
 #include "fingerprint.h"
 
 template <class T> struct Typed {
-  static int64_t pack_forward_bytes(int64_t cell, int64_t input, int64_t hidden) {
-    return ForwardWeights<T>(cell, input, hidden, nullptr).bytes;
+  static int64_t pack_forward_bytes(const Layer& layer) { return ForwardWeights<T>(layer, nullptr).bytes; }
+  static int64_t pack_backward_bytes(const Layer& layer) { return BackwardWeights<T>(layer, nullptr).bytes; }
+  static void pack_forward(const Layer& layer, const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh,
+                           const void* w_hr, void* packed) {
+    PADLESS_ISA::pack_forward<T>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, (const T*)w_hr, packed);
   }
-  static int64_t pack_backward_bytes(int64_t cell, int64_t input, int64_t hidden) {
-    return BackwardWeights<T>(cell, input, hidden, nullptr).bytes;
-  }
-  static void pack_forward(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh,
-                           const void* b_ih, const void* b_hh, void* packed) {
-    PADLESS_ISA::pack_forward<T>(cell, input, hidden, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, packed);
-  }
-  static void pack_backward(int64_t cell, int64_t input, int64_t hidden, const void* w_ih, const void* w_hh, void* packed) {
-    PADLESS_ISA::pack_backward<T>(cell, input, hidden, (const T*)w_ih, (const T*)w_hh, packed);
+  static void pack_backward(const Layer& layer, const void* w_ih, const void* w_hh, const void* w_hr, void* packed) {
+    PADLESS_ISA::pack_backward<T>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)w_hr, packed);
   }
   static bool weights_fit(const padless_problem& p, bool backward) {
     const void* packed = backward ? p.backward_weights : p.forward_weights;
     const int64_t bytes = backward ? p.backward_weights_bytes : p.forward_weights_bytes;
-    const int64_t need = backward ? pack_backward_bytes(p.cell, p.input_size, p.hidden_size)
-                                  : pack_forward_bytes(p.cell, p.input_size, p.hidden_size);
-    return bytes >= need && header_fits<T>(packed, backward ? kBackwardPack : kForwardPack, p.cell, p.input_size, p.hidden_size);
+    const Layer layer = layer_of(p);
+    const int64_t need = backward ? pack_backward_bytes(layer) : pack_forward_bytes(layer);
+    return bytes >= need && header_fits<T>(packed, backward ? kBackwardPack : kForwardPack, layer);
   }
   template <template <class> class Cell> static int64_t scratch(const padless_problem& p, bool backward) {
     return backward ? Backward<T, Cell>::scratch_bytes(p) : Forward<T, Cell>::scratch_bytes(p);

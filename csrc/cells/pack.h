@@ -3,7 +3,7 @@
 
 struct PackedHeader {  // 64 bytes before the panels: a buffer packed for something else is an error, not a wrong result
   uint64_t magic;
-  int64_t kind, vector_bytes, cell, dtype, input, hidden, unused;
+  int64_t kind, vector_bytes, cell, dtype, input, hidden, projection;
 };
 constexpr uint64_t kPackedMagic = 0x7061646c65737331u;
 enum { kForwardPack = 1, kBackwardPack = 2 };
@@ -32,49 +32,61 @@ template <class T> PADLESS_INLINE int64_t vectors_of(int64_t columns) { return (
 // Rows of gates and cells are padded to 16 elements for every instruction set: their layout must not depend on it.
 PADLESS_INLINE int64_t padded_hidden(int64_t hidden) { return (hidden + 15) / 16 * 16; }
 
+// Width of h: what the hidden weights are multiplied with.
+PADLESS_INLINE int64_t output_width(const padless::Layer& layer) { return layer.projection ? layer.projection : layer.hidden; }
+PADLESS_INLINE padless::Layer layer_of(const padless_problem& p) {
+  return {p.cell, p.input_size, p.hidden_size, p.projection_size};
+}
+
 template <class T> struct ForwardWeights {
   Panels<T> input, hidden;
+  Panels<T> projection;  // [H -> P]; none without one
   const T* bias;         // [vectors][gates][width], where the input product starts
   const T* hidden_bias;  // GRU: [vectors][width], where the hidden product of its n gate starts
   int64_t bytes;
-  ForwardWeights(int64_t cell, int64_t input_size, int64_t hidden_size, const void* packed) {
-    const int gates = gate_count(cell), most = panel_vectors(cell);
-    const int64_t v = vectors_of<T>(hidden_size), column = v * gates * kWidth<T>;
+  ForwardWeights(const padless::Layer& layer, const void* packed) {
+    const int gates = gate_count(layer.cell), most = panel_vectors(layer.cell);
+    const int64_t v = vectors_of<T>(layer.hidden), column = v * gates * kWidth<T>;
     const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
     bias = p;
     hidden_bias = p + column;
     p += column + v * kWidth<T>;
-    hidden = {p, hidden_size, v, most, gates};
-    p += column * hidden_size;
-    input = {p, input_size, v, most, gates};
-    bytes = (const char*)(p + column * input_size) - (const char*)packed;
+    hidden = {p, output_width(layer), v, most, gates};
+    p += column * hidden.k_count;
+    projection = {p, layer.hidden, vectors_of<T>(layer.projection), 4, 1};
+    p += projection.vectors * kWidth<T> * layer.hidden;
+    input = {p, layer.input, v, most, gates};
+    bytes = (const char*)(p + column * layer.input) - (const char*)packed;
   }
 };
 
 template <class T> struct BackwardWeights {
-  Panels<T> hidden, input;  // [gradients -> H] and [gradients -> I]
+  Panels<T> hidden, input;  // [gradients -> P] and [gradients -> I]
+  Panels<T> projection;     // [P -> H]; none without one
   int64_t bytes;
-  BackwardWeights(int64_t cell, int64_t input_size, int64_t hidden_size, const void* packed) {
-    const int64_t k = gate_count(cell) * hidden_size;
+  BackwardWeights(const padless::Layer& layer, const void* packed) {
+    const int64_t k = gate_count(layer.cell) * layer.hidden;
     const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
-    hidden = {p, k, vectors_of<T>(hidden_size), 4, 1};
+    hidden = {p, k, vectors_of<T>(output_width(layer)), 4, 1};
     p += hidden.vectors * kWidth<T> * k;
-    input = {p, k, vectors_of<T>(input_size), 4, 1};
+    projection = {p, layer.projection, layer.projection ? vectors_of<T>(layer.hidden) : 0, 4, 1};
+    p += projection.vectors * kWidth<T> * layer.projection;
+    input = {p, k, vectors_of<T>(layer.input), 4, 1};
     bytes = (const char*)(p + input.vectors * kWidth<T> * k) - (const char*)packed;
   }
 };
 
 template <class T>
-static void write_header(void* packed, int64_t kind, int64_t cell, int64_t input, int64_t hidden) {
-  const PackedHeader header = {kPackedMagic, kind, kVectorBytes, cell, sizeof(T) == 4 ? 0 : 1, input, hidden, 0};
+static void write_header(void* packed, int64_t kind, const padless::Layer& l) {
+  const PackedHeader header = {kPackedMagic, kind, kVectorBytes, l.cell, sizeof(T) == 4 ? 0 : 1, l.input, l.hidden, l.projection};
   __builtin_memcpy(packed, &header, sizeof header);
 }
 template <class T>
-static bool header_fits(const void* packed, int64_t kind, int64_t cell, int64_t input, int64_t hidden) {
+static bool header_fits(const void* packed, int64_t kind, const padless::Layer& l) {
   PackedHeader h;
   __builtin_memcpy(&h, packed, sizeof h);
-  return h.magic == kPackedMagic && h.kind == kind && h.vector_bytes == kVectorBytes && h.cell == cell &&
-         h.dtype == (sizeof(T) == 4 ? 0 : 1) && h.input == input && h.hidden == hidden;
+  return h.magic == kPackedMagic && h.kind == kind && h.vector_bytes == kVectorBytes && h.cell == l.cell &&
+         h.dtype == (sizeof(T) == 4 ? 0 : 1) && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
 }
 
 // Transposes the width x width block at `from` (rows `stride` apart; `rows` by `columns` of it exist, the rest is 0):
@@ -135,13 +147,15 @@ static void pack_transposed(const Panels<T>& panels, const T* weights, int64_t h
 }
 
 template <class T>
-static void pack_forward(int64_t cell, int64_t input, int64_t hidden, const T* w_ih, const T* w_hh, const T* b_ih,
-                         const T* b_hh, void* packed) {
+static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* b_ih, const T* b_hh,
+                         const T* w_hr, void* packed) {
   constexpr int W = kWidth<T>;
-  const ForwardWeights<T> w(cell, input, hidden, packed);
-  write_header<T>(packed, kForwardPack, cell, input, hidden);
+  const int64_t cell = layer.cell, hidden = layer.hidden;
+  const ForwardWeights<T> w(layer, packed);
+  write_header<T>(packed, kForwardPack, layer);
   pack_transposed(w.input, w_ih, hidden);
   pack_transposed(w.hidden, w_hh, hidden);
+  pack_transposed(w.projection, w_hr, layer.projection);
   const int gates = gate_count(cell);
   T* bias = const_cast<T*>(w.bias);
   T* hidden_bias = const_cast<T*>(w.hidden_bias);
@@ -176,11 +190,13 @@ static void pack_columns(const Panels<T>& panels, const T* weights, int64_t colu
 }
 
 template <class T>
-static void pack_backward(int64_t cell, int64_t input, int64_t hidden, const T* w_ih, const T* w_hh, void* packed) {
-  const BackwardWeights<T> w(cell, input, hidden, packed);
-  write_header<T>(packed, kBackwardPack, cell, input, hidden);
-  pack_columns(w.hidden, w_hh, hidden, 0, w.hidden.k_count, 0);
-  if (cell == PADLESS_GRU) {  // gradients stand [n, r, z]
+static void pack_backward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* w_hr, void* packed) {
+  const int64_t input = layer.input, hidden = layer.hidden;
+  const BackwardWeights<T> w(layer, packed);
+  write_header<T>(packed, kBackwardPack, layer);
+  pack_columns(w.hidden, w_hh, output_width(layer), 0, w.hidden.k_count, 0);
+  pack_columns(w.projection, w_hr, hidden, 0, layer.projection, 0);
+  if (layer.cell == PADLESS_GRU) {  // gradients stand [n, r, z]
     pack_columns(w.input, w_ih, input, 2 * hidden, hidden, 0);
     pack_columns(w.input, w_ih, input, 0, 2 * hidden, hidden);
   } else {

@@ -48,7 +48,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.input_size = b.next(40);
   p.hidden_size = 1 + b.next(40);
   p.steps = p.batch ? b.next(10) : 0;
-  const int64_t element = p.dtype ? 8 : 4, h = p.hidden_size, in = p.input_size;
+  p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
+  const int64_t element = p.dtype ? 8 : 4, h = p.hidden_size, in = p.input_size, projection = p.projection_size;
+  const int64_t out = projection ? projection : h;
   const int64_t g = h * (p.cell == PADLESS_LSTM ? 4 : p.cell == PADLESS_GRU ? 3 : 1);
   Exact sizes(p.steps * 8), step(p.steps * 8), sequence(p.batch * 8), index(p.batch * 8);
   int64_t *batch_sizes = (int64_t*)sizes.p, most = p.batch;
@@ -59,45 +61,52 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // Padded addressing; forging comes after, so that some problems are good.
   for (int64_t t = 0; t < p.steps; ++t) ((int64_t*)step.p)[t] = t * p.batch;
   for (int64_t s = 0; s < p.batch; ++s) ((int64_t*)sequence.p)[s] = s, ((int64_t*)index.p)[s] = p.batch - 1 - s;
-  const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = h + b.next(3);
+  const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = out + b.next(3);
   Exact x(cells * x_stride * element), y(cells * y_stride * element), dx(cells * x_stride * element), dy(cells * y_stride * element);
-  Exact h0(p.batch * h * element), c0(p.batch * h * element), h_n(p.batch * h * element), c_n(p.batch * h * element);
-  Exact dh_n(p.batch * h * element), dc_n(p.batch * h * element), dh0(p.batch * h * element), dc0(p.batch * h * element);
-  Exact w_ih(g * in * element), w_hh(g * h * element), b_ih(g * element), b_hh(g * element);
-  Exact dw_ih(g * in * element), dw_hh(g * h * element), db_ih(g * element), db_hh(g * element);
+  Exact h0(p.batch * out * element), c0(p.batch * h * element), h_n(p.batch * out * element), c_n(p.batch * h * element);
+  Exact dh_n(p.batch * out * element), dc_n(p.batch * h * element), dh0(p.batch * out * element), dc0(p.batch * h * element);
+  Exact w_ih(g * in * element), w_hh(g * out * element), b_ih(g * element), b_hh(g * element), w_hr(projection * h * element);
+  Exact dw_ih(g * in * element), dw_hh(g * out * element), db_ih(g * element), db_hh(g * element), dw_hr(projection * h * element);
   p.batch_sizes = batch_sizes;
   p.x = x.p, p.x_rows = cells, p.x_stride = x_stride, p.x_step = (int64_t*)step.p, p.x_sequence = (int64_t*)sequence.p;
   p.y = y.p, p.y_rows = cells, p.y_stride = y_stride, p.y_step = p.x_step, p.y_sequence = p.x_sequence;
+  if (!b.next(4)) p.x_step = p.x_sequence = nullptr;
+  if (!b.next(4)) p.y_step = p.y_sequence = nullptr;
   p.state_index = b.next(2) ? (int64_t*)index.p : nullptr;
   p.state_rows = p.batch;
   p.h0 = b.next(4) ? h0.p : nullptr, p.c0 = b.next(4) ? c0.p : nullptr, p.h_n = b.next(4) ? h_n.p : nullptr;
   p.c_n = b.next(4) ? c_n.p : nullptr, p.dh_n = b.next(4) ? dh_n.p : nullptr, p.dc_n = b.next(4) ? dc_n.p : nullptr;
   p.dh0 = b.next(4) ? dh0.p : nullptr, p.dc0 = b.next(4) ? dc0.p : nullptr, p.dx = b.next(4) ? dx.p : nullptr;
-  p.h0_stride = p.c0_stride = p.h_n_stride = p.c_n_stride = p.dh_n_stride = p.dc_n_stride = p.dh0_stride = p.dc0_stride = h;
+  p.h0_stride = p.h_n_stride = p.dh_n_stride = p.dh0_stride = out;
+  p.c0_stride = p.c_n_stride = p.dc_n_stride = p.dc0_stride = h;
   p.dy = b.next(4) ? dy.p : nullptr, p.dy_stride = y_stride, p.dx_stride = x_stride;
   p.dw_ih = b.next(4) ? dw_ih.p : nullptr, p.dw_hh = b.next(4) ? dw_hh.p : nullptr;
   p.db_ih = b.next(4) ? db_ih.p : nullptr, p.db_hh = b.next(4) ? db_hh.p : nullptr;
+  p.dw_hr = b.next(4) ? dw_hr.p : nullptr;
   const int64_t values[] = {-1, 0, 1, 2, 5, -7, INT64_MAX, INT64_MIN, int64_t(1) << 33, 40};
   if (forged) {
     for (int i = 0; i < 2; ++i) {
       const int64_t value = values[b.next(10)];
-      switch (b.next(8)) {
+      switch (b.next(11)) {
         case 0: if (p.steps) batch_sizes[b.next(p.steps)] = value; break;
         case 1: if (p.steps) ((int64_t*)step.p)[b.next(p.steps)] = value; break;
         case 2: if (p.batch) ((int64_t*)sequence.p)[b.next(p.batch)] = value; break;
         case 3: if (p.batch) ((int64_t*)index.p)[b.next(p.batch)] = value; break;
         case 4: p.x_stride = value < x_stride ? value : x_stride; break;
         case 5: p.y_stride = value < y_stride ? value : y_stride; break;
-        case 6: p.h0_stride = value < h ? value : h; break;
+        case 6: p.h0_stride = value < out ? value : out; break;
+        case 7: p.c0_stride = value < h ? value : h; break;
+        case 8: p.projection_size = value; break;
+        case 9: p.x_step = nullptr; break;
         default: p.rows = value; break;
       }
     }
   }
-  const int64_t forward_bytes = padless_pack_forward_bytes(p.cell, p.dtype, in, h);
-  const int64_t backward_bytes = padless_pack_backward_bytes(p.cell, p.dtype, in, h);
+  const int64_t forward_bytes = padless_pack_forward_bytes(p.cell, p.dtype, in, h, projection);
+  const int64_t backward_bytes = padless_pack_backward_bytes(p.cell, p.dtype, in, h, projection);
   Exact forward(forward_bytes), backward(backward_bytes);
-  padless_pack_forward(p.cell, p.dtype, in, h, w_ih.p, w_hh.p, b.next(2) ? b_ih.p : nullptr, b_hh.p, forward.p);
-  padless_pack_backward(p.cell, p.dtype, in, h, w_ih.p, w_hh.p, backward.p);
+  padless_pack_forward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, b.next(2) ? b_ih.p : nullptr, b_hh.p, w_hr.p, forward.p);
+  padless_pack_backward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, w_hr.p, backward.p);
   p.forward_weights = forward.p, p.forward_weights_bytes = forward_bytes;
   p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
   // Where batch_sizes are forged, rows may claim anything: saved buffers are of their true size.

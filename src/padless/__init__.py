@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
     from .installing import install, uninstall
     from .report import Waste, waste
+    from .watching import Watch, watch
 
 __all__ = [
     "BackendError",
@@ -23,6 +24,7 @@ __all__ = [
     "Packed",
     "PadlessError",
     "Waste",
+    "Watch",
     "__version__",
     "accelerate",
     "backends",
@@ -35,6 +37,7 @@ __all__ = [
     "rnn",
     "uninstall",
     "waste",
+    "watch",
 ]
 
 __version__ = "0.1.0"
@@ -46,6 +49,7 @@ _HOMES = {
     "Packed": "_packed",
     "PadlessError": "errors",
     "Waste": "report",
+    "Watch": "watching",
     "accelerate": "accelerating",
     "backends": "backends",
     "data": "data",
@@ -57,6 +61,7 @@ _HOMES = {
     "rnn": "rnn",
     "uninstall": "installing",
     "waste": "report",
+    "watch": "watching",
 }  # name -> the module that it lives in, or is
 
 

@@ -1,4 +1,4 @@
-"""Which rows run at which step, and where they lie: index arithmetic, on the host."""
+"""Which rows run at which step, where they lie and whose they are: index arithmetic, on the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._layout import cached, slot_steps
 
-__all__ = ["Place", "Schedule"]
+__all__ = ["Place", "Schedule", "copied"]
 
 
 class Place(NamedTuple):
@@ -24,31 +24,62 @@ class Place(NamedTuple):
     has_gaps: bool  # some row of the storage is no sequence's
 
 
+def copied(indices: Tensor) -> Tensor:
+    """The same numbers, contiguous, in memory of our own."""
+    return indices.clone(memory_format=torch.contiguous_format)
+
+
 class Schedule:
     """The steps of N rows; computed once, shared by all layers and directions.
 
-    `batch_sizes (T,)` are trusted: positive, never growing (`_checks.check_batch_sizes`). Rows are
-    time-major unless a place is given.
+    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). They are
+    kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
+    Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
+    each slot, those of length 0 last; without it they come in the order of their slots.
     """
 
-    def __init__(self, batch_sizes: Tensor, place: Place | None = None, *, rows: int | None = None) -> None:
-        # Of our own and contiguous: kernels read it where it lies, again in backward.
-        self.batch_sizes = batch_sizes.clone(memory_format=torch.contiguous_format)
+    def __init__(
+        self,
+        batch_sizes: Tensor,
+        place: Place | None = None,
+        *,
+        rows: int | None = None,
+        slots: int | None = None,
+        order: Tensor | None = None,
+    ) -> None:
+        self.batch_sizes = batch_sizes
+        # Known to the caller; else worked out when first read.
         if rows is not None:
-            self.__dict__["rows"] = rows  # known to the caller; else summed when first read
-        self.is_time_major = place is None
-        self._place = place
+            self.__dict__["rows"] = rows
+        if slots is not None:
+            self.__dict__["slots"] = slots
+        self.place = place  # None: time-major
+        self.order = order
 
-    @cached
-    def place(self) -> Place:
-        """Where the rows lie."""
-        if self._place is not None:
-            return self._place
-        return Place(self.starts, torch.arange(self.slots), self.rows, False)
+    @property
+    def batch(self) -> int:
+        """B, sequences of length 0 included: those have a place in `order` and no slot."""
+        return self.slots if self.order is None else self.order.numel()
+
+    def in_time_major(self) -> Schedule:
+        """The same sequences with their rows in time-major order."""
+        return Schedule(self.batch_sizes, rows=self.rows, slots=self.slots, order=self.order)
+
+    @property
+    def storage_rows(self) -> int:
+        """Rows of the storage in which the rows lie."""
+        return self.rows if self.place is None else self.place.count
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some row of the storage is no sequence's."""
+        return self.place is not None and self.place.has_gaps
 
     @cached
     def addresses(self) -> Tensor:
         """`(N,)` where each time-major row lies."""
+        if self.place is None:
+            return torch.arange(self.rows)
         slot, step = slot_steps(self.batch_sizes)
         return self.place.step[step] + self.place.sequence[slot]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from ._checks import check_batch_sizes, check_state, check_weights
-from ._schedule import Schedule
+from ._schedule import Schedule, copied
 from .backends import choose
 from .backends.contract import Cell
 from .nn._forward import weight_shapes
@@ -93,9 +93,9 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
             return torchs_own(data, batch_sizes, hx, params, *network)
         if data.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
-        check_batch_sizes(batch_sizes, rows=data.shape[0])
-        schedule = Schedule(batch_sizes, rows=data.shape[0])
-        batch = Batch(data, schedule, schedule.slots, None, lambda output: output)
+        slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
+        schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots)
+        batch = Batch(data, schedule, lambda output: output)
         return _run(batch, hx, params, options)
 
     return kernel
@@ -184,7 +184,7 @@ def _run(batch: Batch, hx: Any, params: list[Tensor], options: Options) -> tuple
     check_weights(params, [f"params[{i}]" for i in range(len(params))], shapes, batch.rows.device)
     widths = (projected or hidden, hidden)[: len(states)]
     for i, (state, width) in enumerate(zip(states, widths, strict=True)):
-        shape = (options.num_layers * options.directions, batch.size, width)
+        shape = (options.num_layers * options.directions, batch.schedule.batch, width)
         check_state(state, shape, batch.rows, f"hidden[{i}]" if len(states) == 2 else "hidden")
     if not reads_in_place(batch.rows, options):
         batch = in_time_major(batch)

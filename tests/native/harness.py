@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     reverse: bool = False
     bias: bool = True
+    projection: int = 0
     seed: int = 0
     values: dict[str, Tensor] = field(default_factory=dict)  # float64
 
@@ -30,21 +32,27 @@ class Case:
         def draw(*shape: int, scale: float = 1.0) -> Tensor:
             return (torch.randn(*shape, generator=g, dtype=torch.float64) * scale).to(self.dtype).double()
 
-        b, width, h = len(self.lengths), self.input, self.hidden
+        b, width, h, output = len(self.lengths), self.input, self.hidden, self.output
         scale = 1 / max(h, 1) ** 0.5
         rows = GATES[self.cell] * h
         self.values = {
-            "w_ih": draw(rows, width, scale=scale), "w_hh": draw(rows, h, scale=scale),
-            "h0": draw(b, h), "c0": draw(b, h), "dh_n": draw(b, h), "dc_n": draw(b, h),
+            "w_ih": draw(rows, width, scale=scale), "w_hh": draw(rows, output, scale=scale),
+            "h0": draw(b, output), "c0": draw(b, h), "dh_n": draw(b, output), "dc_n": draw(b, h),
         }  # fmt: skip
         if self.bias:
             self.values.update(b_ih=draw(rows, scale=scale), b_hh=draw(rows, scale=scale))
         self.x = [draw(n, width) for n in self.lengths]
-        self.dy = [draw(n, h) for n in self.lengths]
+        self.dy = [draw(n, output) for n in self.lengths]
+        if self.projection:
+            self.values["w_hr"] = draw(output, h, scale=scale)
 
     @property
     def lstm(self) -> bool:
         return self.cell == "LSTM"
+
+    @property
+    def output(self) -> int:
+        return self.projection or self.hidden
 
     def get(self, name: str) -> Tensor | None:
         value = self.values.get(name)
@@ -55,7 +63,7 @@ def addresses(lengths: list[int], order: list[int], layout: str) -> tuple[int, T
     """Rows of the buffer, step offsets and sequence offsets (by slot)."""
     steps = max(lengths, default=0)
     sorted_lengths = [lengths[i] for i in order]
-    if layout == "packed":
+    if layout in ("packed", "time_major"):  # the second leaves the counting to the kernels
         sizes = [sum(n > t for n in lengths) for t in range(steps)]
         starts = [sum(sizes[:t]) for t in range(steps)]
         return sum(lengths), torch.tensor(starts, dtype=torch.int64), torch.arange(len(lengths))
@@ -89,22 +97,22 @@ def take(rows: _kernels.Rows, data: Tensor, lengths, order) -> list[Tensor]:
 
 def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", extra=0) -> dict[str, object]:
     """Outputs and gradients, in the caller's order; mode is infer, train or recompute."""
-    k, lengths, h, dtype = _kernels, case.lengths, case.hidden, case.dtype
+    k, lengths, h, output, dtype = _kernels, case.lengths, case.hidden, case.output, case.dtype
     b, steps, n = len(lengths), max(lengths, default=0), sum(lengths)
     order = sorted(range(b), key=lambda i: -lengths[i])
     batch_sizes = torch.tensor([sum(m > t for m in lengths) for t in range(steps)], dtype=torch.int64)
     x = put(case.x, lengths, order, layout, dtype, case.input, extra=extra)
-    y = put(case.dy, lengths, order, y_layout or layout, dtype, h, extra=extra)
+    y = put(case.dy, lengths, order, y_layout or layout, dtype, output, extra=extra)
     dy = y.data.clone()
     if extra:
-        dy = torch.full((y.data.size(0), h + extra), float("nan"), dtype=dtype)[:, :h].copy_(y.data)
+        dy = torch.full((y.data.size(0), output + extra), float("nan"), dtype=dtype)[:, :output].copy_(y.data)
     y.data.fill_(float("nan"))
     index = torch.tensor(order, dtype=torch.int64)
     nan = lambda *shape: torch.full(shape, float("nan"), dtype=dtype)  # noqa: E731
     initial = k.States(case.get("h0"), case.get("c0") if case.lstm else None)
-    final = k.States(nan(b, h), nan(b, h) if case.lstm else None)
+    final = k.States(nan(b, output), nan(b, h) if case.lstm else None)
     train = mode == "train"
-    weights = [case.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    weights = [case.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")]
     packed = k.pack_forward(case.cell, *weights)
     gates = nan(n, k.saved_width(case.cell, h)) if train and k.saved_width(case.cell, h) else None
     cells = nan(n, k.cells_width(case.cell, h)) if mode != "infer" and case.lstm else None
@@ -114,18 +122,31 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         "reverse": case.reverse,
         "threads": threads,
         "initial": initial,
+        "hidden": h if case.projection else None,
     }
-    k.forward(case.cell, packed, x, y, batch_sizes, n, final=final, gates=gates, cells=cells, **common)
+    x_given = k.Rows(x.data) if layout == "time_major" else x
+    y_given = k.Rows(y.data) if (y_layout or layout) == "time_major" else y
+    k.forward(
+        case.cell, packed, x_given, y_given, batch_sizes, n, final=final, gates=gates, cells=cells, **common
+    )
     result = {"y": take(y, y.data, lengths, order), "h_n": final.h, "c_n": final.c}
     if mode == "infer":
         return result
     rows = GATES[case.cell] * h
-    d_initial = k.States(nan(b, h), nan(b, h) if case.lstm else None)
-    grads = {"dw_ih": nan(rows, case.input), "dw_hh": nan(rows, h), "db_ih": nan(rows), "db_hh": nan(rows)}
+    d_initial = k.States(nan(b, output), nan(b, h) if case.lstm else None)
+    grads = {
+        "dw_ih": nan(rows, case.input),
+        "dw_hh": nan(rows, output),
+        "db_ih": nan(rows),
+        "db_hh": nan(rows),
+    }
+    if case.projection:
+        grads["dw_hr"] = nan(output, h)
     dx = torch.full_like(x.data, 7.0)
     saved = None if gates is None else gates.clone()
     k.backward(
-        case.cell, k.pack_backward(case.cell, *weights[:2]), x, y, batch_sizes, n, gates=gates, cells=cells,
+        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4]), x_given, y_given, batch_sizes, n,
+        gates=gates, cells=cells,
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip
@@ -134,6 +155,13 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     )
     result.update(grads, dx=take(x, dx, lengths, order), dh0=d_initial.h, dc0=d_initial.c)
     return result
+
+
+def projected_cell(w_hr, x, state, w_ih, w_hh, b_ih, b_hh):
+    """One step of an LSTM whose h is a projection, which torch has no cell for."""
+    i, f, g, o = (x @ w_ih.T + b_ih + state[0] @ w_hh.T + b_hh).chunk(4, 1)
+    c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return (o.sigmoid() * c.tanh()) @ w_hr.T, c
 
 
 def oracle(case: Case) -> dict[str, object]:
@@ -148,6 +176,8 @@ def oracle(case: Case) -> dict[str, object]:
         "RNN_TANH": torch.rnn_tanh_cell,
         "RNN_RELU": torch.rnn_relu_cell,
     }
+    if case.projection:
+        cell["LSTM"] = partial(projected_cell, leaves["w_hr"])
     loss, ys, hs, cs = torch.zeros((), dtype=torch.float64), [], [], []
     for i, x in enumerate(xs):
         h, c = leaves["h0"][i : i + 1], leaves["c0"][i : i + 1]
@@ -160,7 +190,7 @@ def oracle(case: Case) -> dict[str, object]:
         ys.append(
             torch.stack([y[t] for t in range(len(x))])
             if len(x)
-            else torch.zeros(0, case.hidden, dtype=torch.float64)
+            else torch.zeros(0, case.output, dtype=torch.float64)
         )
         hs.append(h[0])
         cs.append(c[0])
@@ -170,12 +200,15 @@ def oracle(case: Case) -> dict[str, object]:
     if loss.requires_grad:
         loss.backward()
     grad = lambda v: torch.zeros_like(v) if v.grad is None else v.grad  # noqa: E731
-    stack = lambda v: torch.stack(v).detach() if v else torch.zeros(0, case.hidden, dtype=torch.float64)  # noqa: E731
+    stack = lambda v, n: torch.stack(v).detach() if v else torch.zeros(0, n, dtype=torch.float64)  # noqa: E731
     result = {
-        "y": [y.detach() for y in ys], "h_n": stack(hs), "c_n": stack(cs) if case.lstm else None,
+        "y": [y.detach() for y in ys],
+        "h_n": stack(hs, case.output), "c_n": stack(cs, case.hidden) if case.lstm else None,
         "dx": [grad(x) for x in xs], "dh0": grad(leaves["h0"]), "dc0": grad(leaves["c0"]) if case.lstm else None,
         "dw_ih": grad(leaves["w_ih"]), "dw_hh": grad(leaves["w_hh"]),
     }  # fmt: skip
+    if case.projection:
+        result["dw_hr"] = grad(leaves["w_hr"])
     if case.bias:
         result.update(db_ih=grad(leaves["b_ih"]), db_hh=grad(leaves["b_hh"]))
     return result
@@ -183,7 +216,7 @@ def oracle(case: Case) -> dict[str, object]:
 
 def tolerance(case: Case, name: str) -> float:
     """64 eps sqrt(K + T), K the longest sum: over columns, and over rows for the gradients of weights."""
-    k = 4 * case.hidden + case.input + max(case.lengths, default=0)
+    k = 4 * case.hidden + case.projection + case.input + max(case.lengths, default=0)
     if name.startswith(("dw", "db")):
         k += sum(case.lengths)
     return 64 * torch.finfo(case.dtype).eps * k**0.5

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from padless.backends import _kernels
+from padless.errors import BackendError
 
 if _kernels.missing():
     pytest.skip(str(_kernels.missing()), allow_module_level=True)
 
 from .harness import Case, assert_close, oracle, run
 
-CELLS = list(_kernels.CELLS)
-LAYOUTS = ["packed", "flat", "batch_first", "time_first"]
+CELLS = [*_kernels.CELLS, "LSTM projected"]
+LAYOUTS = ["packed", "time_major", "flat", "batch_first", "time_first"]
 SHAPES = [  # lengths, I, H
     ([4, 6, 8, 5, 4, 3, 7, 8], 5, 7),
     ([1], 1, 1),
@@ -24,6 +25,13 @@ SHAPES = [  # lengths, I, H
     ([0, 0], 2, 5),
     ([], 2, 5),
 ]
+
+
+def case_of(cell: str, lengths, width: int, hidden: int, **options) -> Case:
+    """The projected LSTM has an h of half as many numbers as cells."""
+    if cell == "LSTM projected":
+        return Case("LSTM", lengths, width, hidden, projection=(hidden + 1) // 2, **options)
+    return Case(cell, lengths, width, hidden, **options)
 
 
 @pytest.fixture(params=_kernels.supported_isas(), autouse=True)
@@ -38,16 +46,40 @@ def isa(request):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"B{len(s[0])}-I{s[1]}-H{s[2]}")
 def test_outputs_and_every_gradient_are_those_of_each_sequence_alone(cell, shape, reverse):
     for dtype in (torch.float32, torch.float64):
-        case = Case(cell, *shape, dtype=dtype, reverse=reverse)
+        case = case_of(cell, *shape, dtype=dtype, reverse=reverse)
         want = oracle(case)
         for mode in ("infer", "train", "recompute"):
             assert_close(case, run(case, mode=mode), want)
 
 
+@pytest.mark.parametrize(("hidden", "projection"), [(7, 1), (1, 3), (17, 16), (33, 70), (40, 129), (128, 64)])
+def test_a_projection_of_any_width_gives_the_outputs_and_gradients_of_each_sequence_alone(hidden, projection):
+    for dtype, reverse in ((torch.float32, False), (torch.float64, True)):
+        lengths = [5, 5, 1, 0, 3, 9, 2, 2, 4, 7, 7, 7, 7, 7]
+        case = Case("LSTM", lengths, 6, hidden, projection=projection, dtype=dtype, reverse=reverse)
+        want = oracle(case)
+        for mode in ("infer", "train", "recompute"):
+            for threads in (1, 2):
+                assert_close(case, run(case, mode=mode, threads=threads), want)
+
+
+def test_a_projection_that_the_weights_or_the_cell_do_not_have_is_refused():
+    x, y = (
+        _kernels.Rows(torch.zeros(2, n), torch.arange(2), torch.zeros(1, dtype=torch.int64)) for n in (3, 2)
+    )
+    for cell, gates, error in (
+        ("LSTM", 4, "packed for another cell"),
+        ("GRU", 3, "other than LSTM has a projection"),
+    ):
+        packed = _kernels.pack_forward(cell, torch.zeros(gates * 5, 3), torch.zeros(gates * 5, 5), None, None)
+        with pytest.raises(BackendError, match=error):
+            _kernels.forward(cell, packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, hidden=5)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_read_and_written_where_it_lies(cell, layout):
-    case = Case(cell, [3, 9, 0, 4, 9, 1], 6, 21, bias=False)
+    case = case_of(cell, [3, 9, 0, 4, 9, 1], 6, 21, bias=False)
     want = oracle(case)
     assert_close(case, run(case, layout=layout, y_layout="flat", extra=3), want)
     assert_close(case, run(case, layout="packed", y_layout=layout), want)
@@ -57,7 +89,7 @@ def test_every_layout_is_read_and_written_where_it_lies(cell, layout):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_threads_change_no_bit_of_an_output(cell, reverse, threads):
-    case = Case(
+    case = case_of(
         cell, [30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13] * 2, 33, 100, reverse=reverse
     )
     alone, team = run(case), run(case, threads=threads)
@@ -74,13 +106,13 @@ def test_threads_change_no_bit_of_an_output(cell, reverse, threads):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_sequence_has_the_same_bits_alone_and_in_any_company(cell, reverse):
     lengths = [7, 40, 3, 3, 12, 40, 1, 25] * 12
-    case = Case(cell, lengths, 19, 35, reverse=reverse)
+    case = case_of(cell, lengths, 19, 35, reverse=reverse)
     crowd = run(case, mode="infer")
     for layout in LAYOUTS:
         assert_same(crowd["y"], run(case, mode="infer", layout=layout)["y"])
     assert_same(crowd["y"], run(case)["y"])  # training too
     for some in ([1], [0], [5, 2], list(range(9)), list(range(40)), list(range(95, -1, -1))):
-        part = Case(cell, [lengths[i] for i in some], 19, 35, reverse=reverse)
+        part = case_of(cell, [lengths[i] for i in some], 19, 35, reverse=reverse)
         part.values = {n: v[some] if n in ("h0", "c0", "dh_n", "dc_n") else v for n, v in case.values.items()}
         part.x, part.dy = [case.x[i] for i in some], [case.dy[i] for i in some]
         for threads in (1, 2):

@@ -41,18 +41,19 @@ def test_fingerprint_tells_every_changed_bit_and_every_two_swapped_words_and_cha
     assert _kernels.fingerprint(words[: count - 1]) not in seen
 
 
-def layer_and_batch(name="LSTM"):
+def layer_and_batch(name="LSTM", **options):
     torch.manual_seed(0)
-    layer = getattr(padless.nn, name)(128, 128)
+    layer = getattr(padless.nn, name)(128, 128, **options)
     return layer, padless.pack([torch.randn(n, 128) for n in (9, 30, 4)])
 
 
-def test_inference_sees_weights_written_through_data():
-    layer, batch = layer_and_batch()
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"])
+def test_inference_sees_weights_written_through_data(name):
+    layer, batch = layer_and_batch(proj_size=64)
     with torch.no_grad():
         before = layer(batch)[0].data.clone()
         assert torch.equal(layer(batch)[0].data, before)
-        layer.weight_hh_l0.data[5, 7] += 1
+        getattr(layer, name).data[5, 7] += 1
         after = layer(batch)[0].data
     assert not torch.equal(after, before)
     assert torch.equal(after, layer(batch)[0].data.detach())  # with gradients nothing is kept
@@ -70,9 +71,11 @@ def test_kept_weights_are_bounded_and_fresh_for_another_instruction_set():
     assert len(_kernels._kept) == _kernels._KEPT
 
 
-@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
-def test_recomputed_gates_give_the_same_gradients_bit_for_bit_and_are_not_kept(name):
-    layer, batch = layer_and_batch(name)
+@pytest.mark.parametrize(
+    ("name", "options"), [("LSTM", {}), ("LSTM", {"proj_size": 48}), ("GRU", {}), ("RNN", {})]
+)
+def test_recomputed_gates_give_the_same_gradients_bit_for_bit_and_are_not_kept(name, options):
+    layer, batch = layer_and_batch(name, **options)
     gradients, kept = [], []
     for recomputes in (False, True):
         layer.zero_grad()

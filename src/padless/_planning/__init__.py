@@ -57,11 +57,11 @@ def plan(
 
     A function of its arguments and of nothing else, on every machine: it asks no other rank. Over all ranks every
     index comes once, every rank has the same number of batches, none of them empty, and batch k of one rank
-    has about as many rows as batch k of another. Each batch keeps to `batch_size` or `tokens`.
+    is about as much work as batch k of another. Each batch keeps to `batch_size` or `tokens`.
 
     Args:
         lengths: `(B,)` list, tuple, NumPy array or tensor of whole numbers, 0 allowed. An array of whole numbers
-            is not copied: it may be a memory map.
+            is neither copied nor to be changed meanwhile: it may be a memory map.
         batch_size: sequences a batch, on each rank, at most.
         tokens: rows a batch, on each rank, at most; give this or `batch_size`. A sequence of length 0 counts as
             one row. A longer sequence than this is a batch of its own, with a warning.
@@ -71,8 +71,8 @@ def plan(
             pool, in random order.
         seed, epoch: of everything random.
         world_size, rank: how many ranks share the sequences, and which of them this plan is for.
-        padded: the batches will be padded: `tokens` then bounds the cells of the grid, and ranks are given
-            sequences of about the same length instead of the same number of rows.
+        padded: the batches will be padded: `tokens` then bounds the cells of the grid; and with `batch_size` the
+            ranks of a step take sequences of about the same length, instead of the same number of rows.
         pool: sequences that are planned at a time. Larger pools pack better and take more memory; smaller ones mix
             better. By default some thousands to a million, as the policy needs.
 

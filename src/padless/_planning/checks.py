@@ -16,7 +16,7 @@ from ..errors import LengthsError
 __all__ = ["Lengths", "as_lengths", "chunks", "named", "rank_of", "whole"]
 
 _CHUNK = 1 << 20  # lengths looked at at a time: 8 MB as int64
-_MOST_ROWS = 2**62  # sums of lengths stay far from where int64 wraps
+_MOST_ROWS = 2**61  # sums of lengths and budgets stay far from where int64 wraps
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,47 +54,48 @@ def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
     Args:
         costs: `(n,)`, longest first.
     """
-    places, batches, opened = [], [], 0
-    rooms = _Rooms()
+    batch_of: list[int] = []  # of each sequence
+    rooms, opened = _Rooms(), 0
     for start, stop in _runs(costs):
         cost, left = int(costs[start]), stop - start
         for share, group in rooms.take(cost, left):
-            batches.append(np.repeat(group, share))
-            left -= share * len(group)
+            batch_of += group * share
+            left -= len(group) * share
         if left:
-            share = max(budget // cost, 1)
+            share = min(max(budget // cost, 1), left)
             full, rest = divmod(left, share)
-            group = np.arange(opened, opened + full + (rest > 0))
-            opened += len(group)
-            batches.append(np.repeat(group, share)[:left])
-            rooms.put(budget - share * cost, group[:full])
-            rooms.put(budget - rest * cost, group[full:])
-        places.append(np.arange(start, stop))
-    batch_of = np.concatenate(batches)
-    loads = np.bincount(batch_of, weights=costs).astype(np.int64)
-    fullest = (-loads).argsort(kind="stable")
+            group = list(range(opened, opened + full))
+            batch_of += group * share
+            rooms.put(budget - share * cost, group)
+            opened += full
+            if rest:
+                batch_of += [opened] * rest
+                rooms.put(budget - rest * cost, [opened])
+                opened += 1
+    batches = np.array(batch_of)
+    loads = np.bincount(batches, weights=costs)
     number = np.empty(opened, np.int64)
-    number[fullest] = np.arange(opened)
-    batch_of = number[batch_of]
-    return batch_of.argsort(kind="stable"), np.append(0, np.bincount(batch_of).cumsum())
+    number[(-loads).argsort(kind="stable")] = np.arange(opened)
+    batches = number[batches]
+    return batches.argsort(kind="stable"), np.append(0, np.bincount(batches).cumsum())
 
 
 class _Rooms:
     """Batches that are not full, by the rows that they still have room for."""
 
     def __init__(self) -> None:
-        self.sizes: list[int] = []  # of `groups`, smallest first
-        self.groups: dict[int, list[NDArray[np.int64]]] = {}
+        self.sizes: list[int] = []  # those of `groups`, smallest first
+        self.groups: dict[int, list[int]] = {}  # none is empty
 
-    def put(self, room: int, group: NDArray[np.int64]) -> None:
-        if room <= 0 or not len(group):
+    def put(self, room: int, group: list[int]) -> None:
+        if room <= 0 or not group:
             return
         if room not in self.groups:
             insort(self.sizes, room)
             self.groups[room] = []
-        self.groups[room].append(group)
+        self.groups[room] += group
 
-    def take(self, cost: int, count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def take(self, cost: int, count: int) -> Iterator[tuple[int, list[int]]]:
         """Groups of batches and the share that each batch of them takes of `count` sequences of this cost.
 
         The least room that suffices goes first. What is left of it is less still, so the same batch takes
@@ -102,23 +103,21 @@ class _Rooms:
         """
         while count and (at := bisect_left(self.sizes, cost)) < len(self.sizes):
             room = self.sizes[at]
-            waiting = self.groups[room]
-            group = waiting.pop()
-            if not waiting:
-                del self.groups[room], self.sizes[at]
-            share = room // cost
-            full, rest = divmod(count, share)
-            if full < len(group):
-                self.put(room, group[full + (rest > 0) :])
-                if rest:
-                    yield rest, group[full : full + 1]
-                    self.put(room - rest * cost, group[full : full + 1])
-                group = group[:full]
-                count = full * share
-            if len(group):
-                yield share, group
-                self.put(room - share * cost, group)
+            share = min(room // cost, count)
+            group = self._draw(room, at, count // share)
+            yield share, group
+            self.put(room - share * cost, group)
             count -= share * len(group)
+
+    def _draw(self, room: int, at: int, most: int) -> list[int]:
+        """Up to `most` batches of this room, which is `sizes[at]`, and no longer among those waiting."""
+        waiting = self.groups[room]
+        if most < len(waiting):
+            group = waiting[-most:]
+            del waiting[-most:]
+            return group
+        del self.sizes[at]
+        return self.groups.pop(room)
 
 
 def split_evenly(bounds: Bounds, parts: int) -> Bounds | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Work", "deal_longest_first", "deal_runs"]
+__all__ = ["deal_longest_first", "deal_runs"]
 
 Costs = NDArray[np.int64]  # (n,) rows of each sequence, at least 1
 Bounds = NDArray[np.int64]  # (G+1,) step g holds the sequences from bounds[g] to bounds[g + 1]
-_CELLS = 1 << 18  # of the grid of steps that is dealt at a time: 2 MB a column of int64
+_CELLS = 1 << 18  # of the grids of steps that are dealt at a time: 2 MB of int64
 _FULL = 2**62  # more than any rank's rows
 
 
@@ -71,23 +69,3 @@ def deal_runs(costs: Costs, bounds: Bounds, ranks: int) -> NDArray[np.int64]:
     batch_of = np.empty(len(costs), np.int64)
     batch_of[by_length] = step_of * ranks + place * ranks // sizes.repeat(sizes)
     return batch_of
-
-
-@dataclass(frozen=True)
-class Work:
-    """What each batch of a pool costs, and how many sequences it has; no batch is empty."""
-
-    cost: NDArray[np.int64]  # (K,) rows, or the cells of a padded grid
-    count: NDArray[np.int64]  # (K,)
-
-    @classmethod
-    def of(cls, costs: Costs, bounds: Bounds, *, padded: bool) -> Work:
-        """Of the batches of sequences in this order, which `bounds (K+1,)` cut."""
-        count = np.diff(bounds)
-        if padded:
-            return cls(np.maximum.reduceat(costs, bounds[:-1]) * count, count)
-        return cls(np.add.reduceat(costs, bounds[:-1]), count)
-
-    def fits(self, budget: int) -> NDArray[np.bool_]:
-        """`(K,)` whether a batch keeps to `budget`, or is a single sequence, which cannot be split."""
-        return (self.cost <= budget) | (self.count == 1)

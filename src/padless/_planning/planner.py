@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .checks import as_lengths, named, whole
 from .order import Shuffle, longest_first
-from .pools import POLICIES, Rule, batch_of, check_count, plan_pool, step_start
+from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
 
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
@@ -29,6 +29,7 @@ _LARGEST = 1 << 22  # but is no larger than this for their sake
 # Raised when the same options come to mean other batches, so that no state of a sampler is misread.
 PLAN_VERSION = 1
 
+_LARGEST_BUDGET = 2**62  # more rows than there can be, and int64 holds their sum
 _ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
 
 
@@ -46,7 +47,7 @@ def rule_of(
     if batch_size is not None:
         batch_size = whole("batch_size", batch_size, 1)
     if tokens is not None:
-        tokens = whole("tokens", tokens, 1)
+        tokens = min(whole("tokens", tokens, 1), _LARGEST_BUDGET)
     return Rule(policy, batch_size, tokens, bool(padded), world_size)
 
 
@@ -94,7 +95,7 @@ class Planner:
             steps = (len(bounds) - 1) // ranks
             marks[number] = step + steps
             for here in range(max(start - step, 0), steps):
-                batch = here * ranks + batch_of(rank, step + here, ranks)
+                batch = here * ranks + batch_in_step(rank, step + here, ranks)
                 yield indices[bounds[batch] : bounds[batch + 1]]
             step += steps
 

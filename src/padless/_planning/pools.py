@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ..errors import LengthsError
 from .cut import best_fit, cut_cells, cut_rows, split_evenly
-from .deal import Work, deal_longest_first, deal_runs
+from .deal import deal_longest_first, deal_runs
 from .order import shuffled
 
-__all__ = ["POLICIES", "Rule", "batch_of", "check_count", "plan_pool", "step_start"]
+__all__ = ["POLICIES", "Rule", "batch_in_step", "check_count", "plan_pool", "step_start"]
 
 POLICIES = ("random", "bucket", "sorted", "binpack")
 
@@ -40,7 +40,7 @@ def step_start(step: int, size: int, count: int, ranks: int) -> int:
     return count if step * size >= count else min(step * size, count - ranks)
 
 
-def batch_of(rank: int, step: int, ranks: int) -> int:
+def batch_in_step(rank: int, step: int, ranks: int) -> int:
     """Which batch of a step a rank takes: the one of the longest sequence falls to another rank at every step."""
     return (rank + step) % ranks
 
@@ -107,10 +107,10 @@ def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple
     """The batches of each step dealt anew, longest first, where that keeps to the budget and shortens the step."""
     dealt = deal_longest_first(costs, bounds[::ranks], ranks, len(costs))
     order, new = _grouped(dealt)
-    before = Work.of(costs, bounds, padded=False)
-    after = Work.of(costs[order], new, padded=False)
-    better = after.fits(tokens).reshape(-1, ranks).all(1)
-    better &= after.cost.reshape(-1, ranks).max(1) <= before.cost.reshape(-1, ranks).max(1)
+    before = np.add.reduceat(costs, bounds[:-1]).reshape(-1, ranks)
+    after = np.add.reduceat(costs[order], new[:-1]).reshape(-1, ranks)
+    alone = (np.diff(new) == 1).reshape(-1, ranks)
+    better = ((after <= tokens) | alone).all(1) & (after.max(1) <= before.max(1))
     kept = np.arange(len(bounds) - 1).repeat(np.diff(bounds))
     return _grouped(np.where(better[kept // ranks], dealt, kept))
 

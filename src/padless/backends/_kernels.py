@@ -2,7 +2,7 @@
 
 The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
 A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
-(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`.
+(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`; without the two, rows are time-major.
 """
 
 from __future__ import annotations
@@ -45,9 +45,11 @@ __all__ = [
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 _DTYPES = {torch.float32: 0, torch.float64: 1}
-_ABI = 1
-_WORDS = 56  # of padless_problem, 8 bytes each
+_ABI = 2
+_WORDS = 58  # of padless_problem, 8 bytes each
+_Problem = ctypes.c_int64 * _WORDS  # once: the type's own making takes longer than a call
 _SCRATCH = 38  # index of its scratch pointer; its size follows
+_PROJECTION = 56  # index of its projection's width; the pointer of that weight's gradient follows
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -71,12 +73,12 @@ class Rows(NamedTuple):
     """A matrix whose row (t, slot) stands at `data[step[t] + sequence[slot]]`."""
 
     data: Tensor  # (rows, width), unit column stride, row stride at least the width
-    step: Tensor  # (T,) int64, contiguous
-    sequence: Tensor  # (B,) int64, contiguous
+    step: Tensor | None = None  # (T,) int64, contiguous; None with sequence: time-major
+    sequence: Tensor | None = None  # (B,) int64, contiguous
 
 
 class States(NamedTuple):
-    """Pointers into state tensors `(rows, H)` with unit column stride; None is zeros, or not wanted."""
+    """Pointers into state tensors `(rows, P)`, `(rows, H)` with unit column stride; None is zeros, or not wanted."""
 
     h: Tensor | None = None
     c: Tensor | None = None
@@ -139,10 +141,10 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isa_compiled", text, (integer,)),
         ("isa_supported", integer, (text,)),
         ("isa_force", integer, (text,)),
-        ("pack_forward_bytes", size, (size,) * 4),
-        ("pack_backward_bytes", size, (size,) * 4),
-        ("pack_forward", integer, (size,) * 4 + (pointer,) * 5),
-        ("pack_backward", integer, (size,) * 4 + (pointer,) * 3),
+        ("pack_forward_bytes", size, (size,) * 5),
+        ("pack_backward_bytes", size, (size,) * 5),
+        ("pack_forward", integer, (size,) * 5 + (pointer,) * 6),
+        ("pack_backward", integer, (size,) * 5 + (pointer,) * 4),
         ("saved_width", size, (size,) * 2),
         ("cells_width", size, (size,) * 2),
         ("scratch_bytes", size, (pointer, integer)),
@@ -189,12 +191,14 @@ def force_isa(name: str | None) -> None:
         )
 
 
-def threads_for(cell: str, rows: int, input_size: int, hidden: int) -> int:
+def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int | None = None) -> int:
     """Threads for one call: torch's number; 1 for little work, and in a forked process.
 
-    OpenMP's threads do not survive a fork, and a child that asks for them waits for ever.
+    `output` is the width of h where a projection gives it. OpenMP's threads do not survive a fork, and a
+    child that asks for them waits for ever.
     """
-    if _forked or rows * _GATES[cell] * hidden * (input_size + hidden) < _WORTH_A_TEAM:
+    work = _GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
+    if _forked or rows * work < _WORTH_A_TEAM:
         return 1
     return torch.get_num_threads()
 
@@ -222,20 +226,34 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int]:
     )
 
 
-def pack_forward(cell: str, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None) -> Tensor:
+def _sizes(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None) -> tuple[int, int, int, int, int]:
+    """What every packing function is told first."""
+    hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
+    return CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), hidden, projection
+
+
+def pack_forward(
+    cell: str,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None = None,
+) -> Tensor:
     """Weights (contiguous, torch's layout) as the kernels read them, for inference, training and recomputation."""
-    library, sizes = load(), (CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), w_hh.size(1))
+    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
     packed = torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8)
-    weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh))
+    weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
     _check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
 
 
-def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor) -> Tensor:
+def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
     """Weights (contiguous, torch's layout) as the backward pass reads them."""
-    library, sizes = load(), (CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), w_hh.size(1))
+    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
     packed = torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8)
-    _check(library.padless_pack_backward(*sizes, _pointer(w_ih), _pointer(w_hh), packed.data_ptr()), "pack")
+    weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
+    _check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
 
 
@@ -251,7 +269,12 @@ _kept_lock = threading.Lock()
 
 
 def packed_forward_cached(
-    cell: str, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
+    cell: str,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None = None,
 ) -> Tensor:
     """As `pack_forward`, kept from call to call while the contents of the weights stay the same.
 
@@ -259,14 +282,14 @@ def packed_forward_cached(
     themselves are not kept alive.
     """
     if w_ih.nbytes + w_hh.nbytes < _WORTH_KEEPING:
-        return pack_forward(cell, w_ih, w_hh, b_ih, b_hh)
-    weights = [w for w in (w_ih, w_hh, b_ih, b_hh) if w is not None]
+        return pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
+    weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None]
     key = (
         cell,
         isa(),
         w_ih.dtype,
         w_ih.size(1),
-        w_hh.size(1),
+        w_hh.shape,
         b_ih is None,
         *(w.data_ptr() for w in weights),
     )
@@ -276,7 +299,7 @@ def packed_forward_cached(
         if found is not None and found[0] == contents:
             _kept.move_to_end(key)
             return found[1]
-    packed = pack_forward(cell, w_ih, w_hh, b_ih, b_hh)
+    packed = pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
     with _kept_lock:
         _kept[key] = (contents, packed)
         _kept.move_to_end(key)
@@ -302,29 +325,40 @@ def prefer_large_pages(new: Tensor) -> Tensor:
     return new
 
 
-def _run(name: str, words: list[int]) -> None:
+def _run(name: str, words: list[int], *, projection: int, dw_hr: Tensor | None = None) -> None:
     library = load()
-    problem = (ctypes.c_int64 * _WORDS)(*words)
+    problem = _Problem(*words)
+    problem[_PROJECTION], problem[_PROJECTION + 1] = projection, _pointer(dw_hr)
     size = library.padless_scratch_bytes(problem, name == "backward")
     if size < 0:  # the call itself finds and names the error
         size = 0
     scratch = torch.empty(size + 64, dtype=torch.uint8)
     problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
     problem[_SCRATCH + 1] = size
-    _check(getattr(library, f"padless_{name}")(problem), name)
+    run = library.padless_backward if name == "backward" else library.padless_forward
+    _check(run(problem), name)
 
 
 def _head(
-    cell: str, batch_sizes: Tensor, rows: int, x: Rows, y: Rows, reverse: bool, threads: int
+    cell: str,
+    batch_sizes: Tensor,
+    batch: int,
+    rows: int,
+    x: Rows,
+    y: Rows,
+    hidden: int | None,
+    reverse: bool,
+    threads: int,
 ) -> list[int]:
+    x_rows, width = x.data.shape
+    y_rows, y_width = y.data.shape
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
     return [
-        CELLS[cell], _DTYPES[x.data.dtype], int(reverse), threads,
-        y.sequence.size(0), rows, batch_sizes.size(0), x.data.size(1), y.data.size(1),
-        batch_sizes.data_ptr(),
-        x_pointer, x.data.size(0), x_stride, x.step.data_ptr(), x.sequence.data_ptr(),
-        y_pointer, y.data.size(0), y_stride, y.step.data_ptr(), y.sequence.data_ptr(),
+        CELLS[cell], _DTYPES[x.data.dtype], reverse, threads,
+        batch, rows, batch_sizes.size(0), width, hidden or y_width, batch_sizes.data_ptr(),
+        x_pointer, x_rows, x_stride, _pointer(x.step), _pointer(x.sequence),
+        y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),
     ]  # fmt: skip
 
 
@@ -342,6 +376,7 @@ def forward(
     final: States = _NO_STATES,
     gates: Tensor | None = None,
     cells: Tensor | None = None,
+    hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
 ) -> None:
@@ -349,14 +384,15 @@ def forward(
 
     Args:
         packed: from `pack_forward`, under the instruction set in use.
-        x, y: see `Rows`; y's data is `(rows, H)`, possibly half of a wider buffer.
+        x, y: see `Rows`; y's data is `(rows, P)`, possibly half of a wider buffer.
         batch_sizes: (T,) int64, contiguous, on the CPU, not growing; sums to `rows`.
-        state_rows: rows that each state tensor holds.
+        state_rows: B, and the rows that each state tensor holds.
         state_index: (B,) int64, the row of slot b in every state tensor; None: b.
         gates: `(rows, saved_width)` to save for backward; None in inference, or to recompute them later.
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
+        hidden: H where y is a projection of the hidden units; None: they are y.
     """
-    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words = _head(cell, batch_sizes, state_rows, rows, x, y, hidden, reverse, threads)
     words += [_pointer(state_index), state_rows]
     words += [*_matrix(initial.h), *_matrix(initial.c), *_matrix(final.h), *_matrix(final.c)]
     words += [packed.data_ptr(), packed.nbytes, 0, 0]
@@ -366,7 +402,7 @@ def forward(
         _pointer(cells),
         0 if cells is None else cells.nbytes,
     ]
-    _run("forward", words)
+    _run("forward", words, projection=y.data.size(1) if hidden else 0)
 
 
 def backward(
@@ -391,6 +427,8 @@ def backward(
     dw_hh: Tensor | None = None,
     db_ih: Tensor | None = None,
     db_hh: Tensor | None = None,
+    dw_hr: Tensor | None = None,
+    hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
 ) -> None:
@@ -399,10 +437,11 @@ def backward(
     Args:
         packed: from `pack_backward`; x, y, batch_sizes, states: as they were in `forward`, y with its values.
         gates, cells: as `forward` saved them. Without gates they are computed again, with `packed_forward`.
-        dy: addressed as y, `(y rows, H)`; None: zeros. `d_final` likewise.
+        dy: addressed as y, `(y rows, P)`; None: zeros. `d_final` likewise.
         dx: addressed as x; only addressed rows are written. Weight gradients are contiguous and overwritten.
+        hidden: as in `forward`.
     """
-    words = _head(cell, batch_sizes, rows, x, y, reverse, threads)
+    words = _head(cell, batch_sizes, state_rows, rows, x, y, hidden, reverse, threads)
     words += [_pointer(state_index), state_rows]
     words += [*_matrix(initial.h), *_matrix(initial.c), 0, 0, 0, 0]
     words += [_pointer(packed_forward), 0 if packed_forward is None else packed_forward.nbytes]
@@ -416,4 +455,4 @@ def backward(
     words += [0, 0, *_matrix(dy), *_matrix(d_final.h), *_matrix(d_final.c)]
     words += [*_matrix(d_initial.h), *_matrix(d_initial.c), *_matrix(dx)]
     words += [_pointer(dw_ih), _pointer(dw_hh), _pointer(db_ih), _pointer(db_hh)]
-    _run("backward", words)
+    _run("backward", words, projection=y.data.size(1) if hidden else 0, dw_hr=dw_hr)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from .._schedule import Schedule
-from . import reference
+from . import native, reference
+from ._slots import into_slots, out_of_slots
 from .contract import Cell, LayerWeights, States
 
 __all__ = ["is_recorded", "layer"]
@@ -34,10 +35,10 @@ def layer(
     `kernels` has `infer`, `forward` and `backward` as `portable` has them.
     """
     if _needs_composed(rows):
-        return _composed(cell, rows, schedule, states, weights, reverse)
+        return _composed(kernels, cell, rows, schedule, states, weights, reverse)
     h0, c0 = states if len(states) == 2 else (states[0], None)
     tensors = (rows, h0, c0, *weights)
-    if is_recorded(*tensors):
+    if _is_watched(tensors):
         output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
         return output, tuple(finals)
     if out is not None:
@@ -47,21 +48,41 @@ def layer(
 
 def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
     """Whether torch follows what is computed from these tensors: by autograd or by a transform."""
-    is_watched = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (rows, *others))
-    return is_watched or _needs_composed(rows)
+    return _is_watched((rows, *others)) or _needs_composed(rows)
+
+
+def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _composed(
+    kernels: ModuleType,
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    reverse: bool,
+) -> tuple[Tensor, States]:
+    """`reference.layer` for rows and states that lie as `kernels` takes them."""
+    if kernels is native:
+        output, finals = _composed_in_slots(
+            cell, rows, schedule, into_slots(states, schedule), weights, reverse
+        )
+        return output, out_of_slots(finals, states, schedule)
+    return _composed_in_slots(cell, rows, schedule, states, weights, reverse)
+
+
+def _composed_in_slots(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool
 ) -> tuple[Tensor, States]:
-    """`reference.layer` for rows that lie anywhere."""
-    if schedule.is_time_major:
+    if schedule.place is None:
         return reference.layer(cell, rows, schedule, states, weights, reverse=reverse)
     at = schedule.addresses.to(rows.device)
     output, finals = reference.layer(
         cell, rows.index_select(0, at), schedule, states, weights, reverse=reverse
     )
-    return output.new_zeros(schedule.place.count, output.shape[1]).index_copy(0, at, output), finals
+    return output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output), finals
 
 
 def _needs_composed(rows: Tensor) -> bool:
@@ -137,7 +158,9 @@ def _differentiable_backward(
     alias: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     rows, h0, c0, *weights = alias
     states = (h0,) if c0 is None else (h0, c0)
-    output, finals = _composed(ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse)
+    output, finals = _composed(
+        ctx.kernels, ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse
+    )
     pairs = [
         (value, grad)
         for value, grad in zip((output, *finals), grads, strict=True)

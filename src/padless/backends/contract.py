@@ -5,10 +5,11 @@ Every backend room (`reference`, `portable`, `native`) speaks in these words:
 rows      `(N, I)` time-major: step after step, the longest sequence first. `native` also takes `(M, I)` with
           the rows anywhere in it, as `schedule.place` says, and places its output alike
 schedule  which rows run at which step, and where they lie (`Schedule`)
-states    LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection
+states    LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection. `native`
+          takes and gives one row a sequence in the caller's order, `(B, H)`: `schedule.order` tells it where
 weights   `LayerWeights`, torch's own parameters and gate order
 output    `(N, P)`, where P is H or the projected width
-finals    like `states`: each slot's own last state in the direction of travel
+finals    like `states`: each sequence's own last state in the direction of travel
 """
 
 from __future__ import annotations

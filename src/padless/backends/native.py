@@ -1,7 +1,7 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd in here.
 
-The kernels compute float32 and float64 without projection; `computes` says so, and the stack then takes the
-portable backend. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
+The kernels compute float32 and float64; `computes` says so, and the stack takes the portable backend for all
+else. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["backward", "computes", "forward", "infer", "new_output"]
 Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
 
-def computes(rows: Tensor, *, projected: bool) -> bool:
+def computes(rows: Tensor) -> bool:
     """Whether the kernels compute layers of this kind."""
-    return rows.dtype in (torch.float32, torch.float64) and not projected
+    return rows.dtype in (torch.float32, torch.float64)
 
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
     """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
-    new = _kernels.empty(rows, schedule.place.count, width)
-    return new.zero_() if schedule.place.has_gaps else new
+    new = _kernels.empty(rows, schedule.storage_rows, width)
+    return new.zero_() if schedule.has_gaps else new
 
 
 def infer(
@@ -43,7 +43,7 @@ def infer(
     reverse: bool,
     out: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """Output `(M, H)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
+    """Output `(M, P)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
 
     `out`, of `new_output` or a slice of its columns, takes the output.
     """
@@ -55,11 +55,11 @@ def infer(
 def forward(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States, Saved]:
-    """Output `(M, H)`, placed as the rows `(M, I)`, final states, and what backward needs."""
-    hidden = weights.w_hh.shape[1]
+    """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs."""
+    hidden = _hidden(weights)
     gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
     cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
-    output = new_output(rows, schedule, hidden)
+    output = new_output(rows, schedule, weights.w_hh.shape[1])
     finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
     return output, finals, (gates, cells)
 
@@ -76,9 +76,9 @@ def _forward(
     reverse: bool,
 ) -> States:
     """Final states; the output is written."""
-    finals = tuple(s.new_empty(s.shape) for s in states)
     if schedule.steps == 0:
-        return finals
+        return tuple(s.clone() for s in states)
+    finals = tuple(s.new_empty(s.shape) for s in states)
     # In training weights change with every step: there is nothing to keep.
     packed = _pack(_kernels.packed_forward_cached if cells is None else _kernels.pack_forward, cell, weights)
     _kernels.forward(
@@ -88,11 +88,13 @@ def _forward(
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
-        state_rows=schedule.slots,
+        state_rows=schedule.batch,
+        state_index=schedule.order,
         initial=_kernels.States(*(_matrix(s) for s in states)),
         final=_kernels.States(*finals),
         gates=_unless_empty(gates),
         cells=_unless_empty(cells),
+        hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(cell, rows, schedule, weights),
     )
@@ -115,30 +117,31 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them; as `portable.backward`."""
     wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
-    # Every row and weight is written; only a batch without rows leaves weights as they were.
-    new = torch.empty_like if schedule.steps else torch.zeros_like
     grads = [
-        new(t, memory_format=torch.contiguous_format) if need and t is not None else None
+        torch.empty_like(t, memory_format=torch.contiguous_format) if need and t is not None else None
         for t, need in zip(wanted, needs, strict=True)
     ]
+    if schedule.steps == 0:
+        return _backward_without_rows(grads, grad_finals)
     if grads[0] is not None:
         _kernels.prefer_large_pages(grads[0])
-    if grads[0] is not None and schedule.place.has_gaps:
-        grads[0].zero_()
-    if schedule.steps == 0:
-        return tuple(grads)
+        if schedule.has_gaps:
+            grads[0].zero_()
     gates, cells = (_unless_empty(t) for t in saved)
     packed_forward = None
-    if gates is None and _kernels.saved_width(cell, weights.w_hh.shape[1]):
+    if gates is None and _kernels.saved_width(cell, _hidden(weights)):
         packed_forward = _pack(_kernels.pack_forward, cell, weights)
     _kernels.backward(
         cell,
-        _kernels.pack_backward(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous()),
+        _kernels.pack_backward(
+            cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), _contiguous(weights.w_hr)
+        ),
         _addressed(_matrix(rows), schedule),
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
-        state_rows=schedule.slots,
+        state_rows=schedule.batch,
+        state_index=schedule.order,
         initial=_kernels.States(*(_matrix(s) for s in states)),
         gates=gates,
         cells=cells,
@@ -151,19 +154,45 @@ def backward(
         dw_hh=grads[4],
         db_ih=grads[5],
         db_hh=grads[6],
+        dw_hr=grads[7],
+        hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(cell, rows, schedule, weights),
     )
     return tuple(grads)
 
 
+def _backward_without_rows(
+    grads: list[Tensor | None], grad_finals: tuple[Tensor | None, ...]
+) -> tuple[Tensor | None, ...]:
+    """States pass through; nothing else has a share in them."""
+    for grad in grads:
+        if grad is not None:
+            grad.zero_()
+    for state_grad, grad in zip(grads[1:3], grad_finals, strict=False):
+        if state_grad is not None and grad is not None:
+            state_grad.copy_(grad)
+    return tuple(grads)
+
+
 def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights) -> int:
-    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], weights.w_hh.shape[1])
+    output = None if weights.w_hr is None else weights.w_hh.shape[1]
+    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], _hidden(weights), output)
+
+
+def _hidden(weights: LayerWeights) -> int:
+    """H, the number of cells; the width of h but for projections."""
+    return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
+
+
+def _hidden_if_projected(weights: LayerWeights) -> int | None:
+    return None if weights.w_hr is None else weights.w_hr.shape[1]
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
     """Rows where they lie, as the kernels address them."""
-    return _kernels.Rows(data, schedule.place.step, schedule.place.sequence)
+    place = schedule.place
+    return _kernels.Rows(data) if place is None else _kernels.Rows(data, place.step, place.sequence)
 
 
 @overload
@@ -181,8 +210,8 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
 
 
 def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights) -> Tensor:
-    b_ih, b_hh = _contiguous(weights.b_ih), _contiguous(weights.b_hh)
-    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh)
+    b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
+    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh, w_hr)
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:

@@ -14,7 +14,10 @@ from .. import backends, nn
 from . import served
 from .lengths import draw_lengths
 
-__all__ = ["CELLS", "REFERENCE", "SHAPES", "Case", "Contestant", "Shape", "make_case"]
+__all__ = [
+    "CELLS", "REFERENCE", "SHAPES", "Case", "Contestant", "Shape", "gradients", "make_case", "packed_contestant",
+    "padded_contestant",
+]  # fmt: skip
 
 
 class Shape(NamedTuple):
@@ -97,12 +100,12 @@ def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", s
     ours = getattr(nn, cell)(shape.width, shape.width).train(train)
     ours.load_state_dict(theirs.state_dict())
     contestants = {
-        f"padless {name}": _on_backend(name, _packed(ours, packed, gradient, train))
+        f"padless {name}": _on_backend(name, packed_contestant(ours, packed, gradient, train))
         for name in backends.available()
         if name != "torch"
     }
-    contestants[REFERENCE] = _packed(theirs, packed, gradient, train)
-    contestants["torch padded"] = _padded(theirs, packed, gradient, train)
+    contestants[REFERENCE] = packed_contestant(theirs, packed, gradient, train)
+    contestants["torch padded"] = padded_contestant(theirs, packed, gradient, train)
     if not train:
         grid, grid_lengths = pad_packed_sequence(packed)
         for name, engine in served.engines().items():
@@ -111,7 +114,10 @@ def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", s
     return Case(cell, shape, lengths, int(drawn.sum()), train, contestants)
 
 
-def _packed(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool) -> Contestant:
+def packed_contestant(
+    layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool
+) -> Contestant:
+    """A layer on packed rows; in training the output's gradient is `gradient`, in packed order."""
     data = packed.data.clone().requires_grad_(train)
     given = packed._replace(data=data)
 
@@ -119,7 +125,7 @@ def _packed(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, tr
         output, states = found
         states = states if isinstance(states, tuple) else (states,)
         named = {name: state[0].detach() for name, state in zip(("h_n", "c_n"), states, strict=False)}
-        return {"output": output.data.detach(), **named, **_gradients(layer, data.grad)}
+        return {"output": output.data.detach(), **named, **gradients(layer, data.grad)}
 
     def infer() -> Any:
         with torch.no_grad():
@@ -135,8 +141,10 @@ def _packed(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, tr
     return Contestant(step if train else infer, results)
 
 
-def _padded(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool) -> Contestant:
-    """The padded grid; its gradient is 0 at padding, as from a masked loss.
+def padded_contestant(
+    layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool
+) -> Contestant:
+    """A layer on the padded grid of the same rows; the gradient is 0 at padding, as from a masked loss.
 
     Final states are left out of the results: on a grid they are those after the padding.
     """
@@ -146,7 +154,7 @@ def _padded(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, tr
 
     def results(output: Tensor) -> dict[str, Tensor]:
         rows = None if data.grad is None else _real_rows(data.grad, packed)
-        return {"output": _real_rows(output.detach(), packed), **_gradients(layer, rows)}
+        return {"output": _real_rows(output.detach(), packed), **gradients(layer, rows)}
 
     def infer() -> Tensor:
         with torch.no_grad():
@@ -180,8 +188,11 @@ def _real_rows(grid: Tensor, packed: PackedSequence) -> Tensor:
     return grid[:, packed.sorted_indices][mask]
 
 
-def _gradients(layer: torch.nn.Module, input_rows: Tensor | None) -> dict[str, Tensor]:
-    """Copies: two contestants share one layer and the next step overwrites them."""
+def gradients(layer: torch.nn.Module, input_rows: Tensor | None) -> dict[str, Tensor]:
+    """Those of the input's rows and of every parameter, by name; none where there is none.
+
+    Copies: two contestants share one layer and the next step overwrites them.
+    """
     if input_rows is None:
         return {}
     named = {f"grad {name}": p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}

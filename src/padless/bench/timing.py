@@ -12,9 +12,18 @@ from torch import Tensor
 
 from ..backends._products import linear
 from ..errors import DisagreementError
-from .cases import REFERENCE, Case
+from .cases import REFERENCE, Case, Contestant
 
-__all__ = ["SGEMM", "Timing", "check_equal", "clock", "measure", "sgemm_flops_per_second", "time_by_turns"]
+__all__ = [
+    "SGEMM",
+    "Timing",
+    "check_contestants",
+    "check_equal",
+    "clock",
+    "measure",
+    "sgemm_flops_per_second",
+    "time_by_turns",
+]
 
 SGEMM = "sgemm"
 _SGEMM_SIZE = 1024
@@ -33,29 +42,41 @@ def check_equal(case: Case) -> None:
     """Raise DisagreementError where a contestant differs from torch packed by more than rounding explains.
 
     Outputs at real rows, final states (but those of the grid, which are after the padding) and every gradient are
-    compared. The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the largest
+    compared.
+    """
+    check_contestants(
+        case.contestants, REFERENCE, where=f"{case.cell} {tuple(case.shape)}",
+        rows=case.rows, width=case.shape.width, steps=case.shape.steps,
+    )  # fmt: skip
+
+
+def check_contestants(
+    contestants: dict[str, Contestant], reference: str, *, where: str, rows: int, width: int, steps: int
+) -> None:
+    """Raise DisagreementError where one differs from the reference by more than rounding explains.
+
+    The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the largest
     value: weight gradients sum over all N rows, everything else over 2 H.
     """
-    steps = {name: c.results(c.step()) for name, c in case.contestants.items()}
-    expected = steps.pop(REFERENCE)
-    for contestant, results in steps.items():
+    found = {name: each.results(each.step()) for name, each in contestants.items()}
+    expected = found.pop(reference)
+    for contestant, results in found.items():
         missing = {"output", *(name for name in expected if name.startswith("grad"))} - results.keys()
         if missing:
             raise DisagreementError(f"{contestant} gives no {', '.join(sorted(missing))}")
-        for name, got in results.items():
-            terms = max(case.rows, 2 * case.shape.width) if name.startswith("grad") else 2 * case.shape.width
-            where = f"{case.cell} {tuple(case.shape)}: {contestant}: {name}"
-            _check_close(got, expected[name], terms + case.shape.steps, where)
+        for name, got in ((name, got) for name, got in results.items() if name in expected):
+            terms = max(rows, 2 * width) if name.startswith("grad") else 2 * width
+            _check_close(got, expected[name], terms + steps, f"{where}: {contestant}: {name}", reference)
 
 
-def _check_close(got: Tensor, expected: Tensor, terms: int, where: str) -> None:
+def _check_close(got: Tensor, expected: Tensor, terms: int, where: str, reference: str) -> None:
     if got.shape != expected.shape:
         raise DisagreementError(f"{where} has shape {tuple(got.shape)}, not {tuple(expected.shape)}")
     bound = 64 * torch.finfo(expected.dtype).eps * terms**0.5 * max(1.0, float(expected.abs().max()))
     difference = float((got - expected).abs().max())
     if not difference <= bound:  # so NaN is refused too
         raise DisagreementError(
-            f"{where} differs from {REFERENCE} by {difference:.3g}, more than {bound:.3g}; nothing was timed"
+            f"{where} differs from {reference} by {difference:.3g}, more than {bound:.3g}; nothing was timed"
         )
 
 

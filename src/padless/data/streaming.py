@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from .._planning import Rule, rule_of
 from .._planning.checks import whole
 from .._planning.order import shuffled
-from .._planning.pools import batch_of, check_count, plan_pool
+from .._planning.pools import batch_in_step, check_count, plan_pool
 from .sampling import place_among_ranks
 
 __all__ = ["StreamBatches"]
@@ -84,9 +84,7 @@ class StreamBatches(IterableDataset[list[Any]]):
             batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size
         )
         self.pool = whole("pool", pool, 1)
-        self._epoch = torch.zeros(
-            (), dtype=torch.int64
-        ).share_memory_()  # so that workers that persist see it
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that persist
 
     def set_epoch(self, epoch: int) -> None:
         """Draw `epoch` from the next iteration on, in workers that persist too."""
@@ -123,7 +121,7 @@ class StreamBatches(IterableDataset[list[Any]]):
             planned, bounds = plan_pool(np.maximum(lengths, 1)[order], rule, self.seed, *key, _STEP_ORDER)
             order = order[planned]
             for here in range((len(bounds) - 1) // ranks):
-                batch = here * ranks + batch_of(rank, step, ranks)
+                batch = here * ranks + batch_in_step(rank, step, ranks)
                 yield [pool[i] for i in order[bounds[batch] : bounds[batch + 1]]]
                 step += 1
             del pool  # before as many others are read

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._progress import bar
 from ..errors import PadlessError, UsageError
 from ..report import Count, Waste, waste, waste_table
 from .data import Data, read_functions, stdlib_files, to_data
-from .progress import bar
 
 if TYPE_CHECKING:
     from .compare import Comparison

@@ -39,7 +39,6 @@ _disabled_forward: Any = None
 
 
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
-    module._update_flat_weights()
     batch = open_input(module, input, lengths)
     states = _initial_states(module, batch, hx)
     weights = _weights(module, batch.rows)
@@ -52,27 +51,30 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         bidirectional=module.bidirectional,
         projected=module.proj_size > 0,
     )
-    if not reads_in_place(batch.rows, options):
+    if batch.to_time_major is not None and not reads_in_place(batch.rows, options):
         batch = in_time_major(batch)
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
         low = torch.get_autocast_dtype(device_type)
         rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
         with torch.autocast(device_type, enabled=False):
-            output, finals = run(rows, batch.schedule, _into_slots(states, batch), weights, options)
+            output, finals = run(rows, batch.schedule, states, weights, options)
         output_dtype, *state_dtypes = _autocast_dtypes(options, low, is_padded=batch.is_padded)
         output = output.to(output_dtype)
         finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
-        states = tuple(s.to(d) for s, d in zip(states, state_dtypes, strict=True))
     else:
-        output, finals = run(batch.rows, batch.schedule, _into_slots(states, batch), weights, options)
-    finals = _out_of_slots(finals, states, batch)
+        output, finals = run(batch.rows, batch.schedule, states, weights, options)
     if batch.is_unbatched:
         finals = tuple(s.squeeze(1) for s in finals)
     return batch.restore(output), finals if options.cell == "LSTM" else finals[0]
 
 
 def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
+    parameters, names = module._parameters, module._flat_weights_names
+    for ref, name in zip(module._flat_weight_refs, names, strict=True):
+        if ref is None or ref() is not parameters.get(name):
+            module._update_flat_weights()  # torch's own rule, which asks every attribute, at four times the price
+            break
     weights = module._flat_weights
     shapes = weight_shapes(
         module.mode,
@@ -83,7 +85,7 @@ def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
         module.bias,
         module.bidirectional,
     )
-    check_weights(weights, module._flat_weights_names, shapes, rows.device)
+    check_weights(weights, names, shapes, rows.device)
     return cast("list[Tensor]", weights)
 
 
@@ -114,9 +116,10 @@ def _initial_states(module: RNNBase, batch: Batch, hx: Any) -> States:
     """The states `(L*D, B, *)` in the caller's order, checked; zeros where none are given."""
     places = module.num_layers * (2 if module.bidirectional else 1)
     widths = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if module.mode == "LSTM" else 1]
-    shapes = [(places, batch.size, width) for width in widths]
+    shapes = [(places, batch.schedule.batch, width) for width in widths]
     if hx is None:
-        return tuple(batch.rows.new_zeros(shape) for shape in shapes)
+        h0 = batch.rows.new_zeros(shapes[0])
+        return (h0,) if len(shapes) == 1 else (h0, h0 if shapes[1] == shapes[0] else h0.new_zeros(shapes[1]))
     given = _as_state_tuple(module.mode, hx)
     if batch.is_padded:
         _check_state_dims(module.mode, given, is_unbatched=batch.is_unbatched)
@@ -151,32 +154,6 @@ def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
         dims = f"({states[0].dim()}-D, {states[1].dim()}-D) tensors"
         raise RuntimeError(f"For {kind} input, hx and cx should also be {wanted}-D but got {dims}")
     raise RuntimeError(f"For {kind} input, hx should also be {wanted}-D but got {states[0].dim()}-D tensor")
-
-
-def _into_slots(states: States, batch: Batch) -> States:
-    """States of the sequences that have rows, longest first."""
-    if batch.order is not None:
-        states = tuple(s.index_select(1, batch.order[: batch.schedule.slots]) for s in states)
-    elif batch.size > batch.schedule.slots:
-        states = tuple(s[:, : batch.schedule.slots] for s in states)
-    return states
-
-
-def _out_of_slots(finals: States, states: States, batch: Batch) -> States:
-    """Final states in the caller's order; a sequence of length 0 has its initial state back."""
-    slots = batch.schedule.slots
-    if batch.order is None:
-        if slots == batch.size:
-            return finals
-        return tuple(torch.cat([f, s[:, slots:]], 1) for f, s in zip(finals, states, strict=True))
-    if slots < batch.size:
-        unmoved = batch.order[slots:]
-        finals = tuple(
-            torch.cat([f, s.index_select(1, unmoved)], 1) for f, s in zip(finals, states, strict=True)
-        )
-    inverse = torch.empty_like(batch.order)
-    inverse[batch.order] = torch.arange(batch.size, device=inverse.device)
-    return tuple(f.index_select(1, inverse) for f in finals)
 
 
 def _autocasts(device_type: str) -> bool:

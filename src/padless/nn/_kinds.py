@@ -14,7 +14,7 @@ from .._checks import as_lengths, check_batch_sizes, check_permutation
 from .._layout import Layout
 from .._packed import Packed
 from .._rows import RowMap, move_rows
-from .._schedule import Place, Schedule
+from .._schedule import Place, Schedule, copied
 
 __all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
 
@@ -24,8 +24,6 @@ class Batch(NamedTuple):
 
     rows: Tensor  # (M, I), placed as `schedule` says
     schedule: Schedule
-    size: int  # B, sequences of length 0 included
-    order: Tensor | None  # (B,) the caller's sequence in each slot, on the rows' device; None: as they come
     restore: Callable[[Tensor], Any]  # output (M, *), placed as the rows -> the caller's kind
     to_time_major: Callable[[], RowMap] | None = None  # None: they are
     is_padded: bool = False
@@ -39,7 +37,7 @@ def in_time_major(batch: Batch) -> Batch:
     rows = batch.to_time_major()
     return batch._replace(
         rows=move_rows(batch.rows, rows),
-        schedule=Schedule(batch.schedule.batch_sizes),
+        schedule=batch.schedule.in_time_major(),
         restore=lambda output: batch.restore(move_rows(output, rows.inverted())),
         to_time_major=None,
     )
@@ -83,17 +81,16 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
     if not isinstance(data, Tensor) or data.layout != torch.strided:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
     module.check_input(data, batch_sizes)
-    check_batch_sizes(batch_sizes, rows=data.shape[0])
-    schedule = Schedule(batch_sizes, rows=data.shape[0])
-    size = schedule.slots
+    slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
     if sorted_indices is not None:
-        check_permutation(sorted_indices, at_least=size, name="sorted_indices")
-        size, sorted_indices = sorted_indices.numel(), sorted_indices.to(data.device)
+        check_permutation(sorted_indices, at_least=slots, name="sorted_indices")
+        sorted_indices = copied(sorted_indices.to(data.device))
+    schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=sorted_indices)
 
     def restore(output: Tensor) -> PackedSequence:
         return PackedSequence(output, batch_sizes, packed.sorted_indices, unsorted_indices)
 
-    return Batch(data, schedule, size, sorted_indices, restore)
+    return Batch(data, schedule, restore)
 
 
 def _open_packed(module: RNNBase, packed: Packed) -> Batch:
@@ -141,9 +138,7 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
     batch_sizes = torch.full((steps if size else 0,), size)
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
-        Schedule(batch_sizes),
-        size,
-        None,
+        Schedule(batch_sizes, rows=steps * size, slots=size),
         lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
         is_padded=True,
     )
@@ -155,7 +150,9 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
 
     order = torch.arange(size)
     place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
-    return batch._replace(schedule=Schedule(batch_sizes, place), to_time_major=to_time_major)
+    return batch._replace(
+        schedule=Schedule(batch_sizes, place, rows=steps * size, slots=size), to_time_major=to_time_major
+    )
 
 
 def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
@@ -199,11 +196,5 @@ def _open_layout(
     """Rows of a layout, placed anywhere; sequences of length 0 come last in its order and have no slot."""
     slots = int(layout.batch_sizes[0]) if layout.steps else 0
     place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
-    return Batch(
-        rows,
-        Schedule(layout.batch_sizes, place),
-        layout.batch,
-        layout.order.to(rows.device),
-        restore,
-        to_time_major,
-    )
+    schedule = Schedule(copied(layout.batch_sizes), place, order=layout.order.to(rows.device))
+    return Batch(rows, schedule, restore, to_time_major)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .._schedule import Schedule
 from ..backends import autograd, choose, native, portable, torch_
+from ..backends._slots import into_slots, out_of_slots
 from ..backends.contract import Cell, LayerWeights, States
 
 __all__ = ["Options", "reads_in_place", "run"]
@@ -45,7 +46,7 @@ def reads_in_place(rows: Tensor, options: Options) -> bool:
 def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
     """The room that computes layers of this kind; None: torch's own operators do."""
     backend = choose(rows.device.type)
-    if backend == "native" and native.computes(rows, projected=options.projected):
+    if backend == "native" and native.computes(rows):
         return native
     return None if backend == "torch" else portable
 
@@ -53,22 +54,25 @@ def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
 def run(
     rows: Tensor, schedule: Schedule, states: States, weights: list[Tensor], options: Options
 ) -> tuple[Tensor, States]:
-    """Output `(N, D*P)` of the last layer, placed as the rows, and final states `(L*D, slots, *)`.
+    """Output `(N, D*P)` of the last layer, placed as the rows, and final states `(L*D, B, *)`.
 
     Args:
         rows: `(N, I)`, time-major; or, where `reads_in_place`, `(M, I)` placed as `schedule` says.
         schedule: which rows run at which step.
-        states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, slots, *)`.
+        states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, B, *)` in the caller's order.
         weights: torch's flat list, layer by layer, direction by direction.
         options: the network.
     """
     kernels = _kernels_of(rows, options)
+    if kernels is native:  # which finds the states where they stand
+        return _run_layers(native, rows, schedule, states, weights, options)
+    in_slots = into_slots(states, schedule)
     if kernels is None and schedule.steps:
-        return torch_.run(
+        output, finals = torch_.run(
             options.cell,
             rows,
             schedule.batch_sizes,
-            states,
+            in_slots,
             weights,
             bias=options.bias,
             num_layers=options.num_layers,
@@ -76,6 +80,21 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
+    else:  # torch's operators refuse a batch without steps
+        output, finals = _run_layers(portable, rows, schedule, in_slots, weights, options)
+    return output, out_of_slots(finals, states, schedule)
+
+
+def _run_layers(
+    kernels: ModuleType,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: list[Tensor],
+    options: Options,
+) -> tuple[Tensor, States]:
+    """As `run`, with states as `kernels` takes and gives them."""
+    initial = list(zip(*(s.unbind(0) for s in states), strict=True))
     finals: list[States] = []
     for layer in range(options.num_layers):
         # In inference both directions write their halves of one output.
@@ -85,11 +104,11 @@ def run(
         for direction in range(options.directions):
             place = layer * options.directions + direction
             output, final = autograd.layer(
-                kernels or portable,  # torch's operators refuse a batch without steps
+                kernels,
                 options.cell,
                 rows,
                 schedule,
-                tuple(s[place] for s in states),
+                initial[place],
                 _weights_of(weights, place, options),
                 reverse=direction == 1,
                 out=None if joined is None else joined.chunk(2, 1)[direction],

@@ -1,6 +1,53 @@
-"""What padding costs: numbers, and a picture of them. Measuring needs neither torch nor NumPy, and never prints."""
+"""What padding costs: numbers, a report of a file, and pictures. Needs no torch, and measuring never prints.
 
-from .measure import BatchWaste, Count, Product, Waste, waste
-from .table import waste_table
+Every name is loaded when it is first used, so that the command line starts without any of them.
+"""
 
-__all__ = ["BatchWaste", "Count", "Product", "Waste", "waste", "waste_table"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .counts import Count, Product
+    from .draw.html import draw_html
+    from .draw.svg import draw_svg
+    from .draw.text import draw_text
+    from .measure import BatchWaste, Waste, waste
+    from .table import waste_table
+
+__all__ = [
+    "BatchWaste",
+    "Count",
+    "Product",
+    "Waste",
+    "draw_html",
+    "draw_svg",
+    "draw_text",
+    "waste",
+    "waste_table",
+]
+
+_HOMES = {
+    "BatchWaste": "measure",
+    "Count": "counts",
+    "Product": "counts",
+    "Waste": "measure",
+    "draw_html": "draw.html",
+    "draw_svg": "draw.svg",
+    "draw_text": "draw.text",
+    "waste": "measure",
+    "waste_table": "table",
+}  # name -> the module that it lives in
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'padless.report' has no attribute {name!r}", name=name)
+    value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .measure import Waste
 
-__all__ = ["waste_table"]
+__all__ = ["aligned", "waste_table"]
 
 _HEADINGS = ("", "sequences", "batches", "rows needed", "cells padded", "fill", "wasted")
 
@@ -21,7 +21,11 @@ def waste_table(wastes: Mapping[str, Waste]) -> str:
     one batch          8        1           45            64  70.3 %  29.7 %
     sorted             8        2           45            52  86.5 %  13.5 %
     """
-    lines = [_HEADINGS, *(_cells(name, numbers) for name, numbers in wastes.items())]
+    return aligned([_HEADINGS, *(_cells(name, numbers) for name, numbers in wastes.items())])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells one below the other, the first cell of each to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -29,7 +33,7 @@ def waste_table(wastes: Mapping[str, Waste]) -> str:
                 line[0].ljust(widths[0]),
                 *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
             ]
-        )
+        ).rstrip()
         for line in lines
     )
 

@@ -1,0 +1,243 @@
+"""`padless report`: reads lengths, counts what every policy pads, prints a table, JSON or a page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._progress import Meter
+from ..errors import PadlessError, UsageError
+
+if TYPE_CHECKING:
+    from .contents import Report
+    from .network import Network
+    from .reading import Collected
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "run"]
+
+DESCRIPTION = """\
+Counts what padding costs the sequences of a file, for every way of putting
+them into batches. The file holds lengths or the sequences themselves:
+  txt      a line of one integer is a length, any other line a sequence of words
+  csv tsv  one column: integers are lengths, text is counted in words
+  jsonl    a line is a number (a length), a string (words), a list (items), or
+           an object with one of these
+  parquet  one column of integers, text or lists (needs pyarrow)"""
+EXAMPLES = """\
+examples:
+  padless report lengths.txt
+  padless report corpus.jsonl --column text --tokens 4096
+  cut -f2 corpus.tsv | padless report --words
+  padless report lengths.csv --network lstm --hidden-size 512 --training
+  padless report lengths.txt --batch-size 64 --html report.html
+  padless report lengths.txt --json | python -m json.tool"""
+
+_FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
+_POLICIES = ("given", "random", "bucket", "sorted", "binpack")
+_CELLS = ("lstm", "gru", "rnn")
+_BATCH_SIZE, _SIZE, _SECONDS = 32, 256, 5.0  # where no option says
+_MOST = 2**31 - 1  # of any number: with lengths no larger, sums and products stay inside 64 bits
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Options of `padless report`."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="- or none: standard input; .gz is unpacked")
+    group = parser.add_argument_group("reading")
+    group.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
+    group.add_argument("--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in jsonl")
+    group.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
+    group = parser.add_argument_group("batches")
+    group.add_argument("--batch-size", type=_count, metavar="N", help="sequences a batch (32)")
+    group.add_argument("--tokens", type=_count, metavar="N", help="rows a batch, instead of --batch-size")
+    group.add_argument(
+        "--padded", action="store_true", help="--tokens is for the cells of the grid, not for rows"
+    )
+    group.add_argument("--policy", action="append", choices=_POLICIES, help="only this (may repeat)")
+    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (0)")
+    group = parser.add_argument_group("cost")
+    group.add_argument(
+        "--width", type=_count, default=1, metavar="N", help="numbers a row, for the multiplications (1)"
+    )
+    group.add_argument("--network", choices=_CELLS, help="a recurrent network, for the FLOPs")
+    group.add_argument("--input-size", type=_count, metavar="N", help="of the network (256)")
+    group.add_argument("--hidden-size", type=_count, metavar="N", help="of the network (256)")
+    group.add_argument("--layers", type=_count, metavar="N", help="of the network (1)")
+    group.add_argument("--bidirectional", action="store_true", help="the network runs both ways")
+    group.add_argument("--training", action="store_true", help="backward runs too")
+    group.add_argument(
+        "--measure", action="store_true", help="time the network on some batches, padded and by padless"
+    )
+    group.add_argument(
+        "--threads", type=_count, metavar="N", help="of --measure; 1 is CPU time (torch's own)"
+    )
+    group.add_argument("--seconds", type=_seconds, metavar="S", help="of --measure, a policy, about (5)")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="JSON instead of the table")
+    group.add_argument("--html", type=Path, metavar="PATH", help="also write a page that needs nothing else")
+
+
+def run(options: Namespace, measure: Callable[..., Any]) -> None:
+    """Read, count and print.
+
+    Args:
+        options: of `add_arguments`.
+        measure: `padless.bench.policies.measure`, or what stands for it. It needs torch and the layers, which are
+            above this room; so whoever calls brings it.
+
+    Raises:
+        UsageError: options that make no sense.
+        PadlessError: a file that cannot be read or written, or holds no lengths.
+    """
+    _check(options)
+    if options.html is not None:
+        _check_writable(options.html)
+    found = _read(options)
+    with warnings.catch_warnings():
+        # The planner warns of sequences over the budget; the report has a line of them.
+        warnings.simplefilter("ignore", UserWarning)
+        report = _count_up(found, options)
+        if options.measure:
+            with Meter("measuring") as meter:
+                measured = measure(
+                    found.values,
+                    report,
+                    threads=options.threads,
+                    seconds=options.seconds or _SECONDS,
+                    progress=meter,
+                )
+            report = report.with_measured(measured)
+    _write(report, options)
+
+
+def _count_up(found: Collected, options: Namespace) -> Report:
+    # These import NumPy, which what can be wrong with options and files need not wait for.
+    from .contents import Report
+    from .spread import spread_of
+    from .survey import batchings, survey
+
+    policies = []
+    for batching in batchings(
+        found.values,
+        dict.fromkeys(options.policy or _POLICIES),
+        batch_size=None if options.tokens else options.batch_size or _BATCH_SIZE,
+        tokens=options.tokens,
+        padded=options.padded,
+        seed=options.seed,
+    ):
+        with Meter(batching.policy) as meter:
+            policies.append(survey(found.values, batching, progress=meter))
+    return Report(
+        source=found.source,
+        column=found.column,
+        unit=found.unit or "lengths",
+        spread=spread_of(found.values),
+        policies=tuple(policies),
+        over=sum(length > options.tokens for length in found.values) if options.tokens else 0,
+        width=options.width,
+        network=_network(options),
+    )
+
+
+def _check(options: Namespace) -> None:
+    """Raise UsageError where an option would do nothing, or where nothing is there to be read."""
+    if options.tokens and options.batch_size:
+        raise UsageError("--batch-size and --tokens: give one of them")
+    if options.padded and not options.tokens:
+        raise UsageError("--padded says what --tokens bounds: give --tokens too")
+    if not options.network and not options.measure:
+        for name in ("input_size", "hidden_size", "layers", "bidirectional", "training"):
+            if getattr(options, name):
+                raise UsageError(f"--{name.replace('_', '-')} is of a network: give --network too")
+    for name in ("threads", "seconds"):
+        if getattr(options, name) and not options.measure:
+            raise UsageError(f"--{name} is of --measure: give that too")
+    if options.file is None and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("give a FILE, or lengths on standard input (see padless report --help)")
+
+
+def _read(options: Namespace) -> Collected:
+    from .reading import read_lengths
+
+    with Meter("reading") as meter:
+        return read_lengths(
+            options.file or "-",
+            format=options.format,
+            column=options.column,
+            words=options.words,
+            progress=meter,
+        )
+
+
+def _network(options: Namespace) -> Network | None:
+    """The network that options tell; for `--measure` alone, an LSTM."""
+    from .network import Network
+
+    if not options.network and not options.measure:
+        return None
+    return Network(
+        options.network or "lstm",
+        options.input_size or _SIZE,
+        options.hidden_size or _SIZE,
+        num_layers=options.layers or 1,
+        bidirectional=options.bidirectional,
+        training=options.training,
+    )
+
+
+def _write(report: Report, options: Namespace) -> None:
+    if options.html is not None:
+        from .page import page
+
+        try:
+            options.html.write_text(page(report), encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(options.html, error) from None
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a column's name may have letters that it cannot show
+    print(json.dumps(report.as_json(), indent=2) if options.json else report.text())
+
+
+def _check_writable(path: Path) -> None:
+    """Raise PadlessError before minutes of reading, not after, where the page cannot be written."""
+    is_new = not path.exists()
+    try:
+        with path.open("a"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> PadlessError:
+    return PadlessError(f"cannot write to {path}: {error.strerror or error}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:11]) <= _MOST:
+        raise ArgumentTypeError(f"a whole number from 1 to {_MOST:,}, got {text[:40]!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 40:
+        raise ArgumentTypeError(f"a whole number from 0, got {text[:40]!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError(f"a number over 0, got {text[:40]!r}")
+    return seconds

@@ -1,0 +1,227 @@
+"""What a report says, once, for the terminal, the page and JSON alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .counts import Count, Counted, Product
+from .network import Network
+from .reading.collected import printable
+from .spread import Spread
+from .survey import PolicyWaste
+from .table import aligned
+
+__all__ = ["Measured", "Report", "Timing"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that the sampled batches of one policy took, padded and by padless."""
+
+    batches: int
+    rows: int
+    cells: int
+    padded_seconds: float
+    padless_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the padded batches take."""
+        return self.padded_seconds / self.padless_seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Timings by policy, and how they were taken, in words."""
+
+    how: tuple[str, ...]
+    timings: dict[str, Timing]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is known of one file."""
+
+    source: str
+    column: str | None
+    unit: str  # what was counted: "lengths" (nothing), "words" or "items"
+    spread: Spread
+    policies: tuple[PolicyWaste, ...]
+    over: int  # sequences that are longer than a batch's tokens
+    width: int
+    network: Network | None
+    measured: Measured | None = None
+
+    def with_measured(self, measured: Measured) -> Report:
+        """The same report, and times in it."""
+        return replace(self, measured=measured)
+
+    def title(self) -> str:
+        """Where the sequences come from, and how many there are."""
+        where = self.source if self.column is None else f"{self.source}, column {printable(self.column)}"
+        sequences = _plural(self.spread.sequences, "length" if self.unit == "lengths" else "sequence")
+        rows = _plural(self.spread.rows, "row" if self.unit == "lengths" else self.unit.removesuffix("s"))
+        return f"{where}: {sequences}, {rows}"
+
+    def spread_text(self) -> str:
+        """How long they are."""
+        return f"{self.spread}" + (f"; {self.spread.empty:,} empty" if self.spread.empty else "")
+
+    def headings(self) -> tuple[str, ...]:
+        """Of the columns of `lines`."""
+        flops = ("FLOPs",) if self.network else ()
+        return (
+            "policy",
+            "batches",
+            "rows",
+            "cells",
+            "fill",
+            "wasted",
+            "multiplications",
+            "additions",
+            *flops,
+        )
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """One a policy, and one of what is needed, whatever the policy."""
+        lines = [
+            (each.batching.policy, f"{each.batches:,}", *self._cells(each, each.cells, padded=True))
+            for each in self.policies
+        ]
+        any_policy = self.policies[0]
+        return [*lines, ("needed", "", *self._cells(any_policy, any_policy.rows, padded=False))]
+
+    def _cells(self, counted: Counted, cells: int, *, padded: bool) -> tuple[str, ...]:
+        fill = counted.fill if padded else 1.0
+        counts: list[Count] = [*counted.product(self.width)]
+        if self.network:
+            counts.append(self.network.flops(counted))
+        return (
+            f"{counted.rows:,}",
+            f"{cells:,}",
+            f"{100 * fill:.1f} %",
+            f"{100 - 100 * fill:.1f} %",
+            *(f"{count.padded if padded else count.needed:,}" for count in counts),
+        )
+
+    def notes(self) -> list[str]:
+        """What the columns mean, and what batches were made of."""
+        notes = [
+            *self._batch_notes(),
+            "needed: what the real rows take in any batches, and what padless computes",
+        ]
+        width = f"rows of width {self.width:,}"
+        notes.append(f"multiplications, additions: of one output column of a matrix product over {width}")
+        if self.network:
+            notes.append(f"FLOPs: {self.network}; matrix products only, a multiply-add is 2")
+        return notes
+
+    def _batch_notes(self) -> list[str]:
+        notes = []
+        by_size: dict[str, list[str]] = {}
+        for each in self.policies:
+            by_size.setdefault(_size_text(each), []).append(each.batching.policy)
+        notes += [f"{', '.join(names)}: {size}" for size, names in by_size.items()]
+        if self.over:
+            notes.append(
+                f"{_plural(self.over, 'sequence')} longer than the budget: "
+                + ("a batch of its own" if self.over == 1 else "a batch of its own for each")
+            )
+        return notes
+
+    def text(self) -> str:
+        """For the terminal."""
+        parts = [self.title(), self.spread_text(), "", aligned([self.headings(), *self.lines()]), ""]
+        parts += self.notes()
+        if self.measured:
+            parts += ["", aligned([self.timing_headings(), *self.timing_lines()]), "", *self.measured.how]
+        return "\n".join(parts)
+
+    def timing_headings(self) -> tuple[str, ...]:
+        """Of the columns of `timing_lines`."""
+        return ("measured", "batches", "of the rows", "epoch padded", "epoch padless", "ratio")
+
+    def timing_lines(self) -> list[tuple[str, ...]]:
+        """One a policy that was timed: the sample, and the seconds of an epoch that follow from it."""
+        lines = []
+        for each in self.policies:
+            timing = self._timing(each)
+            if timing is not None:
+                padded, padless = _epoch_seconds(each, timing)
+                lines.append(
+                    (
+                        each.batching.policy,
+                        f"{timing.batches:,} of {each.batches:,}",
+                        f"{100 * timing.rows / each.rows:.1f} %",
+                        f"{padded:,.3f} s",
+                        f"{padless:,.3f} s",
+                        f"{timing.ratio:.2f}",
+                    )
+                )
+        return lines
+
+    def _timing(self, each: PolicyWaste) -> Timing | None:
+        return self.measured.timings.get(each.batching.policy) if self.measured else None
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "sequences": self.spread.sequences,
+            "rows": self.spread.rows,
+            "policies": [self._policy_as_json(each) for each in self.policies],
+        }
+
+    def _policy_as_json(self, each: PolicyWaste) -> dict[str, Any]:
+        batching = each.batching
+        product: Product = each.product(self.width)
+        numbers: dict[str, Any] = {
+            "policy": batching.policy,
+            "batch_size": batching.batch_size,
+            "tokens": batching.tokens,
+            "seed": batching.seed,
+            "batches": each.batches,
+            "rows": each.rows,
+            "cells": each.cells,
+            "fill": each.fill,
+            "wasted_percent": each.wasted_percent,
+            "width": self.width,
+            "multiplications": product.multiplications._asdict(),
+            "additions": product.additions._asdict(),
+        }
+        if self.network:
+            numbers["network"] = {**vars(self.network)}
+            numbers["flops"] = self.network.flops(each)._asdict()
+        timing = self._timing(each)
+        if timing is not None:
+            padded, padless = _epoch_seconds(each, timing)
+            numbers["measured"] = {
+                **vars(timing),
+                "ratio": timing.ratio,
+                "epoch_padded_seconds": padded,
+                "epoch_padless_seconds": padless,
+            }
+        return numbers
+
+
+def _epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
+    """Seconds of all batches, padded and by padless: those of the sample, in proportion to cells and to rows.
+
+    Where policies share lines, the sample does not, and rows are what both know.
+    """
+    rows = counted.rows / timing.rows
+    cells = rows if counted.batching.is_shared else counted.cells / timing.cells
+    return timing.padded_seconds * cells, timing.padless_seconds * rows
+
+
+def _size_text(each: PolicyWaste) -> str:
+    batching = each.batching
+    if batching.tokens is None:
+        return f"{_plural(batching.batch_size or 0, 'sequence')} a batch"
+    if batching.is_shared:
+        return f"up to {batching.tokens:,} rows a batch, back to back in one line of as many cells"
+    return f"up to {batching.tokens:,} {'cells' if batching.padded else 'rows'} a batch"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

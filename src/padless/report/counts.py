@@ -1,0 +1,111 @@
+"""What follows from rows and cells: fill, multiplications, additions, FLOPs. Integers; knows no lengths."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["Count", "Counted", "Product", "at_least_1"]
+
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+class Count(NamedTuple):
+    """How often something is done: as often as needed, and as often as padding makes it."""
+
+    needed: int
+    padded: int
+
+    @property
+    def saved(self) -> int:
+        """What is done for nothing when padded."""
+        return self.padded - self.needed
+
+
+class Product(NamedTuple):
+    """Operations of one output column of a matrix product over time."""
+
+    multiplications: Count
+    additions: Count
+
+
+class Counted:
+    """Rows that are needed, cells that padding computes, and what follows from them."""
+
+    __slots__ = ()
+    rows: int
+    cells: int
+
+    @property
+    def sums(self) -> Count:
+        """Sums over time: one for a sequence that has rows, and padded one for a line of the grid."""
+        raise NotImplementedError
+
+    @property
+    def fill(self) -> float:
+        """The part of the cells that is real, 0 to 1; 1.0 where there are no cells, for nothing is wasted."""
+        return self.rows / self.cells if self.cells else 1.0
+
+    @property
+    def wasted_percent(self) -> float:
+        """Per cent of the cells that are padding."""
+        return 100 * (1 - self.fill)
+
+    def product(self, width: int = 1) -> Product:
+        """Multiplications and additions, needed and padded, of one output column of a product over time.
+
+        A sequence of n rows of `width` numbers is multiplied with one column of n * width weights: n * width
+        multiplications, and one addition fewer. A sequence of length 0 needs neither.
+
+        >>> from padless import waste
+        >>> waste([9, 8, 6, 4, 3, 2]).product(1)
+        Product(multiplications=Count(needed=32, padded=54), additions=Count(needed=26, padded=48))
+        """
+        width = at_least_1("width", width)
+        return Product(
+            multiplications=Count(self.rows * width, self.cells * width),
+            additions=Count(self.rows * width - self.sums.needed, self.cells * width - self.sums.padded),
+        )
+
+    def flops(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        training: bool = False,
+    ) -> Count:
+        """Floating-point operations of the matrix products of a recurrent network, needed and padded.
+
+        A multiply-add counts 2. A row costs 2 * G * (I + H) a layer and direction, with G gate rows (H, 3 H or
+        4 H); training costs three times as much, for backward has two products for each one of forward. Element-wise
+        work is not counted.
+
+        Args:
+            cell: `"rnn"`, `"lstm"` or `"gru"`.
+            input_size, hidden_size, num_layers, bidirectional: as of `torch.nn.LSTM`.
+            training: whether backward runs too.
+
+        >>> from padless import waste
+        >>> waste([3, 1]).flops("lstm", 10, 20)
+        Count(needed=19200, padded=28800)
+        """
+        gates = _GATES.get(str(cell).lower())
+        if gates is None:
+            raise ValueError(f"cell must be one of 'rnn', 'lstm', 'gru', got {cell!r}")
+        width, hidden_size = at_least_1("input_size", input_size), at_least_1("hidden_size", hidden_size)
+        directions = 2 if bidirectional else 1
+        a_row = 0
+        for _ in range(at_least_1("num_layers", num_layers)):
+            a_row += directions * 2 * gates * hidden_size * (width + hidden_size)
+            width = directions * hidden_size
+        if training:
+            a_row *= 3
+        return Count(self.rows * a_row, self.cells * a_row)
+
+
+def at_least_1(name: str, value: Any) -> int:
+    """`value` as an integer of at least 1; a ValueError that names the option otherwise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return value.__index__()

@@ -1,0 +1,55 @@
+"""Characters and colours of a terminal; knows no batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .colours import ink_on, terminal_colour
+from .words import count
+
+__all__ = ["ASCII", "UNICODE", "Glyphs", "Pen"]
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """The characters of a picture."""
+
+    full: str
+    some: str  # a cell of a shared line where some sequences still run
+    padding: str
+    eighths: str  # a cell of a scaled line that is filled from the left, by eighths
+    levels: str  # heights, by eighths
+    more: str
+
+
+UNICODE = Glyphs("█", "▒", "·", "▏▎▍▌▋▊▉", " ▁▂▃▄▅▆▇█", "…")
+ASCII = Glyphs("#", "+", ".", "+++++++", "", "...")
+
+
+@dataclass(frozen=True)
+class Pen:
+    """What a terminal shows: how wide, in which colours, with which characters."""
+
+    width: int
+    color: bool
+    glyphs: Glyphs
+
+    def count(self, number: int, noun: str = "") -> str:
+        """A number for people, shorter where the lines are."""
+        return count(number, noun, shorten_from=10**12 if self.width >= 80 else 10**6)
+
+    def block(self, text: str, colour: str) -> str:
+        """`text` on a ground of the colour."""
+        if not self.color:
+            return text
+        ground = terminal_colour(colour)
+        ink = 16 if ink_on(colour) == "#000000" else 231
+        return f"\033[38;5;{ink};48;5;{ground}m{text}\033[0m"
+
+    def ink(self, text: str, colour: str) -> str:
+        """`text` in the colour."""
+        return f"\033[38;5;{terminal_colour(colour)}m{text}\033[0m" if self.color and text else text
+
+    def faint(self, text: str) -> str:
+        """`text` that stands back."""
+        return f"\033[2m{text}\033[0m" if self.color and text else text

@@ -1,0 +1,61 @@
+"""A batch in a terminal: the padded grid, the batch sizes, the packed rows; every line fits the width."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from .arrangement import arrange
+from .colours import sequence_colours
+from .pen import ASCII, UNICODE, Pen
+from .text_grid import grid_lines
+from .text_memory import memory_lines
+from .words import saving
+
+__all__ = ["draw_text"]
+
+_NARROWEST = 40
+
+
+def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
+    """The padded grid, the batch size of each step and the packed rows as text.
+
+    What does not fit is scaled, or an excerpt, and says so: many steps share a column, many sequences a line.
+
+    Args:
+        lengths: `(B,)` of any kind that `waste` takes. They are drawn longest first, those of equal length in the order
+            given, and labelled by their index.
+        width: columns that no line exceeds; at least 40.
+        color: with the escape sequences of a terminal of 256 colours.
+        ascii_only: for terminals that have no block characters.
+
+    Raises:
+        LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
+
+    >>> print(draw_text([2, 3, 1]))
+    padded: 3 sequences, 3 steps, 9 cells (· is padding)
+    longest first, equal lengths in your order; sequences are numbered from 0
+    <BLANKLINE>
+      sequence  length
+             1       3   1  1  1
+             0       2   0  0  ·
+             2       1   2  ·  ·
+                  step   0  1  2
+            batch size   3  2  1
+    <BLANKLINE>
+    packed: 6 rows, as they lie in memory
+      row 0  102|10|1
+    <BLANKLINE>
+    6 of 9 cells are real: 3 multiplications in 9 saved
+    """
+    batch = arrange(lengths)
+    pen = Pen(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)
+    colours = sequence_colours(batch)
+    lines = [
+        *grid_lines(batch, colours, pen),
+        "",
+        *memory_lines(batch, colours, pen),
+        "",
+        *textwrap.wrap(saving(batch.numbers), pen.width),
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,133 @@
+"""The padded grid and its batch sizes, as lines of text."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from .arrangement import Arrangement, Band
+from .pen import Pen
+
+__all__ = ["grid_lines"]
+
+_LINES = 32  # at most this many lines; above it several sequences share one
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How a grid of B by T cells stands in characters."""
+
+    bands: list[Band]
+    steps: int  # a column
+    columns: int
+    cell: int  # characters a column
+    left: tuple[int, int]  # widths of the two columns of labels
+
+    @property
+    def shared(self) -> int:
+        """Sequences a line."""
+        return self.bands[0].stop
+
+
+def _scale(batch: Arrangement, pen: Pen) -> _Scale:
+    bands = batch.bands(_LINES)
+    names = max(len("sequence"), *(len(_name(batch, band, bands[0].stop)) for band in bands))
+    numbers = max(
+        len("batch size") - 2 - names, len("length"), *(len(pen.count(band.longest)) for band in bands)
+    )
+    left = (names, numbers)
+    room = pen.width - sum(left) - 6
+    digits = max(len(f"{batch.sequences}"), len(f"{batch.steps - 1}"))
+    for cell in (digits + 2, digits + 1, 1):
+        if batch.steps * cell <= room:
+            return _Scale(bands, 1, batch.steps, cell, left)
+    steps = -(-batch.steps // room)
+    return _Scale(bands, steps, -(-batch.steps // steps), 1, left)
+
+
+def grid_lines(batch: Arrangement, colours: list[str], pen: Pen) -> list[str]:
+    """What is drawn and how it is scaled, a line a sequence or several, and the steps below."""
+    scale = _scale(batch, pen)
+    shared = scale.shared > 1
+    sizes = ((batch.sequences, "sequence"), (batch.steps, "step"), (batch.numbers.cells, "cell"))
+    head = [
+        f"padded: {', '.join(pen.count(*size) for size in sizes)} ({pen.glyphs.padding} is padding)",
+        "longest first, equal lengths in your order" + ("" if shared else "; sequences are numbered from 0"),
+    ]
+    if shared or scale.steps > 1:
+        head.append("scaled: " + ", ".join(_scaled(scale, pen)))
+    rows = []
+    for band in scale.bands:
+        label = _left(scale, _name(batch, band, scale.shared), pen.count(band.longest))
+        rows.append(label + _line(batch, band, scale, colours[(band.start + band.stop - 1) // 2], pen))
+    labels = _left(scale, "slots" if shared else "sequence", "up to" if shared else "length")
+    return [
+        *(line for text in head for line in textwrap.wrap(text, pen.width)),
+        "",
+        pen.faint(labels.rstrip()),
+        *rows,
+        *_steps(batch, scale, pen),
+    ]
+
+
+def _scaled(scale: _Scale, pen: Pen) -> list[str]:
+    parts = []
+    if scale.steps > 1:
+        parts.append(f"one column is {pen.count(scale.steps)} steps")
+    if scale.shared > 1:
+        parts.append(
+            f"one line is {pen.count(scale.shared)} sequences ({pen.glyphs.some} where only some cells are real)"
+        )
+    return parts
+
+
+def _name(batch: Arrangement, band: Band, shared: int) -> str:
+    """The sequence's index; or, where lines are shared, the slots of this one."""
+    if shared == 1:
+        return f"{batch.order[band.start]}"
+    return f"{band.start}-{band.stop - 1}" if band.stop - band.start > 1 else f"{band.start}"
+
+
+def _left(scale: _Scale, name: str, number: str) -> str:
+    return f"  {name:>{scale.left[0]}}  {number:>{scale.left[1]}}  "
+
+
+def _line(batch: Arrangement, band: Band, scale: _Scale, colour: str, pen: Pen) -> str:
+    """One sequence, or several, as real cells and padding."""
+    whole, some, eighths = _filled(band, scale, batch.steps)
+    padding = pen.faint(
+        pen.glyphs.padding.center(scale.cell) * (scale.columns - whole - some - bool(eighths))
+    )
+    if scale.shared == 1 and scale.cell > 1:
+        return pen.block(f"{batch.order[band.start]}".center(scale.cell) * whole, colour) + padding
+    bar = pen.glyphs.full * (scale.cell * whole) + pen.glyphs.some * (scale.cell * some)
+    if eighths:
+        bar += pen.glyphs.eighths[eighths - 1]
+    return pen.ink(bar, colour) + padding
+
+
+def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
+    """Columns whose cells are all real; those where some are, on a shared line; eighths of the next, on one's own."""
+    whole = scale.columns if band.shortest == steps else band.shortest // scale.steps
+    if scale.shared > 1:
+        return whole, -(-band.longest // scale.steps) - whole, 0
+    rest = 0 if band.longest == steps else band.longest % scale.steps
+    return whole, 0, min(max(1, 8 * rest // scale.steps), 7) if rest else 0
+
+
+def _steps(batch: Arrangement, scale: _Scale, pen: Pen) -> list[str]:
+    """The axis below the grid: steps, and how many sequences run at each."""
+    steps = [pen.count(column * scale.steps) for column in range(scale.columns)]
+    sizes = [batch.size(column * scale.steps) for column in range(scale.columns)]
+    lines = {"step": steps, "batch size": [pen.count(size) for size in sizes]}
+    if scale.cell > 1:
+        lines = {name: "".join(text.center(scale.cell) for text in texts) for name, texts in lines.items()}
+    else:
+        apart = max(8, *(len(text) + 2 for texts in lines.values() for text in texts))
+        ticks = [c for c in range(0, scale.columns, apart) if c == 0 or c + apart - 2 <= scale.columns]
+        lines = {name: "".join(texts[c].ljust(apart) for c in ticks) for name, texts in lines.items()}
+        if pen.glyphs.levels:
+            heights = (-(-8 * size // batch.sequences) for size in sizes)
+            lines[""] = "".join(pen.glyphs.levels[height] for height in heights)
+    margin = sum(scale.left) + 4
+    return [f"{name:>{margin}}  {line}".rstrip() for name, line in lines.items()]

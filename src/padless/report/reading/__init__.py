@@ -1,0 +1,73 @@
+"""Lengths out of files and pipes; ten million of them in some tens of megabytes. Knows no batches and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...errors import LengthsError, UsageError
+from .collected import Collected
+from .source import TEXT_FORMATS, Source, open_source
+
+__all__ = ["FORMATS", "Collected", "read_lengths"]
+
+FORMATS = (*TEXT_FORMATS, "parquet")
+
+
+def read_lengths(
+    file: str,
+    *,
+    format: str | None = None,
+    column: str | None = None,
+    words: bool = False,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Collected:
+    """The lengths that `file` holds, or those of the sequences that it holds.
+
+    Args:
+        file: a path, or `-` for standard input. What begins as gzip does is unpacked.
+        format: one of `FORMATS`; None goes by the suffix, and where there is none that tells, by the first line.
+        column: whose values to take, for csv, tsv, parquet and objects in jsonl.
+        words: count words everywhere, where an integer would otherwise be a length (txt, csv, tsv).
+        progress: called now and then with how much is done and how much there is (None: nobody knows).
+
+    Raises:
+        LengthsError: what was read holds no lengths; the message names the file and the line.
+        UsageError: options that do not fit the file, a column that is not there.
+        PadlessError: the file cannot be read, or pyarrow is missing.
+    """
+    with open_source(file, format, expects_columns=column is not None) as source:
+        collected = Collected(source.name)
+        if column is not None and source.format == "txt":
+            raise UsageError(f"--column is for csv, tsv, jsonl and parquet, and {source.name} is read as txt")
+        if words and source.format not in ("txt", "csv", "tsv"):
+            raise UsageError(f"--words is for txt, csv and tsv, and {source.name} is read as {source.format}")
+        _read(source, collected, column, words, progress)
+    if not collected.values:
+        raise LengthsError(f"{source.name} holds no sequences")
+    return collected
+
+
+def _read(
+    source: Source,
+    collected: Collected,
+    column: str | None,
+    words: bool,
+    progress: Callable[[int, int | None], None],
+) -> None:
+    if source.format == "parquet":
+        from .parquet import read_parquet
+
+        read_parquet(source, collected, column, progress)
+    elif source.format == "jsonl":
+        from .json_lines import read_json_lines
+
+        read_json_lines(source.lines(progress), collected, column)
+    elif source.format == "txt":
+        from .txt import read_txt
+
+        read_txt(source.blocks(progress), collected, words=words)
+    else:
+        from .csv_rows import read_csv
+
+        delimiter = "\t" if source.format == "tsv" else ","
+        read_csv(source.lines(progress), collected, column, words=words, delimiter=delimiter)

@@ -1,0 +1,135 @@
+"""Tables of comma- or tab-separated values: one column, of integers that are lengths or of text in words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from itertools import islice
+from operator import itemgetter
+
+from ...errors import UsageError
+from .collected import Collected, columns_text, integer_of, is_integer, is_number, shown
+from .source import LONGEST_LINE
+
+__all__ = ["read_csv"]
+
+_ROWS = 1 << 14  # a batch of them
+
+
+def read_csv(
+    lines: Iterable[str], collected: Collected, column: str | None, *, words: bool, delimiter: str
+) -> None:
+    """Add a length a row. The first row has the names of the columns, save where it is one lone number.
+
+    Args:
+        lines: with their ends.
+        collected: where the lengths go.
+        column: the name of the column; a table of one column needs none.
+        words: count words, where an integer would be a length.
+        delimiter: between cells.
+
+    Raises:
+        UsageError: no such column, or several and none named.
+        LengthsError: a cell of another kind than those before it, a negative length, a broken row.
+    """
+    if words:
+        collected.unit = "words"
+    before = csv.field_size_limit(LONGEST_LINE)  # the process's own; given back below
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        first = next(filter(None, reader), None)
+        if first is None:
+            return
+        if column is None and len(first) == 1 and is_number(first[0]):
+            place = 0
+            _add(_Batch([first], reader.line_num - _lines(first)), place, 1, words, collected)
+        else:
+            place = _place(first, column, collected.source)
+            collected.column = first[place]
+        done = reader.line_num
+        while rows := list(islice(reader, _ROWS)):
+            _add(_Batch(rows, done), place, len(first), words, collected)
+            done = reader.line_num
+    except csv.Error as error:
+        raise collected.error(f"line {reader.line_num}", f"{error} (is a quote left open?)") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+class _Batch:
+    """Rows that are not blank, and where they stand, which is only counted out where somebody asks."""
+
+    def __init__(self, rows: list[list[str]], lines_before: int) -> None:
+        self.all = rows
+        self.rows = [cells for cells in rows if cells] if [] in rows else rows
+        self.lines_before = lines_before
+
+    def line(self, i: int) -> str:
+        """The line in which row `i` ends."""
+        line = self.lines_before
+        for cells in self.all:
+            line += _lines(cells)
+            i -= bool(cells)
+            if i < 0:
+                break
+        return f"line {line}"
+
+
+def _lines(cells: list[str]) -> int:
+    """How many lines a row takes: quoted cells may hold line ends."""
+    return 1 + sum(cell.count("\n") for cell in cells)
+
+
+def _place(names: list[str], column: str | None, source: str) -> int:
+    if column is None:
+        if len(names) == 1:
+            return 0
+        raise UsageError(
+            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
+        )
+    if names.count(column) > 1:
+        raise UsageError(f"{source} has {names.count(column)} columns {column!r}")
+    if column not in names:
+        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
+    return names.index(column)
+
+
+def _add(batch: _Batch, place: int, width: int, words: bool, collected: Collected) -> None:
+    if set(map(len, batch.rows)) - {width}:
+        i, cells = next((i, cells) for i, cells in enumerate(batch.rows) if len(cells) != width)
+        raise collected.error(batch.line(i), f"{len(cells)} cells, where the first row has {width}")
+    column = list(map(itemgetter(place), batch.rows))
+    if collected.unit is None:
+        first = next((cell for cell in column if cell.strip()), "")
+        collected.unit = "lengths" if is_number(first) else "words"
+    if collected.unit == "lengths":
+        collected.add_numbers(_numbers(column, batch, collected), batch.line)
+        return
+    counts = [len(cell.split()) for cell in column]
+    if not words and 1 in counts:
+        for i, (count, cell) in enumerate(zip(counts, column, strict=True)):
+            if count == 1 and is_integer(cell):
+                what = f"{shown(cell.strip())} is an integer among words (--words counts it as one)"
+                raise collected.error(batch.line(i), what)
+    collected.add(counts)
+
+
+def _numbers(column: list[str], batch: _Batch, collected: Collected) -> list[int]:
+    text = "".join(column)
+    if text.isascii() and "_" not in text:  # `int` reads other digits and `1_000` too
+        try:
+            return list(map(int, column))
+        except ValueError:
+            pass
+    numbers = []
+    for i, cell in enumerate(column):
+        if is_integer(cell):
+            numbers.append(integer_of(cell))
+        elif is_number(cell) and float(cell).is_integer():  # as tables write a column of integers with gaps
+            numbers.append(int(float(cell)))
+        elif is_number(cell) or not cell.strip():
+            raise collected.error(batch.line(i), f"{shown(cell.strip())} is not a whole number")
+        else:
+            what = f"{shown(cell.strip())} is no integer, among lengths (--words counts words in every cell)"
+            raise collected.error(batch.line(i), what)
+    return numbers

@@ -1,0 +1,131 @@
+"""JSON, a value a line: a number is a length, a string is counted in words, a list in items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from ...errors import LengthsError, UsageError
+from .collected import Collected, columns_text, shown
+
+__all__ = ["read_json_lines"]
+
+_LINES = 1 << 14  # a batch of them
+_UNITS = {int: "lengths", float: "lengths", str: "words", list: "items"}  # others have no length
+_NAMES = {
+    int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
+    bool: "true or false", type(None): "null",
+}  # fmt: skip
+_BEFORE = {"lengths": "numbers", "words": "strings", "items": "lists"}
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def read_json_lines(lines: Iterable[str], collected: Collected, column: str | None) -> None:
+    """Add a length a line that is not blank.
+
+    Args:
+        lines: with their ends or without.
+        collected: where the lengths go.
+        column: the key, where lines are objects; objects of one key need none.
+
+    Raises:
+        UsageError: objects of several keys and none named, or the first has no such key.
+        LengthsError: a line that is no JSON, of another kind than those before it, a negative length.
+    """
+    reader = _Reader(collected, column)
+    lines = iter(lines)
+    done = 0
+    while batch := list(islice(lines, _LINES)):
+        reader.add(batch, done)
+        done += len(batch)
+
+
+class _Reader:
+    def __init__(self, collected: Collected, column: str | None) -> None:
+        self.collected = collected
+        self.column = column
+
+    def add(self, lines: list[str], done: int) -> None:
+        """Add the lengths of these lines, before which `done` others were."""
+        numbers: list[int] = []
+        places: list[int] = []
+        for place, line in enumerate(lines, done + 1):
+            text = line.strip()
+            if text:
+                numbers.append(self._length(text, place))
+                places.append(place)
+        self.collected.add_numbers(numbers, lambda i: f"line {places[i]}")
+
+    def _length(self, text: str, place: int) -> int:
+        value = self._value(text, place)
+        if self.collected.unit is None:
+            self._settle(value, place)
+        if self.column is not None:
+            value = self._of_column(value, place)
+        unit = _UNITS.get(type(value))
+        if unit is None or unit != self.collected.unit:
+            raise self._mixed(value, place)
+        if unit == "items":
+            return len(value)
+        if unit == "words":
+            return len(value.split())
+        if type(value) is float:
+            if not value.is_integer():  # nor are NaN and infinity
+                raise self.collected.error(f"line {place}", f"{shown(value)} is not a whole number")
+            return int(value)
+        return value
+
+    def _value(self, text: str, place: int) -> Any:
+        try:
+            value, end = _decode(text)
+        except json.JSONDecodeError as error:
+            what = f"{error.msg} at character {error.pos + 1}"
+        except RecursionError:
+            what = "nested too deep"
+        except ValueError:  # more digits than Python reads
+            what = "a number of thousands of digits"
+        else:
+            if end == len(text):
+                return value
+            what = f"more than one value, after character {end}"
+        raise self.collected.error(f"line {place}", f"no JSON ({what})")
+
+    def _settle(self, value: Any, place: int) -> None:
+        """By the first line, say what is counted, and by which key."""
+        source = self.collected.source
+        if isinstance(value, dict):
+            keys = list(value)
+            if self.column is None:
+                if len(keys) != 1:
+                    raise UsageError(
+                        f"{source} has objects of {len(keys)} keys; choose one with --column: {columns_text(keys)}"
+                    )
+                self.column = keys[0]
+            if self.column not in value:
+                raise UsageError(
+                    f"{source} has no key {self.column!r}; there are {columns_text(keys, self.column)}"
+                )
+            value = value[self.column]
+            self.collected.column = self.column
+        self.collected.unit = _UNITS.get(type(value))
+
+    def _of_column(self, value: Any, place: int) -> Any:
+        if not isinstance(value, dict):
+            raise self.collected.error(
+                f"line {place}", f"{shown(value)} is no object, so it has no {self.column!r}"
+            )
+        if self.column not in value:
+            raise self.collected.error(f"line {place}", f"the object has no {self.column!r}")
+        return value[self.column]
+
+    def _mixed(self, value: Any, place: int) -> LengthsError:
+        name, unit = _NAMES[type(value)], self.collected.unit
+        if unit is None:
+            what = f"{name} has no length; take numbers, strings or lists"
+        else:
+            named = f"{shown(value)} is {name}" if type(value) in _UNITS else name
+            what = f"{named}, where the lines before have {_BEFORE[unit]}"
+        return self.collected.error(f"line {place}", what)

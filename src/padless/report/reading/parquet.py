@@ -1,0 +1,107 @@
+"""Parquet: one column of integers that are lengths, of lists, or of text; a part of a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from ...errors import LengthsError, PadlessError, UsageError
+from .collected import Collected, columns_text
+from .source import Progress, Source
+
+__all__ = ["read_parquet"]
+
+_ROWS = 1 << 16
+_BUFFER = 1 << 20
+_TEXTS = ("is_string", "is_large_string", "is_string_view")
+# Views are younger than the oldest pyarrow that we take.
+_LISTS = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+
+
+def read_parquet(source: Source, collected: Collected, column: str | None, progress: Progress) -> None:
+    """Add a length a row.
+
+    Args:
+        source: a file; standard input only where it is one.
+        collected: where the lengths go.
+        column: its name; a file of one column needs none.
+        progress: called with the rows done and their number.
+
+    Raises:
+        UsageError: no such column, or several and none named.
+        LengthsError: not Parquet, a column of another type, a null, a negative length.
+        PadlessError: pyarrow is not installed (extra `arrow`).
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise PadlessError("reading Parquet needs pyarrow: pip install 'padless[arrow]'") from error
+
+    if source.path is None and not source.raw.seekable():
+        raise PadlessError("Parquet is read from its end, which a pipe does not have; give the file itself")
+    try:
+        # A buffer and no reading ahead: memory holds some pages of one column, however large a row group is.
+        with pq.ParquetFile(source.path or source.raw, pre_buffer=False, buffer_size=_BUFFER) as file:
+            schema = file.schema_arrow
+            name = collected.column = _column(schema.names, column, source.name)
+            kind = schema.field(name).type
+            count = _counter(pa, kind, collected)
+            done = 0
+            for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
+                values = batch.column(0)
+                if values.null_count:
+                    row = done + values.is_null().index(True).as_py() + 1
+                    raise collected.error(f"row {row}", "null; an empty sequence is an empty list or text")
+                numbers = count(values)
+                if pa.types.is_floating(kind):
+                    numbers = [_whole(each, done + i, collected) for i, each in enumerate(numbers, 1)]
+                collected.add_numbers(numbers, lambda i, done=done: f"row {done + i + 1}")
+                done += len(numbers)
+                progress(done, file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise LengthsError(f"{source.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _column(names: list[str], column: str | None, source: str) -> str:
+    if column is None and len(names) == 1:
+        return names[0]
+    if column is None:
+        raise UsageError(
+            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
+        )
+    if column not in names:
+        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
+    return column
+
+
+def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any], list[Any]]:
+    """How an array of this type becomes lengths; says in `collected` what is counted."""
+    if pa.types.is_dictionary(kind):
+        count = _counter(pa, kind.value_type, collected)
+        return lambda values: count(values.dictionary_decode())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        collected.unit = "lengths"
+        return lambda values: values.to_pylist()
+    if _is_any(pa, kind, _TEXTS):
+        collected.unit = "words"
+        return lambda values: [len(text.split()) for text in values.to_pylist()]
+    if _is_any(pa, kind, _LISTS):
+        import pyarrow.compute as pc
+
+        collected.unit = "items"
+        return lambda values: pc.list_value_length(values).to_pylist()  # type: ignore[attr-defined]
+    raise UsageError(
+        f"{collected.source}: column {collected.column!r} is {kind}; take one of integers, text or lists"
+    )
+
+
+def _is_any(pa: ModuleType, kind: Any, names: Iterable[str]) -> bool:
+    return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
+
+
+def _whole(number: float, row: int, collected: Collected) -> int:
+    if isinstance(number, float) and not number.is_integer():
+        raise collected.error(f"row {row}", f"{number} is not a whole number")
+    return int(number)

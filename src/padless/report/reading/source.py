@@ -1,0 +1,205 @@
+"""A file or standard input as blocks or lines of text: which format it has, where it ends, what in it is no text."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import IO
+
+from ...errors import LengthsError, PadlessError, UsageError
+from .collected import printable
+
+__all__ = ["TEXT_FORMATS", "Progress", "Source", "open_source"]
+
+TEXT_FORMATS = ("txt", "csv", "tsv", "jsonl")
+_SUFFIXES = {
+    ".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+    ".pq": "parquet",
+}  # fmt: skip
+_BLOCK = 1 << 20
+_HEAD = 1 << 16  # the format is told from the first line, or from this much of it
+LONGEST_LINE = 1 << 26  # characters, in formats whose lines must be whole to be read
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+
+Progress = Callable[[int, "int | None"], None]
+
+
+class Source:
+    """What is read: its name in messages, its path (None for standard input), its format, its text."""
+
+    format: str
+
+    def __init__(self, name: str, path: str | None, raw: IO[bytes]) -> None:
+        self.name = printable(name)
+        self.path = path
+        self.raw = raw
+        self._size = _size_of_file(raw)
+        self._is_packed = _starts_with(raw, _GZIP)
+        if self._is_packed:
+            import gzip
+
+            self._stream: IO[bytes] = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
+        else:
+            self._stream = raw
+        self._head = self._read_head()
+
+    def settle(self, format: str | None, *, expects_columns: bool) -> None:
+        """Find the format where None is given, and refuse what evidently cannot be read as it.
+
+        Raises:
+            LengthsError: it is empty, UTF-16, or Parquet under another name.
+        """
+        if not self._head:
+            raise LengthsError(f"{self.name} is empty")
+        self.format = format or self._format_of_suffix() or self._format_of_head(expects_columns)
+        if self.format == "parquet":
+            return
+        if self._head.startswith(_PARQUET):
+            raise LengthsError(f"{self.name} is Parquet, not {self.format}; read it with --format parquet")
+        if self._head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise LengthsError(f"{self.name} is UTF-16; convert it to UTF-8 first")
+
+    def blocks(self, progress: Progress) -> Iterator[str]:
+        """The text, up to a million characters at a time; a block may end inside a line.
+
+        Raises:
+            LengthsError: a byte that text does not have; the message names its line.
+        """
+        decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        line = done = 0  # lines and bytes before this block
+        for block in self._raw_blocks():
+            if b"\0" in block:
+                raise self._no_text(line + block.count(b"\n", 0, block.index(b"\0")), "a NUL byte")
+            try:
+                text = decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                before, byte = error.object[: error.start], error.object[error.start]
+                raise self._no_text(line + before.count(b"\n"), f"byte 0x{byte:02x} is not UTF-8") from None
+            line += block.count(b"\n")
+            done += len(block)
+            progress(self.raw.tell() if self._is_packed and self._size else done, self._size)
+            if text:
+                yield text
+
+    def lines(self, progress: Progress) -> Iterator[str]:
+        """The lines, with their ends, which the last may lack.
+
+        Raises:
+            LengthsError: as `blocks`; or a line is too long to be held.
+        """
+        return chain.from_iterable(self._lines(progress))
+
+    def _lines(self, progress: Progress) -> Iterator[list[str]]:
+        number, rest = 0, ""
+        for block in self.blocks(progress):
+            first, *others = block.split("\n")  # `splitlines` would split at other characters too
+            rest += first
+            if len(rest) > LONGEST_LINE:
+                raise LengthsError(
+                    f"{self.name}, line {number + 1}: longer than {LONGEST_LINE:,} characters; is this {self.format}?"
+                )
+            if others:
+                number += len(others)
+                yield [line + "\n" for line in (rest, *others[:-1])]
+                rest = others[-1]
+        if rest:
+            yield [rest]
+
+    def _raw_blocks(self) -> Iterator[bytes]:
+        """Blocks of bytes, and an empty one at the end."""
+        block, self._head = self._head, b""
+        while block:
+            yield block
+            block = self._read(_BLOCK)
+        yield b""
+
+    def _read_head(self) -> bytes:
+        head = block = self._read(_HEAD)
+        while block and len(head) < _HEAD and b"\n" not in head:
+            block = self._read(_HEAD)
+            head += block
+        return head
+
+    def _read(self, count: int) -> bytes:
+        try:
+            return self._stream.read(count) if not self._is_packed else self._unpack(count)
+        except OSError as error:
+            raise _unreadable(self.name, error) from None
+
+    def _unpack(self, count: int) -> bytes:
+        import gzip
+        import zlib
+
+        try:
+            return self._stream.read(count)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise LengthsError(f"{self.name} cannot be unpacked: {error}") from None
+
+    def _no_text(self, lines_before: int, what: str) -> LengthsError:
+        return LengthsError(f"{self.name}, line {lines_before + 1}: {what}, so this is no {self.format}")
+
+    def _format_of_suffix(self) -> str | None:
+        stem, suffix = os.path.splitext((self.path or "").lower())
+        return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix == ".gz" else suffix)
+
+    def _format_of_head(self, expects_columns: bool) -> str:
+        if self._head.startswith(_PARQUET):
+            return "parquet"
+        line = self._head.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()
+        if line.startswith(("{", "[", '"')):
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError):
+                pass
+            else:
+                return "jsonl"
+        return "csv" if expects_columns else "txt"
+
+
+@contextmanager
+def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iterator[Source]:
+    """A `Source` of a path, or of standard input where `file` is `-`; its format is settled.
+
+    Raises:
+        PadlessError: it cannot be opened or read.
+        LengthsError: it is empty, or evidently not what it should be.
+    """
+    if file == "-":
+        if sys.stdin is None:
+            raise PadlessError("cannot read standard input: it is closed")
+        source = Source("standard input", None, sys.stdin.buffer)
+        source.settle(format, expects_columns=expects_columns)
+        yield source
+        return
+    try:
+        raw = open(file, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    except ValueError as error:  # a NUL in the path
+        raise UsageError(f"cannot read {file!r}: {error}") from None
+    with raw:
+        source = Source(file, file, raw)
+        source.settle(format, expects_columns=expects_columns)
+        yield source
+
+
+def _starts_with(raw: IO[bytes], magic: bytes) -> bool:
+    try:
+        return raw.peek(len(magic)).startswith(magic)  # type: ignore[attr-defined] - both kinds are buffered readers
+    except OSError:
+        return False  # reading it will say what is wrong
+
+
+def _size_of_file(raw: IO[bytes]) -> int | None:
+    status = os.fstat(raw.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _unreadable(name: str, error: OSError) -> PadlessError:
+    return PadlessError(f"cannot read {printable(name)}: {error.strerror or error}")
