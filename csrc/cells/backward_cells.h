@@ -90,21 +90,19 @@ template <class T> __attribute__((noinline)) static void backward(const Backward
 }
 
 // The gates from their products alone, for backward passes that recompute them. `h_n` of GRU: its hidden side, stored raw.
-template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, T* saved, int64_t gate_width, Lstm<T>) {
-  constexpr int W = kWidth<T>;
+template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, int64_t step, T* saved, int64_t gate_width, Lstm<T>) {
   (void)input_n;
   store(saved, sigmoid(load(a)));
-  store(saved + gate_width, sigmoid(load(a + W)));
-  store(saved + 2 * gate_width, tanh(load(a + 2 * W)));
-  store(saved + 3 * gate_width, sigmoid(load(a + 3 * W)));
+  store(saved + gate_width, sigmoid(load(a + step)));
+  store(saved + 2 * gate_width, tanh(load(a + 2 * step)));
+  store(saved + 3 * gate_width, sigmoid(load(a + 3 * step)));
 }
-template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, T* saved, int64_t gate_width, Gru<T>) {
-  constexpr int W = kWidth<T>;
-  const Vec<T> reset = sigmoid(load(a)), hidden_n = load(a + 2 * W);
+template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, int64_t step, T* saved, int64_t gate_width, Gru<T>) {
+  const Vec<T> reset = sigmoid(load(a)), hidden_n = load(a + 2 * step);
   store(saved, reset);
-  store(saved + gate_width, sigmoid(load(a + W)));
+  store(saved + gate_width, sigmoid(load(a + step)));
   store(saved + 2 * gate_width, tanh(fma(reset, hidden_n, load(input_n))));
   store(saved + 3 * gate_width, hidden_n);
 }
-template <class T> PADLESS_INLINE void activate(const T*, const T*, T*, int64_t, RnnTanh<T>) {}
-template <class T> PADLESS_INLINE void activate(const T*, const T*, T*, int64_t, RnnRelu<T>) {}
+template <class T> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnTanh<T>) {}
+template <class T> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnRelu<T>) {}

@@ -153,21 +153,19 @@
         copy_or_zero(h + r * state_stride, h_row[i + r], output);
       }
       for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
-        const int64_t unit = panel * W;  // cells with saved gates have one vector a panel
+        const int64_t unit = panel * W, step = w.hidden.gate_step(panel);  // cells with saved gates have one vector a panel
+        const int nv = w.hidden.tile(panel);
         Start<T> start = {};
-        for (int g = 0; g < gates; ++g) start.at[g] = w.bias + (panel * gates + g) * W;
-        find_tile<T>(gates, (int)n)(x, x_stride, w.input.at(panel), input, &start, in, gates * W);
-        for (int g = 0; g < gates; ++g) {
-          start.at[g] = in + g * W;
-          start.stride[g] = gates * W;
+        for (int v = 0; v < nv; ++v) start.at[v] = w.bias + (panel * gates + v) * W;
+        find_tile<T>(nv, (int)n)(x, x_stride, w.input.at(panel), input, &start, in, nv * W);
+        for (int v = 0; v < nv; ++v) {
+          start.at[v] = in + v * W;
+          start.stride[v] = nv * W;
         }
-        if (kind == PADLESS_GRU) {
-          start.at[2] = w.hidden_bias + unit;
-          start.stride[2] = 0;
-        }
-        find_tile<T>(gates, (int)n)(h, state_stride, w.hidden.at(panel), output, &start, product, gates * W);
+        if (kind == PADLESS_GRU) start_apart(start, w.hidden_bias + unit, in, w.hidden, panel, n, product);
+        find_tile<T>(nv, (int)n)(h, state_stride, w.hidden.at(panel), output, &start, product, nv * W);
         for (int64_t r = 0; r < n; ++r)
-          activate(product + r * gates * W, in + r * gates * W + 2 * W,
+          activate(product + r * nv * W, in + r * nv * W + 2 * step, step,
                    gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T>());
       }
     }

@@ -70,6 +70,22 @@ template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_
     for (int64_t i = 0; i < n; ++i) to[i] = 0;
 }
 
+// The n gate of GRU starts at its hidden bias and not at what the input product left, `in`. Where it shares vectors with
+// others, the starts are put together at `mixed`, which may be where the product goes.
+template <class T>
+PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T>& w, int64_t panel, int64_t rows,
+                                T* mixed) {
+  if (!w.shares(panel)) {
+    start.at[2] = bias;
+    start.stride[2] = 0;
+    return;
+  }
+  const int64_t step = w.gate_step(panel), stride = w.tile(panel) * kWidth<T>;
+  copy(mixed, in, rows * stride);
+  for (int64_t r = 0; r < rows; ++r) copy(mixed + r * stride + 2 * step, bias, step);
+  for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
+}
+
 template <class T, template <class> class Cell> struct Forward {
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
@@ -174,7 +190,7 @@ template <class T, template <class> class Cell> struct Forward {
   }
 
   void input_product(int64_t panel, const T* x, int64_t n, T* out) const {
-    const int nv = (int)weights.input.size(panel) * gates;
+    const int nv = weights.input.tile(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) start.at[v] = weights.bias + (weights.input.first(panel) * gates + v) * W;
     find_tile<T>(nv, (int)n)(x, input_stride, weights.input.at(panel), p.input_size, &start, out, nv * W);
@@ -191,7 +207,7 @@ template <class T, template <class> class Cell> struct Forward {
       rows += n;
     }
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
-      const int nv = (int)weights.input.size(panel) * gates;
+      const int nv = weights.input.tile(panel);
       const Blocks blocks = Blocks::of(rows, tile_rows(nv));
       T* out = chunk_panel(panel);
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
@@ -206,10 +222,10 @@ template <class T, template <class> class Cell> struct Forward {
     const bool backwards = s & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
-      const int nv = (int)weights.hidden.size(panel) * gates;
+      const int nv = weights.hidden.tile(panel);
       if (n == 1 && i + 1 < panels) {
         const int64_t other = backwards ? panel - 1 : panel + 1;
-        if (nv == tile_width && weights.hidden.size(other) * gates == nv) {
+        if (nv == tile_width && weights.hidden.tile(other) == nv) {
           pair(s, t, lane, row0, panel, other, at);
           ++i;
           continue;
@@ -222,10 +238,10 @@ template <class T, template <class> class Cell> struct Forward {
         if (at < 0) input_product(panel, rows_x + row * input_stride, size, first);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
-        const Start<T> start = hidden_start(panel, in);
+        const Start<T> start = hidden_start(panel, nv, in, size);
         find_tile<T>(nv, (int)size)(h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel),
                                     output, &start, last, nv * W);
-        finish_block(s, t, lane, row0, panel, slot, size, in, last);
+        finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
       }
     }
   }
@@ -233,41 +249,38 @@ template <class T, template <class> class Cell> struct Forward {
   // Step s where it has one row in the lane (in a chunk always), two panels at once.
   void pair(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int64_t at) const {
     const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
-    const Start<T> start = hidden_start(panel, in), other_start = hidden_start(other, other_in);
+    const Start<T> start = hidden_start(panel, tile_width, in, 1), other_start = hidden_start(other, tile_width, other_in, 1);
     T* other_out = last + tile_width * W;
     tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
                              &start, &other_start, last, other_out);
-    finish_block(s, t, lane, row0, panel, lane.slot, 1, in, last);
-    finish_block(s, t, lane, row0, other, lane.slot, 1, other_in, other_out);
+    finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, last);
+    finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
   }
 
   // The hidden product continues the chain of the input product; GRU's n gate starts one of its own.
-  Start<T> hidden_start(int64_t panel, const T* in) const {
-    const int nv = (int)weights.hidden.size(panel) * gates;
+  Start<T> hidden_start(int64_t panel, int nv, const T* in, int64_t rows) const {
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) {
       start.at[v] = in + v * W;
       start.stride[v] = nv * W;
     }
-    if (kind == PADLESS_GRU) {
-      start.at[2] = weights.hidden_bias + weights.hidden.first(panel) * W;
-      start.stride[2] = 0;
-    }
+    if (kind == PADLESS_GRU)
+      start_apart(start, weights.hidden_bias + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, last);
     return start;
   }
 
   // The cell on a finished product of the rows from `slot` on.
-  void finish_block(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t slot, int64_t size,
+  void finish_block(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int nv, int64_t slot, int64_t size,
                     const T* in, const T* done) const {
-    const int nv = (int)weights.hidden.size(panel) * gates;
     const int64_t stride = lane.slot_step * state_stride;
     for (int64_t v = 0; v < weights.hidden.size(panel); ++v) {
       const int64_t unit = (weights.hidden.first(panel) + v) * W;
       ForwardBlock<T> e;
       e.rows = size;
       e.product = done + v * gates * W;
+      e.gate_step = nv == tile_width ? W : weights.hidden.gate_step(panel);
       e.product_stride = nv * W;
-      e.input_n = in + 2 * W;
+      e.input_n = in + 2 * e.gate_step;
       e.input_n_stride = nv * W;
       e.h = h[s & 1] + slot * state_stride + unit;
       e.h_next = (projects() ? unprojected : h[~s & 1]) + slot * state_stride + unit;

@@ -4,8 +4,8 @@
 // A block of rows of one step; pointers stand at its first row and first unit.
 template <class T> struct ForwardBlock {
   int64_t rows;
-  const T* product;  // gates side by side, one vector each
-  int64_t product_stride;
+  const T* product;  // gates of the first unit, gate_step apart
+  int64_t product_stride, gate_step;
   const T* input_n;  // GRU: the input side of its n gate
   int64_t input_n_stride;
   const T* h;  // [rows], before the step
@@ -32,10 +32,10 @@ template <class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int6
 template <class T> struct Lstm {
   static constexpr int64_t kind = PADLESS_LSTM;
   static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    constexpr int W = kWidth<T>;
+    const int64_t step = b.gate_step;
     for (int64_t r = 0; r < b.rows; ++r) {
       const T* a = b.product + r * b.product_stride;
-      const Vec<T> i = sigmoid(load(a)), f = sigmoid(load(a + W)), g = tanh(load(a + 2 * W)), o = sigmoid(load(a + 3 * W));
+      const Vec<T> i = sigmoid(load(a)), f = sigmoid(load(a + step)), g = tanh(load(a + 2 * step)), o = sigmoid(load(a + 3 * step));
       T* state = b.c + r * b.state_stride;
       const Vec<T> c = fma(f, load(state), i * g);
       store(state, c);
@@ -55,10 +55,10 @@ template <class T> struct Lstm {
 template <class T> struct Gru {
   static constexpr int64_t kind = PADLESS_GRU;
   static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    constexpr int W = kWidth<T>;
+    const int64_t step = b.gate_step;
     for (int64_t r = 0; r < b.rows; ++r) {
       const T* a = b.product + r * b.product_stride;
-      const Vec<T> reset = sigmoid(load(a)), z = sigmoid(load(a + W)), hidden_n = load(a + 2 * W);
+      const Vec<T> reset = sigmoid(load(a)), z = sigmoid(load(a + step)), hidden_n = load(a + 2 * step);
       const Vec<T> n = tanh(fma(reset, hidden_n, load(b.input_n + r * b.input_n_stride)));
       put_hidden(b, r, fma(z, load(b.h + r * b.state_stride) - n, n));  // (1 - z) n + z h
       if (b.gates) {

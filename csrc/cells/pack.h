@@ -18,10 +18,17 @@ constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1
 
 // [k_count][NV * width] panels of `vectors` vectors, `most` to a panel; the panel that begins at vector v lies at
 // v * gates * width * k_count.
+//
+// A last panel of few units has them side by side, gate after gate, in as few vectors as hold them: LSTM of 100 units takes
+// 25 accumulators for its 400 gates and not 28 (H=100: 76 -> 86 % of sgemm in inference).
 template <class T> struct Panels {
   const T* data;
   int64_t k_count, vectors;
   int most, gates;
+  int64_t shared = 0;  // units of the last panel where their gates share vectors; 0: every gate has vectors of its own
+  bool shares(int64_t p) const { return shared && p == vectors - 1; }
+  int tile(int64_t p) const { return (int)(shares(p) ? (shared * gates + kWidth<T> - 1) / kWidth<T> : size(p) * gates); }
+  int64_t gate_step(int64_t p) const { return shares(p) ? shared : kWidth<T>; }  // from one gate of a unit to the next
   int64_t count() const { return (vectors + most - 1) / most; }
   int64_t first(int64_t p) const { return p * most; }
   int64_t size(int64_t p) const { return minimum(most, vectors - p * most); }
@@ -41,21 +48,22 @@ PADLESS_INLINE padless::Layer layer_of(const padless_problem& p) {
 template <class T> struct ForwardWeights {
   Panels<T> input, hidden;
   Panels<T> projection;  // [H -> P]; none without one
-  const T* bias;         // [vectors][gates][width], where the input product starts
+  const T* bias;         // [vectors][gates][width] and as the panels, where the input product starts
   const T* hidden_bias;  // GRU: [vectors][width], where the hidden product of its n gate starts
   int64_t bytes;
   ForwardWeights(const padless::Layer& layer, const void* packed) {
     const int gates = gate_count(layer.cell), most = panel_vectors(layer.cell);
     const int64_t v = vectors_of<T>(layer.hidden), column = v * gates * kWidth<T>;
+    const int64_t last = layer.hidden - (v - 1) * kWidth<T>, shared = last * gates <= (gates - 1) * kWidth<T> ? last : 0;
     const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
     bias = p;
     hidden_bias = p + column;
     p += column + v * kWidth<T>;
-    hidden = {p, output_width(layer), v, most, gates};
+    hidden = {p, output_width(layer), v, most, gates, shared};
     p += column * hidden.k_count;
     projection = {p, layer.hidden, vectors_of<T>(layer.projection), 4, 1};
     p += projection.vectors * kWidth<T> * layer.hidden;
-    input = {p, layer.input, v, most, gates};
+    input = {p, layer.input, v, most, gates, shared};
     bytes = (const char*)(p + column * layer.input) - (const char*)packed;
   }
 };
@@ -90,9 +98,10 @@ static bool header_fits(const void* packed, int64_t kind, const padless::Layer& 
 }
 
 // Transposes the width x width block at `from` (rows `stride` apart; `rows` by `columns` of it exist, the rest is 0):
-// column k goes to to[k * to_stride].
+// the first `lanes` of column k go to to[k * to_stride].
 template <class T>
-PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride,
+                                    int64_t lanes) {
   constexpr int W = kWidth<T>;
   Vec<T> lines[W];
 #pragma GCC unroll 16
@@ -117,14 +126,14 @@ PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows,
   }
 #pragma GCC unroll 16
   for (int k = 0; k < W; ++k)
-    if (k < columns) store(to + k * to_stride, lines[k]);
+    if (k < columns) store_first(to + k * to_stride, lines[k], lanes);
 #else
   T block[W][W];
   for (int r = 0; r < W; ++r) store(block[r], lines[r]);
   for (int k = 0; k < W && k < columns; ++k) {
     T line[W];
     for (int r = 0; r < W; ++r) line[r] = block[r][k];
-    store(to + k * to_stride, load(line));
+    store_first(to + k * to_stride, load(line), lanes);
   }
 #endif
 }
@@ -135,13 +144,15 @@ static void pack_transposed(const Panels<T>& panels, const T* weights, int64_t h
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < panels.count(); ++p) {
     T* panel = const_cast<T*>(panels.at(p));
-    const int64_t vectors = panels.size(p), stride = vectors * panels.gates * W;
+    const int64_t vectors = panels.size(p), stride = panels.tile(p) * W, step = panels.gate_step(p);
+    if (panels.shares(p))  // what its units leave of the last vector
+      for (int64_t k = 0; k < panels.k_count; ++k) store(panel + (k + 1) * stride - W, Vec<T>{});
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
       for (int g = 0; g < panels.gates; ++g)
         for (int64_t k = 0; k < panels.k_count; k += W)
           transpose_block(weights + (g * hidden + unit) * panels.k_count + k, panels.k_count, rows,
-                          minimum(W, panels.k_count - k), panel + k * stride + (v * panels.gates + g) * W, stride);
+                          minimum(W, panels.k_count - k), panel + k * stride + v * panels.gates * W + g * step, stride, step);
     }
   }
 }
@@ -159,15 +170,16 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
   const int gates = gate_count(cell);
   T* bias = const_cast<T*>(w.bias);
   T* hidden_bias = const_cast<T*>(w.hidden_bias);
+  for (int64_t i = 0; i < w.input.vectors * gates * W; ++i) bias[i] = 0;
   for (int64_t v = 0; v < w.input.vectors; ++v)
     for (int lane = 0; lane < W; ++lane) {
-      const int64_t unit = v * W + lane;
-      for (int g = 0; g < gates; ++g) {
+      const int64_t unit = v * W + lane, step = w.input.gate_step(v / w.input.most);
+      for (int g = 0; unit < hidden && g < gates; ++g) {
         const bool apart = cell == PADLESS_GRU && g == 2;  // r * (U h + b) keeps the hidden bias of n apart
         T sum = 0;
-        if (unit < hidden && b_ih) sum += b_ih[g * hidden + unit];
-        if (unit < hidden && b_hh && !apart) sum += b_hh[g * hidden + unit];
-        bias[(v * gates + g) * W + lane] = sum;
+        if (b_ih) sum += b_ih[g * hidden + unit];
+        if (b_hh && !apart) sum += b_hh[g * hidden + unit];
+        bias[v * gates * W + g * step + lane] = sum;
       }
       hidden_bias[unit] = cell == PADLESS_GRU && b_hh && unit < hidden ? b_hh[2 * hidden + unit] : T(0);
     }

@@ -63,6 +63,17 @@ def test_a_projection_of_any_width_gives_the_outputs_and_gradients_of_each_seque
                 assert_close(case, run(case, mode=mode, threads=threads), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_width_up_to_three_vectors_gives_the_outputs_and_gradients_of_each_sequence_alone(cell, dtype):
+    # The gates of a last panel share vectors in as many ways as there are units left over.
+    for hidden in range(1, 3 * 16 + 2):
+        case = case_of(cell, [1, 3, 2], 3, hidden, dtype=dtype)
+        want = oracle(case)
+        for mode in ("infer", "train", "recompute"):
+            assert_close(case, run(case, mode=mode), want)
+
+
 def test_a_projection_that_the_weights_or_the_cell_do_not_have_is_refused():
     x, y = (
         _kernels.Rows(torch.zeros(2, n), torch.arange(2), torch.zeros(1, dtype=torch.int64)) for n in (3, 2)
