@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from oracle import run_layers
-from ranks_kit import Ranks
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -321,13 +320,7 @@ def step_with_a_loss(dies_in_backward: bool) -> str:
 
 
 @pytest.mark.parametrize("dies_in_backward", [False, True])
-def test_the_loss_of_a_rank_is_an_error_on_the_others_and_no_hang(
-    tmp_path_factory: pytest.TempPathFactory, dies_in_backward: bool
-) -> None:
-    ranks = Ranks(2, tmp_path_factory.mktemp("lost"))
-    try:
-        error, nothing = ranks.run(step_with_a_loss, dies_in_backward, lost=1)
-    finally:
-        ranks.close()
+def test_the_loss_of_a_rank_is_an_error_on_the_others_and_no_hang(ranks: Any, dies_in_backward: bool) -> None:
+    error, nothing = ranks(2).run(step_with_a_loss, dies_in_backward, lost=1)
     assert nothing is None
     assert "onnection" in error, error  # gloo: Connection closed by peer, or reset
