@@ -99,6 +99,8 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
     if hasattr(lengths, "detach"):
         lengths = lengths.detach().cpu()  # a tensor on a device crosses to the host here, once
+        if lengths.is_floating_point():
+            lengths = lengths.double()  # NumPy knows no bfloat16
     if not hasattr(lengths, "__array__"):
         if not isinstance(lengths, Iterable):
             raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
@@ -122,7 +124,9 @@ def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
 
 def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     rounded = np.empty(values.shape, np.int64)
+    wide = np.promote_types(values.dtype, np.float64)  # the bound below is over what float16 holds
     for start, chunk in chunks(values):
+        chunk = chunk.astype(wide, copy=False)
         fits = np.isfinite(chunk) & (chunk == np.floor(chunk))
         if not fits.all():
             i = int(fits.argmin())
