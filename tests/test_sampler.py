@@ -275,11 +275,19 @@ def test_what_is_no_mapping_is_no_state(wrong):
     [
         ({"batch_size": 4}, {"epoch": "1"}, "epoch must be a whole number of at least 0, got '1'"),
         ({"batch_size": 4}, {"epoch": -1}, "epoch must be a whole number of at least 0, got -1"),
-        ({"batch_size": 4}, {"batches_done": -1}, "batches_done must be a whole number of at least 0, got -1"),
+        (
+            {"batch_size": 4},
+            {"batches_done": -1},
+            "batches_done must be a whole number of at least 0, got -1",
+        ),
         ({"batch_size": 4}, {"batches_done": 99}, "batches_done=99, and an epoch has at most 15 batches"),
         ({"tokens": 60}, {"batches_done": 99}, "batches_done=99, and an epoch has at most 57 batches"),
         ({"tokens": 60}, {"pools_done": 99}, "pools_done=99, batches_before_pool=0 and batches_done=0"),
-        ({"tokens": 60}, {"batches_before_pool": 7}, "pools_done=0, batches_before_pool=7 and batches_done=0"),
+        (
+            {"tokens": 60},
+            {"batches_before_pool": 7},
+            "pools_done=0, batches_before_pool=7 and batches_done=0",
+        ),
         ({"tokens": 60}, {"pools_done": None}, "pools_done must be a whole number of at least 0, got None"),
     ],
 )
