@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed
 from torch.utils.data import Sampler
 
+from .._options import rank_of, whole
 from .._planning import PLAN_VERSION, Planner, rule_of
-from .._planning.checks import rank_of, whole
 from ..errors import StateError
 
 __all__ = ["LengthBatchSampler"]

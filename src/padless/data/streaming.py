@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from .._options import whole
 from .._planning import Rule, rule_of
-from .._planning.checks import whole
 from .._planning.order import shuffled
 from .._planning.pools import batch_in_step, check_count, plan_pool
 from ..errors import LengthsError
