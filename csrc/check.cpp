@@ -43,7 +43,7 @@ int check_layer(const Layer& layer, int64_t dtype) {
   return layer.projection > 0 && layer.cell != PADLESS_LSTM ? PADLESS_BAD_SIZE : PADLESS_OK;
 }
 
-static int check_sizes(const padless_problem& p) {
+int check_shape(const padless_problem& p) {
   if (const int error = check_layer({p.cell, p.input_size, p.hidden_size, p.projection_size}, p.dtype)) return error;
   if (p.reverse < 0 || p.reverse > 1) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
@@ -63,10 +63,8 @@ static int check_sizes(const padless_problem& p) {
   return sum == p.rows ? PADLESS_OK : PADLESS_BAD_BATCH_SIZES;
 }
 
-int check_shape(const padless_problem& p) { return check_sizes(p); }
-
 int check_problem(const padless_problem& p, bool backward) {
-  if (const int error = check_sizes(p)) return error;
+  if (const int error = check_shape(p)) return error;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
     if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;

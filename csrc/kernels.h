@@ -33,9 +33,9 @@ struct Kernels {
 };
 
 // Checks sizes, strides, offsets and pointers; PADLESS_OK or the first error. It reads nothing but the index arrays.
+int check_problem(const padless_problem& problem, bool backward);
 // The parts of it that padless_scratch_bytes (sizes and batch_sizes) and packing need.
 int check_shape(const padless_problem& problem);
 int check_layer(const Layer& layer, int64_t dtype);
-int check_problem(const padless_problem& problem, bool backward);
 
 }  // namespace padless

@@ -12,6 +12,7 @@ import torch
 from layer_kit import CELLS, by_hand, twins
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import (
     PackedSequence,
@@ -272,6 +273,54 @@ def test_functional_call_computes_on_the_weights_it_is_given(name: str) -> None:
         found.append([output.data, *grads])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@each_cell
+def test_functional_call_takes_weights_of_another_dtype(name: str) -> None:
+    """The input goes with the weights of the call, and after it with the layer's own again."""
+    layer, found = pair(name, dtype=torch.float32)[0], []
+    wide = {n: p.detach().double() for n, p in layer.named_parameters()}
+    found.append(functional_call(layer, wide, (data(),))[0].data)
+    with pytest.raises(ValueError, match="does not match weight dtype"):
+        functional_call(layer, wide, (data().to(torch.float32),))
+    found.append(layer(data().to(torch.float32))[0].data)
+    assert [output.dtype for output in found] == [torch.float64, torch.float32]
+    torch.testing.assert_close(*found, check_dtype=False)
+
+
+@each_cell
+def test_a_weight_that_is_no_parameter_any_more_is_found_where_it_is(name: str) -> None:
+    """As plain attribute, then as buffer, which no `__setattr__` sees."""
+    layers = pair(name)
+    for layer in layers:
+        weight = layer.weight_hh_l0.detach().clone()
+        del layer.weight_hh_l0
+        layer.weight_hh_l0 = weight * 2
+    assert_alike(layers)
+    for layer in layers:
+        weight = layer.weight_hh_l0 * 2
+        del layer.weight_hh_l0
+        layer.register_buffer("weight_hh_l0", weight)
+    assert_alike(layers)
+
+
+@each_cell
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_traced_layer_computes_on_what_it_is_given(name: str, gradients: bool) -> None:
+    """Not on what it was traced with: a kernel that runs past the tracer leaves a constant in the graph."""
+    layer = pair(name)[0]
+    first, second = torch.randn(2, 5, 2, 3, dtype=torch.float64)
+
+    def output(x: Tensor) -> Tensor:
+        return layer(x)[0]
+
+    with torch.set_grad_enabled(gradients):
+        by_operators = make_fx(output)(first)
+        by_script = torch.jit.trace(layer, (first,), check_trace=False)
+        torch.testing.assert_close(by_operators(second), output(second))
+        torch.testing.assert_close(by_script(second)[0], output(second))
 
 
 @each_cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_forged_packed_sequence_is_refused_by_name(cell: str, what: str) -> None
     make, words = FORGED[what]
     with pytest.raises((ValueError, RuntimeError), match=words):
         getattr(padless.nn, cell)(3, 4)(make())
+
+
+def test_a_repeated_index_is_named_in_the_time_of_a_sort() -> None:
+    count = 20_000
+    indices = torch.arange(count)
+    indices[-1] = 7
+    forged = PackedSequence(torch.ones(count, 3), torch.tensor([count]), indices, torch.arange(count))
+    begin = time.process_time()
+    with pytest.raises(padless.LayoutError, match="sorted_indices names sequence 7 more than once"):
+        padless.nn.GRU(3, 4)(forged)
+    assert time.process_time() - begin < 0.5, "3 s where every index is counted among all"
 
 
 def _call(cell: str, kind: str, hx: Any) -> Any:

@@ -236,6 +236,24 @@ def test_strange_memory_is_read_right(name: str, packed: bool) -> None:
             torch.testing.assert_close(a, b, msg=lambda text, what=what: f"{what}: {text}")
 
 
+@each_cell
+def test_lazily_negative_memory_is_read_right(name: str) -> None:
+    """The imaginary part of a conjugate: memory of the other sign, for torch to turn when it reads."""
+    layer = make(name, [1]).twins()[0]
+    given = [torch.randn(1, 1, n, dtype=torch.complex128) for n in (2, layer.proj_size or 4)]
+    weights = {n: torch.randn(p.shape, dtype=torch.complex128) for n, p in layer.named_parameters()}
+    outputs = []
+    for read in (lambda z: torch._neg_view(z.imag.contiguous()), lambda z: z.conj().imag.resolve_neg()):
+        x, h0 = map(read, given)
+        hx = (h0, read(torch.ones(1, 1, 4, dtype=torch.complex128) * 1j)) if layer.mode == "LSTM" else h0
+        leaves = {n: read(w).requires_grad_() for n, w in weights.items()}
+        output, _ = functional_call(layer, leaves, (x, hx))
+        cotangent = read(torch.full(output.shape, 1j, dtype=torch.complex128))
+        outputs.append([output, *torch.autograd.grad(output, list(leaves.values()), cotangent)])
+    for ours, theirs in zip(*outputs, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "nested"])  # twice: torch's own limit
 def test_one_tensor_as_both_states_gets_both_gradients(kind: str) -> None:
     problem = make("lstm", (4, 1, 3), num_layers=2)

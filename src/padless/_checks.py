@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,9 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     for i, sequence in enumerate(host):
         if not 0 <= sequence < count:
             raise LayoutError(f"{name}[{i}] = {sequence} is outside 0..{count - 1}")
-    raise LayoutError(f"{name} names sequence {min(s for s in host if host.count(s) > 1)} more than once")
+    ordered = sorted(host)
+    twice = next(s for s, after in pairwise(ordered) if s == after)
+    raise LayoutError(f"{name} names sequence {twice} more than once")
 
 
 def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:

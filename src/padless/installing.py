@@ -18,6 +18,7 @@ from torch._C._functorch import peek_interpreter_stack
 from ._checks import check_batch_sizes, check_state, check_weights
 from ._schedule import Schedule, copied
 from .backends import choose
+from .backends.autograd import is_traced
 from .backends.contract import Cell
 from .nn._forward import weight_shapes
 from .nn._kinds import Batch, in_time_major, open_grid
@@ -152,14 +153,7 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
         and choose("cpu") != "torch"
         and not torch.is_autocast_enabled("cpu")
         and peek_interpreter_stack() is None
-        and not _is_watched(rows)
-    )
-
-
-def _is_watched(rows: Tensor) -> bool:
-    """Whether Python sees every operator: fake tensors, tracing, counting. Kernels would run past it."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._dispatch_keys(rows).has(
-        torch._C.DispatchKey.Python  # type: ignore[attr-defined]
+        and not is_traced(rows)
     )
 
 

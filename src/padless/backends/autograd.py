@@ -15,7 +15,7 @@ from . import native, reference
 from ._slots import into_slots, out_of_slots
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["is_recorded", "layer"]
+__all__ = ["is_recorded", "is_traced", "layer"]
 
 
 def layer(
@@ -85,16 +85,27 @@ def _composed_in_slots(
     return output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output), finals
 
 
-def _needs_composed(rows: Tensor) -> bool:
-    """Whether only operations that torch itself differentiates will do here.
+def is_traced(rows: Tensor) -> bool:
+    """Whether every operator is written down or seen by Python (fake tensors, counting): kernels run past that."""
+    if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    # Only a subclass can have the key; asking every plain tensor would take a hundredth of a small call.
+    return type(rows) is not Tensor and torch._C._dispatch_keys(rows).has(
+        torch._C.DispatchKey.Python  # type: ignore[attr-defined]
+    )
 
-    True inside `torch.func` transforms and forward-mode AD, which cannot look into a node of our own,
-    and for complex numbers, whose gradients need conjugates.
+
+def _needs_composed(rows: Tensor) -> bool:
+    """Whether only torch's own operations will do here.
+
+    True inside `torch.func` transforms and forward-mode AD, which cannot look into a node of our own, where
+    operators are traced, and for complex numbers, whose gradients need conjugates.
     """
     return (
         rows.is_complex()
         or peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
+        or is_traced(rows)
     )
 
 

@@ -134,7 +134,7 @@ def backward(
     _kernels.backward(
         cell,
         _kernels.pack_backward(
-            cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), _contiguous(weights.w_hr)
+            cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), _contiguous(weights.w_hr)
         ),
         _addressed(_matrix(rows), schedule),
         _addressed(output, schedule),
@@ -204,18 +204,27 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
 
     Gradients often come with stride 0, after `.sum()` or `.expand()`.
     """
-    if tensor is None or (tensor.stride(1) == 1 and tensor.stride(0) >= tensor.shape[1]):
+    if tensor is None:
+        return None
+    if tensor.stride(1) == 1 and tensor.stride(0) >= tensor.shape[1] and not tensor.is_neg():
         return tensor
-    return tensor.contiguous()
+    return _contiguous(tensor)
 
 
 def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights) -> Tensor:
     b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
-    return pack(cell, weights.w_ih.contiguous(), weights.w_hh.contiguous(), b_ih, b_hh, w_hr)
+    return pack(cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr)
 
 
+@overload
+def _contiguous(tensor: Tensor) -> Tensor: ...
+@overload
+def _contiguous(tensor: Tensor | None) -> Tensor | None: ...
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+    """The tensor as its memory shows it: parts of conjugates are lazily negative."""
+    if tensor is None:
+        return None
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()
 
 
 def _unless_empty(tensor: Tensor | None) -> Tensor | None:

@@ -39,9 +39,10 @@ _disabled_forward: Any = None
 
 
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
+    _find_weights(module)
     batch = open_input(module, input, lengths)
     states = _initial_states(module, batch, hx)
-    weights = _weights(module, batch.rows)
+    weights = _checked_weights(module, batch.rows)
     options = Options(
         cell=cast(Cell, module.mode),
         num_layers=module.num_layers,
@@ -69,12 +70,17 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
     return batch.restore(output), finals if options.cell == "LSTM" else finals[0]
 
 
-def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
-    parameters, names = module._parameters, module._flat_weights_names
-    for ref, name in zip(module._flat_weight_refs, names, strict=True):
-        if ref is None or ref() is not parameters.get(name):
+def _find_weights(module: RNNBase) -> None:
+    """Bring `module._flat_weights` up to date, by which the module also checks its input's dtype."""
+    parameters = module._parameters
+    for ref, name in zip(module._flat_weight_refs, module._flat_weights_names, strict=True):
+        weight = parameters.get(name)
+        if weight is None or ref is None or ref() is not weight:
             module._update_flat_weights()  # torch's own rule, which asks every attribute, at four times the price
-            break
+            return
+
+
+def _checked_weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
     weights = module._flat_weights
     shapes = weight_shapes(
         module.mode,
@@ -85,7 +91,7 @@ def _weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
         module.bias,
         module.bidirectional,
     )
-    check_weights(weights, names, shapes, rows.device)
+    check_weights(weights, module._flat_weights_names, shapes, rows.device)
     return cast("list[Tensor]", weights)
 
 
