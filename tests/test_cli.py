@@ -135,6 +135,25 @@ def test_a_reader_that_has_gone_ends_it_without_a_word():
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the shell of POSIX")
+@pytest.mark.parametrize("arguments", ["draw 4 6", "doctor", "completion bash", "--help"])
+def test_a_closed_standard_output_is_one_line_and_exit_code_1(arguments):
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m padless {arguments} >&-', sys.executable],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert_one_line(done, 1, "cannot write to standard output: it is closed")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the shell of POSIX")
+def test_a_closed_standard_error_leaves_standard_output_clean():
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m padless draw missing 2>&-', sys.executable],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 # ---- doctor -------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from padless import cli
 from padless.data import plan
 from padless.errors import DisagreementError
 from padless.report import command
+from padless.report.contents import seconds_text
 from padless.report.spread import spread_of
 from padless.report.survey import Batching, batches_at
 
@@ -426,13 +427,34 @@ def test_measured_seconds_stand_below_the_table_and_on_the_page(file, capsys):
     table, how = text.split("\n\n")[-2:]
     head, line = table.splitlines()
     assert head.split("  ")[0] == "measured" and re.match(
-        r"sorted +1 of 1 +100.0 % +\d\.\d{3} s +\d\.\d{3} s +\d+\.\d\d$", line
+        r"sorted +1 of 1 +100.0 % +\d+\.\d{3} m?s +\d+\.\d{3} m?s +\d+\.\d\d$", line
     )
     assert how.startswith("measured: LSTM 3 -> 4, bidirectional, inference; torch 2.")
     assert "1 thread, CPU time" in how and "results were checked equal before" in how
     assert "bidirectional: a padded grid begins in its padding" in how
     rows = Page(Path("page.html").read_text()).rows
     assert re.split(r"\s{2,}", line) in rows
+
+
+def test_short_times_are_told_in_milliseconds():
+    assert [seconds_text(seconds) for seconds in (0.0004284, 0.0999, 0.1, 4321.5)] == [
+        "0.428 ms",
+        "99.900 ms",
+        "0.100 s",
+        "4,321.500 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "is_told"), [(9.0, "2", True), (0.0, "2", False), (9.0, "1", False)]
+)
+def test_wall_time_on_a_busy_machine_is_told(file, capsys, monkeypatch, load, threads, is_told):
+    monkeypatch.setattr("padless.bench.policies.load", lambda: load)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    text = report(capsys, file, *MEASURE, "--threads", threads, "--policy", "given")
+    told = "busy: 9.0 processes wanted the 4 cores before this began; --threads 1 counts CPU time, which they spare"
+    assert (told in text.splitlines()) is is_told
+    assert ("busy:" in text) is is_told
 
 
 def test_sequences_of_length_0_are_left_out_of_timing_and_batches_without_rows_too(tmp_path, capsys):

@@ -261,6 +261,45 @@ def test_what_is_no_state_is_refused():
         assert str(caught.value) == f"this is not the state of a LengthBatchSampler: it has no {name!r}"
 
 
+@pytest.mark.parametrize("wrong", [None, 5, "state"])
+def test_what_is_no_mapping_is_no_state(wrong):
+    with pytest.raises(StateError) as caught:
+        LengthBatchSampler(LENGTHS, batch_size=4).load_state_dict(wrong)
+    assert str(caught.value) == (
+        f"this is not the state of a LengthBatchSampler: it is of type {type(wrong).__name__}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "damage", "message"),
+    [
+        ({"batch_size": 4}, {"epoch": "1"}, "epoch must be a whole number of at least 0, got '1'"),
+        ({"batch_size": 4}, {"epoch": -1}, "epoch must be a whole number of at least 0, got -1"),
+        (
+            {"batch_size": 4},
+            {"batches_done": -1},
+            "batches_done must be a whole number of at least 0, got -1",
+        ),
+        ({"batch_size": 4}, {"batches_done": 99}, "batches_done=99, and an epoch has at most 15 batches"),
+        ({"tokens": 60}, {"batches_done": 99}, "batches_done=99, and an epoch has at most 57 batches"),
+        ({"tokens": 60}, {"pools_done": 99}, "pools_done=99, batches_before_pool=0 and batches_done=0"),
+        (
+            {"tokens": 60},
+            {"batches_before_pool": 7},
+            "pools_done=0, batches_before_pool=7 and batches_done=0",
+        ),
+        ({"tokens": 60}, {"pools_done": None}, "pools_done must be a whole number of at least 0, got None"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(options, damage, message):
+    sampler = LengthBatchSampler(LENGTHS, **options)
+    before = sampler.state_dict()
+    with pytest.raises(StateError) as caught:
+        sampler.load_state_dict({**before, **damage})
+    assert str(caught.value) == f"this state is damaged: {message}"
+    assert sampler.state_dict() == before
+
+
 def test_more_batches_done_than_there_are_is_an_error():
     sampler = LengthBatchSampler([1, 1, 1], batch_size=2)
     assert sampler.state_dict(2)["batches_done"] == 2

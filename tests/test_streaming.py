@@ -235,7 +235,6 @@ def test_a_sample_over_the_budget_is_told_once():
     ("samples", "options", "message"),
     [
         ([], {}, "the stream has 0 sequences for world_size=1: every rank needs at least one"),
-        (iter([]), {}, "the stream has 0 sequences for world_size=1: every rank needs at least one"),
         (
             SAMPLES[:2],
             {"world_size": 3, "rank": 0},
@@ -255,6 +254,16 @@ def test_streams_too_short_for_all_ranks_are_an_error(samples, options, message)
     with pytest.raises(LengthsError) as caught:
         list(streamed(samples, **{"batch_size": 2, **options}))
     assert str(caught.value) == message
+
+
+def test_an_iterator_that_was_read_through_is_told():
+    stream = StreamBatches(iter(SAMPLES[:4]), len, batch_size=2)
+    assert len(list(stream)) == 2
+    with pytest.raises(LengthsError) as caught:
+        list(stream)
+    assert str(caught.value) == (
+        "the stream is an iterator with nothing left: give an iterable that starts anew in every epoch"
+    )
 
 
 def test_what_is_no_stream_is_an_error():

@@ -83,7 +83,6 @@ def __dir__() -> list[str]:
 def _hint(name: str) -> str:
     if name.startswith("_"):
         return ""
-    from difflib import get_close_matches
+    from ._options import near
 
-    near = get_close_matches(name, __all__, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return near(name, __all__)

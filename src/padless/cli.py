@@ -70,6 +70,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command line `arguments` (default: the process's own)."""
+    if sys.stdout is None:
+        return _fail("cannot write to standard output: it is closed", 1)
     options = argparse.Namespace(command=None)
     try:
         options = _parser().parse_args(arguments)
@@ -244,7 +246,8 @@ def _resume_command(options: argparse.Namespace) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"padless: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # where it is closed, `print` would turn to standard output
+        print(f"padless: {message}", file=sys.stderr)
     return code
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import rank_of, whole
+from .._options import rank_of, whole
 from .planner import PLAN_VERSION, Planner, rule_of
 from .pools import POLICIES, Rule
 

@@ -1,8 +1,7 @@
-"""Lengths as one NumPy array and what is known of all of them; options that make sense. Never imports torch."""
+"""Lengths as one NumPy array and what is known of all of them. Never imports torch."""
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import LengthsError
 
-__all__ = ["Lengths", "as_lengths", "chunks", "named", "rank_of", "whole"]
+__all__ = ["Lengths", "as_lengths", "chunks"]
 
 _CHUNK = 1 << 20  # lengths looked at at a time: 8 MB as int64
 _MOST_ROWS = 2**61  # sums of lengths and budgets stay far from where int64 wraps
@@ -99,6 +98,8 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
     if hasattr(lengths, "detach"):
         lengths = lengths.detach().cpu()  # a tensor on a device crosses to the host here, once
+        if lengths.is_floating_point():
+            lengths = lengths.double()  # NumPy knows no bfloat16
     if not hasattr(lengths, "__array__"):
         if not isinstance(lengths, Iterable):
             raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
@@ -122,7 +123,9 @@ def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
 
 def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     rounded = np.empty(values.shape, np.int64)
+    wide = np.promote_types(values.dtype, np.float64)  # the bound below is over what float16 holds
     for start, chunk in chunks(values):
+        chunk = chunk.astype(wide, copy=False)
         fits = np.isfinite(chunk) & (chunk == np.floor(chunk))
         if not fits.all():
             i = int(fits.argmin())
@@ -147,27 +150,3 @@ def _whole_entry(value: Any, i: int, name: str) -> int:
     if abs(number) > _MOST_ROWS:
         raise LengthsError(f"{name}[{i}] = {number} is too large: the sum is no row count")
     return number
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """`value` as an integer of at least `least`; a ValueError that names the option otherwise."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value.__index__()
-
-
-def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """`value`, one of `choices`; a ValueError that suggests the near one otherwise."""
-    if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
-    return value
-
-
-def rank_of(rank: Any, world_size: int) -> int:
-    """`rank` as an integer below `world_size`."""
-    rank = whole("rank", rank, 0)
-    if rank >= world_size:
-        raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
-    return rank

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import as_lengths, named, whole
+from .._options import named, whole
+from .checks import as_lengths
 from .order import Shuffle, longest_first
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
 

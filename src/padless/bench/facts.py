@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__, backends
 
-__all__ = ["facts"]
+__all__ = ["facts", "load"]
 
 
 def facts(threads: int) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def facts(threads: int) -> dict[str, Any]:
         "backend": backends.active(),
         "threads": threads,
         "clock": "CPU" if threads == 1 else "wall",
-        "load": _load(),
+        "load": load(),
     }
 
 
@@ -38,7 +38,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _load() -> float | None:
+def load() -> float | None:
     """Processes that wanted to run in the last minute, before anything is measured: 0 on a quiet machine."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from array import array
@@ -16,6 +17,7 @@ from ..report.contents import Measured, Report, Timing
 from ..report.network import Network
 from ..report.survey import batches_at
 from .cases import Contestant, gradients, packed_contestant, padded_contestant
+from .facts import load
 from .timing import check_contestants, time_by_turns
 
 __all__ = ["measure_policies"]
@@ -50,6 +52,7 @@ def measure_policies(
     """
     network = report.network
     assert network is not None
+    busy = load()  # of others: nothing has been measured yet
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     timings: dict[str, Timing] = {}
@@ -73,7 +76,7 @@ def measure_policies(
                     )
                 if taken:
                     timings[name] = _time_batches(taken, network, layers, seconds)
-        return Measured((*_told(report, network), *notes), timings)
+        return Measured((*_told(report, network), *_told_of_others(busy), *notes), timings)
     finally:
         torch.set_num_threads(before)
 
@@ -194,3 +197,12 @@ def _told(report: Report, network: Network) -> list[str]:
             "an epoch in proportion to rows"
         )
     return lines
+
+
+def _told_of_others(busy: float | None) -> list[str]:
+    """Where threads wait for one another, and one of them for a core, wall time tells of the machine's other work."""
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if busy is None or threads == 1 or round(busy) + threads <= cores:
+        return []
+    told = f"busy: {busy:.1f} processes wanted the {cores} cores before this began"
+    return [f"{told}; --threads 1 counts CPU time, which they spare"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._options import near
 from ..errors import LengthsError
 
 __all__ = ["column_lengths"]
@@ -60,9 +60,8 @@ def _chunks(dataset: Any, column: str) -> Iterator[Any]:
             f"column_lengths takes a datasets.Dataset or a pyarrow.Table, got {type(dataset).__name__}"
         )
     if column not in dataset.column_names:
-        close = difflib.get_close_matches(column, dataset.column_names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise KeyError(f"no column {column!r} among {', '.join(map(repr, dataset.column_names))}{hint}")
+        names = dataset.column_names
+        raise KeyError(f"no column {column!r} among {', '.join(map(repr, names))}{near(column, names)}")
     tables = [dataset] if is_table else dataset.select_columns([column]).with_format("arrow").iter(_ROWS)
     for table in tables:
         for chunk in table.column(column).chunks:

@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed
 from torch.utils.data import Sampler
 
+from .._options import rank_of, whole
 from .._planning import PLAN_VERSION, Planner, rule_of
-from .._planning.checks import rank_of, whole
 from ..errors import StateError
 
 __all__ = ["LengthBatchSampler"]
@@ -133,8 +133,12 @@ class LengthBatchSampler(Sampler[list[int]]):
 
         Raises:
             StateError: a state of other lengths, another seed, world size, policy or budget, or of another version
-                of the plan: its batches would be others.
+                of the plan: its batches would be others; a state that is damaged, or none.
         """
+        if not isinstance(state, Mapping):
+            raise StateError(
+                f"this is not the state of a LengthBatchSampler: it is of type {type(state).__name__}"
+            )
         for name in self.state_dict():
             if name not in state:
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
@@ -144,9 +148,27 @@ class LengthBatchSampler(Sampler[list[int]]):
                     f"this state has {name}={state[name]!r}, but the sampler has {name}={own!r}: "
                     f"it would draw other batches than those that are done"
                 )
-        self._begin(
-            state["epoch"], state["batches_done"], {0: 0, state["pools_done"]: state["batches_before_pool"]}
-        )
+        epoch, done, pool, before = self._place_of(state)
+        self._begin(epoch, done, {0: 0, pool: before})
+
+    def _place_of(self, state: Mapping[str, Any]) -> tuple[int, int, int, int]:
+        """Epoch, batches and pools done, and batches before the pool, as far as they can be without planning it."""
+        names = ("epoch", "batches_done", "pools_done", "batches_before_pool")
+        try:
+            epoch, done, pool, before = (whole(name, state[name], 0) for name in names)
+        except ValueError as error:
+            raise StateError(f"this state is damaged: {error}") from None
+        planner = self._planner
+        most = len(planner.lengths) // planner.rule.world_size if planner.steps is None else planner.steps
+        if done > most:
+            raise StateError(
+                f"this state is damaged: batches_done={done}, and an epoch has at most {most} batches"
+            )
+        if pool >= len(planner.bounds) or before > done or (before and not pool):
+            raise StateError(
+                f"this state is damaged: pools_done={pool}, batches_before_pool={before} and batches_done={done}"
+            )
+        return epoch, done, pool, before
 
     def _identity(self) -> dict[str, Any]:
         """All that batches follow from, but for the epoch and the rank."""

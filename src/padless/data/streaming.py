@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from .._options import whole
 from .._planning import Rule, rule_of
-from .._planning.checks import whole
 from .._planning.order import shuffled
 from .._planning.pools import batch_in_step, check_count, plan_pool
+from ..errors import LengthsError
 from .sampling import place_among_ranks
 
 __all__ = ["StreamBatches"]
@@ -149,6 +150,10 @@ class StreamBatches(IterableDataset[list[Any]]):
             lengths.append(length)
             count += 1
         if whole_stream:
+            if not count and isinstance(samples, Iterator):
+                raise LengthsError(
+                    "the stream is an iterator with nothing left: give an iterable that starts anew in every epoch"
+                )
             check_count(count, rule, "the stream")
         if held:
             yield held, lengths

@@ -12,7 +12,7 @@ from .spread import Spread
 from .survey import PolicyWaste
 from .table import aligned
 
-__all__ = ["Measured", "Report", "Timing"]
+__all__ = ["Measured", "Report", "Timing", "seconds_text"]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ class Report:
                         each.batching.policy,
                         f"{timing.batches:,} of {each.batches:,}",
                         f"{100 * timing.rows / each.rows:.1f} %",
-                        f"{padded:,.3f} s",
-                        f"{padless:,.3f} s",
+                        seconds_text(padded),
+                        seconds_text(padless),
                         f"{timing.ratio:.2f}",
                     )
                 )
@@ -212,6 +212,11 @@ def _epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
     rows = counted.rows / timing.rows
     cells = rows if counted.batching.is_shared else counted.cells / timing.cells
     return timing.padded_seconds * cells, timing.padless_seconds * rows
+
+
+def seconds_text(seconds: float) -> str:
+    """A time in words: that of a small file is in milliseconds."""
+    return f"{seconds:,.3f} s" if seconds >= 0.1 else f"{1000 * seconds:.3f} ms"
 
 
 def _size_text(each: PolicyWaste) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["Count", "Counted", "Product", "at_least_1"]
+from .._options import whole
+
+__all__ = ["Count", "Counted", "Product"]
 
 _GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -60,7 +62,7 @@ class Counted:
         >>> waste([9, 8, 6, 4, 3, 2]).product(1)
         Product(multiplications=Count(needed=32, padded=54), additions=Count(needed=26, padded=48))
         """
-        width = at_least_1("width", width)
+        width = whole("width", width, 1)
         return Product(
             multiplications=Count(self.rows * width, self.cells * width),
             additions=Count(self.rows * width - self.sums.needed, self.cells * width - self.sums.padded),
@@ -93,19 +95,12 @@ class Counted:
         gates = _GATES.get(str(cell).lower())
         if gates is None:
             raise ValueError(f"cell must be one of 'rnn', 'lstm', 'gru', got {cell!r}")
-        width, hidden_size = at_least_1("input_size", input_size), at_least_1("hidden_size", hidden_size)
+        width, hidden_size = whole("input_size", input_size, 1), whole("hidden_size", hidden_size, 1)
         directions = 2 if bidirectional else 1
         a_row = 0
-        for _ in range(at_least_1("num_layers", num_layers)):
+        for _ in range(whole("num_layers", num_layers, 1)):
             a_row += directions * 2 * gates * hidden_size * (width + hidden_size)
             width = directions * hidden_size
         if training:
             a_row *= 3
         return Count(self.rows * a_row, self.cells * a_row)
-
-
-def at_least_1(name: str, value: Any) -> int:
-    """`value` as an integer of at least 1; a ValueError that names the option otherwise."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return value.__index__()

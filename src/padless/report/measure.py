@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .counts import Count, Counted, at_least_1
+from .._options import named, whole
+from .counts import Count, Counted
 from .host_lengths import host_lengths
 
 __all__ = ["POLICIES", "BatchWaste", "Numbers", "Waste", "given_batches", "given_bounds", "waste"]
@@ -112,14 +112,11 @@ def waste(
     >>> print(waste([4, 6, 8, 5, 4, 3, 7, 8], tokens=16, policy="binpack"))
     45 rows of 48 cells: 6.2 % wasted, 8 sequences in 3 batches
     """
-    if policy not in POLICIES:
-        close = difflib.get_close_matches(str(policy), POLICIES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"policy must be one of {', '.join(map(repr, POLICIES))}, got {policy!r}{hint}")
+    named("policy", policy, POLICIES)
     if batch_size is not None and tokens is not None:
         raise ValueError("give either batch_size or tokens, got both")
-    batch_size = batch_size if batch_size is None else at_least_1("batch_size", batch_size)
-    tokens = tokens if tokens is None else at_least_1("tokens", tokens)
+    batch_size = batch_size if batch_size is None else whole("batch_size", batch_size, 1)
+    tokens = tokens if tokens is None else whole("tokens", tokens, 1)
     if policy == "binpack" and tokens is None:
         raise ValueError("policy 'binpack' fills rows of a fixed size: give tokens")
     if policy == "given" or (batch_size is None and tokens is None):

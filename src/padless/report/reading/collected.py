@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
+from ..._options import near
 from ...errors import LengthsError
 
 __all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
@@ -103,5 +103,4 @@ def columns_text(columns: Sequence[str], wanted: str | None = None) -> str:
     names = ", ".join(map(printable, columns[:_NAMED]))
     if len(columns) > _NAMED:
         names += f" and {len(columns) - _NAMED} more"
-    near = get_close_matches(wanted, columns, n=1) if wanted else []
-    return names + (f"; did you mean {near[0]!r}?" if near else "")
+    return names + (near(wanted, columns) if wanted else "")

@@ -1,0 +1,39 @@
+"""Options that make sense, and errors that name the one that does not. Needs neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["named", "near", "rank_of", "whole"]
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an integer of at least `least`; a ValueError that names the option otherwise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value.__index__()
+
+
+def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """`value`, one of `choices`; a ValueError that suggests the near one otherwise."""
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}{near(value, choices)}")
+    return value
+
+
+def rank_of(rank: Any, world_size: int) -> int:
+    """`rank` as an integer below `world_size`."""
+    rank = whole("rank", rank, 0)
+    if rank >= world_size:
+        raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
+    return rank
+
+
+def near(value: Any, choices: Iterable[str]) -> str:
+    """The end of an error's line: the one of `choices` that was meant, where one is near."""
+    from difflib import get_close_matches  # only errors need it, and a command line starts without
+
+    found = get_close_matches(str(value), list(choices), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
