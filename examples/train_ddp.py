@@ -161,13 +161,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--sequences", type=int, default=4000)
-    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process")
+    parser.add_argument("--epochs", type=int, default=3, help="in all, those before a restart included (3)")
+    parser.add_argument("--sequences", type=int, default=4000, help="to train on (4000)")
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process (32)")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("train_ddp.pt"), help="where all machines see it"
+        "--checkpoint", type=Path, default="train_ddp.pt", help="a file that all machines see"
     )
-    parser.add_argument("--save-every", type=int, default=10, metavar="STEPS")
+    parser.add_argument("--save-every", type=int, default=10, metavar="STEPS", help="and tell the loss (10)")
     parser.add_argument("--fsdp", action="store_true", help="share the weights out over the processes")
     args = parser.parse_args()
     if "LOCAL_RANK" not in os.environ:

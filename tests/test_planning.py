@@ -230,6 +230,12 @@ def test_a_sequence_over_the_budget_shares_its_step_with_others_like_it():
     assert plans[0].index([0] if [0] in plans[0] else [5]) == plans[1].index([0] if [0] in plans[1] else [5])
 
 
+def test_batches_of_a_step_are_not_dealt_anew_where_the_longest_would_grow():
+    lengths = [3, 3, 2, 2, 2]  # longest first to the least loaded, these would be 5 and 7 rows
+    plans = [plan(lengths, tokens=7, policy="sorted", world_size=2, rank=rank) for rank in (0, 1)]
+    assert [[sum(lengths[i] for i in batch) for batch in batches] for batches in plans] == [[6], [6]]
+
+
 def test_memory_is_that_of_a_pool():
     lengths = np.full(5_000_000, 7, np.uint8)
     tracemalloc.start()
