@@ -52,7 +52,7 @@ template <class T, template <class> class Cell> struct Backward {
                         bytes(kMaxRows * (input_stride_of<T>(i) + state));
     return {capacity, shared, own};
   }
-  static int64_t zero_count(const padless_problem& p) { return maximum(round_up(maximum(p.hidden_size, p.projection_size), 16), 4 * W); }
+  static int64_t zero_count(const padless_problem& p) { return maximum(state_stride_of<T>(p), 4 * W); }
   static int64_t scratch_bytes(const padless_problem& p) {
     const Sizes s = sizes(p);
     return s.shared + p.threads * s.own;
@@ -60,10 +60,10 @@ template <class T, template <class> class Cell> struct Backward {
 
   Backward(const padless_problem& problem, const padless::Team& t)
       : p(problem), team(t), steps(problem, problem.reverse == 0),
-        weights(layer_of(problem), problem.backward_weights),
-        units(projects() ? weights.projection : weights.hidden), hidden(problem.hidden_size), output(output_width(layer_of(problem))),
-        input(problem.input_size), state_stride(state_stride_of<T>(problem)), gradients_stride(gradients_stride_of(problem.hidden_size)), gate_width(padded_hidden(problem.hidden_size)),
-        capacity(sizes(problem).capacity) {
+        weights(layer_of(problem), problem.backward_weights), units(projects() ? weights.projection : weights.hidden),
+        hidden(problem.hidden_size), output(output_width(layer_of(problem))), input(problem.input_size),
+        state_stride(state_stride_of<T>(problem)), gradients_stride(gradients_stride_of(problem.hidden_size)),
+        gate_width(padded_hidden(problem.hidden_size)), capacity(sizes(problem).capacity) {
     const Sizes s = sizes(p);
     const int64_t active = p.steps ? p.batch_sizes[0] : 0;
     ScratchCursor shared = {(char*)p.scratch};

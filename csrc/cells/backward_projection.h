@@ -41,8 +41,8 @@
         }
       }
     };
-    if (going > 0)
-      each_product(weights.hidden, lane, u & 1, from + lane.slot * gradients_stride, lane.slot_step * gradients_stride, going, put);
+    const int64_t stride = lane.slot_step * gradients_stride;
+    if (going > 0) each_product(weights.hidden, lane, u & 1, from + lane.slot * gradients_stride, stride, going, put);
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel)
       for (int64_t i = going; i < n; i += tile_rows(4)) {
         const int64_t size = minimum(tile_rows(4), n - i);
