@@ -7,7 +7,7 @@ import torch
 
 import padless
 from padless import backends
-from padless.backends import _kernels
+from padless.backends import _kept_weights, _kernels
 
 if _kernels.missing():
     pytest.skip(str(_kernels.missing()), allow_module_level=True)
@@ -60,15 +60,17 @@ def test_inference_sees_weights_written_through_data(name):
 
 
 def test_kept_weights_are_bounded_and_fresh_for_another_instruction_set():
-    weights = [[torch.randn(512, 128), torch.randn(512, 128), None, None] for _ in range(_kernels._KEPT + 9)]
-    first = _kernels.packed_forward_cached("LSTM", *weights[0])
-    assert _kernels.packed_forward_cached("LSTM", *weights[0]) is first
+    weights = [
+        [torch.randn(512, 128), torch.randn(512, 128), None, None] for _ in range(_kept_weights._KEPT + 9)
+    ]
+    first = _kept_weights.packed_forward("LSTM", *weights[0])
+    assert _kept_weights.packed_forward("LSTM", *weights[0]) is first
     _kernels.force_isa("baseline")
-    assert _kernels.packed_forward_cached("LSTM", *weights[0]) is not first
+    assert _kept_weights.packed_forward("LSTM", *weights[0]) is not first
     _kernels.force_isa(None)
     for one in weights:
-        _kernels.packed_forward_cached("LSTM", *one)
-    assert len(_kernels._kept) == _kernels._KEPT
+        _kept_weights.packed_forward("LSTM", *one)
+    assert len(_kept_weights._kept) == _kept_weights._KEPT
 
 
 @pytest.mark.parametrize(

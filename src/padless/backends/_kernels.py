@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +34,6 @@ __all__ = [
     "missing",
     "pack_backward",
     "pack_forward",
-    "packed_forward_cached",
     "prefer_large_pages",
     "saved_width",
     "supported_isas",
@@ -61,8 +58,8 @@ _forked = False
 
 
 def _note_fork() -> None:
-    global _forked, _kept_lock
-    _forked, _kept_lock = True, threading.Lock()  # a thread that is not here any more may hold the old one
+    global _forked
+    _forked = True
 
 
 if hasattr(os, "register_at_fork"):
@@ -260,54 +257,6 @@ def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = N
 def fingerprint(tensor: Tensor) -> int:
     """64 bits of a contiguous tensor's contents, at the speed of reading them."""
     return load().padless_fingerprint(tensor.data_ptr(), tensor.nbytes)
-
-
-_KEPT, _KEPT_BYTES = 64, 1 << 28  # packings that are kept: at most so many, of so many bytes in all
-_WORTH_KEEPING = 1 << 18  # bytes of weights: LSTM of 64 is packed in 6 us, and its fingerprint takes 3
-_kept: OrderedDict[tuple[object, ...], tuple[tuple[int, ...], Tensor]] = OrderedDict()
-_kept_lock = threading.Lock()
-
-
-def packed_forward_cached(
-    cell: str,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    w_hr: Tensor | None = None,
-) -> Tensor:
-    """As `pack_forward`, kept from call to call while the contents of the weights stay the same.
-
-    Contents are compared by fingerprint, since no version counter sees a write through `.data`. Weights
-    themselves are not kept alive.
-    """
-    if w_ih.nbytes + w_hh.nbytes < _WORTH_KEEPING:
-        return pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
-    weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None]
-    key = (
-        cell,
-        isa(),
-        w_ih.dtype,
-        w_ih.size(1),
-        w_hh.shape,
-        b_ih is None,
-        *(w.data_ptr() for w in weights),
-    )
-    contents = tuple(fingerprint(w) for w in weights)
-    with _kept_lock:
-        found = _kept.get(key)
-        if found is not None and found[0] == contents:
-            _kept.move_to_end(key)
-            return found[1]
-    packed = pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
-    with _kept_lock:
-        _kept[key] = (contents, packed)
-        _kept.move_to_end(key)
-        while len(_kept) > _KEPT or (
-            len(_kept) > 1 and sum(p.nbytes for _, p in _kept.values()) > _KEPT_BYTES
-        ):
-            _kept.popitem(last=False)
-    return packed
 
 
 def empty(like: Tensor, rows: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._schedule import Schedule
-from . import _kernels
+from . import _kept_weights, _kernels
 from ._recompute import is_recomputing
 from .contract import Cell, LayerWeights, States
 
@@ -80,7 +80,7 @@ def _forward(
         return tuple(s.clone() for s in states)
     finals = tuple(s.new_empty(s.shape) for s in states)
     # In training weights change with every step: there is nothing to keep.
-    packed = _pack(_kernels.packed_forward_cached if cells is None else _kernels.pack_forward, cell, weights)
+    packed = _pack(_kept_weights.packed_forward if cells is None else _kernels.pack_forward, cell, weights)
     _kernels.forward(
         cell,
         packed,

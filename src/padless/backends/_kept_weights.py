@@ -1,0 +1,69 @@
+"""Packed weights that inference keeps from call to call; knows what a packing is of, not how one is made."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+from torch import Tensor
+
+from . import _kernels
+
+__all__ = ["packed_forward"]
+
+_KEPT, _KEPT_BYTES = 64, 1 << 28  # packings that are kept: at most so many, of so many bytes in all
+_WORTH_KEEPING = 1 << 18  # bytes of weights: LSTM of 64 is packed in 6 us, and its fingerprint takes 3
+_kept: OrderedDict[tuple[object, ...], tuple[tuple[int, ...], Tensor]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread that is not here any more may hold the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def packed_forward(
+    cell: str,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None = None,
+) -> Tensor:
+    """As `_kernels.pack_forward`, kept from call to call while the contents of the weights stay the same.
+
+    Contents are compared by fingerprint, since no version counter sees a write through `.data`. Weights
+    themselves are not kept alive.
+    """
+    if w_ih.nbytes + w_hh.nbytes < _WORTH_KEEPING:
+        return _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
+    weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None]
+    key = (
+        cell,
+        _kernels.isa(),
+        w_ih.dtype,
+        w_ih.size(1),
+        w_hh.shape,
+        b_ih is None,
+        *(w.data_ptr() for w in weights),
+    )
+    contents = tuple(_kernels.fingerprint(w) for w in weights)
+    with _lock:
+        found = _kept.get(key)
+        if found is not None and found[0] == contents:
+            _kept.move_to_end(key)
+            return found[1]
+    packed = _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
+    with _lock:
+        _kept[key] = (contents, packed)
+        _kept.move_to_end(key)
+        while len(_kept) > _KEPT or (
+            len(_kept) > 1 and sum(p.nbytes for _, p in _kept.values()) > _KEPT_BYTES
+        ):
+            _kept.popitem(last=False)
+    return packed
