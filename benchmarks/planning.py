@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from padless._planning import batches
+from padless.planning import batches
 
 COUNT, MEDIAN, SIGMA, LONGEST = 1_000_000, 70, 0.7, 1000
 CASES: list[dict[str, Any]] = [

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from planning import LONGEST, MEDIAN, SIGMA, check, draw
 
-from padless._planning import batches
+from padless.planning import batches
 
 COUNT, BATCH = 1 << 18, 32
 RANKS = (2, 4, 8, 64)

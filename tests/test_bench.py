@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from padless import cli
 from padless.bench import cases, command, lengths, plot, table, timing
+from padless.cli import command as cli
 from padless.errors import DisagreementError
 
 SHAPE = cases.Shape(3, 5, 4)

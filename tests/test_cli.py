@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import padless
-from padless import cli
+from padless.cli import command as cli
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from padless import cli, completion
+from padless.cli import command as cli
+from padless.cli import completion
 
 pytest.importorskip("shtab", reason="completion is made by shtab")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from padless import LengthsError, PadlessError
-from padless.report import picture
-from padless.report.draw.colours import FEW
+from padless.draw import picture
+from padless.draw.colours import FEW
 
 matplotlib = pytest.importorskip("matplotlib")
 

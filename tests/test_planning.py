@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from padless import LengthsError
-from padless._planning import POLICIES, Planner, batches, plan, rule_of
+from padless.planning import POLICIES, Planner, batches, plan, rule_of
 
 Plans = list[list[list[int]]]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from padless import LengthsError
-from padless._planning import batches, plan
-from padless._planning.checks import as_lengths
+from padless.planning import batches, plan
+from padless.planning.checks import as_lengths
 
 LENGTHS = [4, 6, 8, 5, 4, 3, 7, 8]
 

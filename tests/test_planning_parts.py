@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padless._planning import order
-from padless._planning.checks import as_lengths
-from padless._planning.cut import best_fit, cut_cells, cut_rows, split_evenly
-from padless._planning.deal import deal_longest_first
+from padless.planning import order
+from padless.planning.checks import as_lengths
+from padless.planning.cut import best_fit, cut_cells, cut_rows, split_evenly
+from padless.planning.deal import deal_longest_first
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from padless import _progress
-from padless._progress import Meter, bar
+from padless import progress
+from padless.progress import Meter, bar
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(monkeypatch):
     """Seconds that pass when a test says so."""
     now = [0.0]
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

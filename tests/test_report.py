@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padless import cli
+from padless.cli import command as cli
 from padless.data import plan
 from padless.errors import DisagreementError
 from padless.report import command

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import backends, data, losses, nn, rnn
-    from ._packed import Packed, pack
-    from .accelerating import accelerate, restore
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
-    from .installing import install, uninstall
+    from .packed import Packed, pack
     from .report import Waste, waste
+    from .swap.accelerating import accelerate, restore
+    from .swap.installing import install, uninstall
     from .watching import Watch, watch
 
 __all__ = [
@@ -46,20 +46,20 @@ _HOMES = {
     "BackendError": "errors",
     "LayoutError": "errors",
     "LengthsError": "errors",
-    "Packed": "_packed",
+    "Packed": "packed",
     "PadlessError": "errors",
     "Waste": "report",
     "Watch": "watching",
-    "accelerate": "accelerating",
+    "accelerate": "swap.accelerating",
     "backends": "backends",
     "data": "data",
-    "install": "installing",
+    "install": "swap.installing",
     "losses": "losses",
     "nn": "nn",
-    "pack": "_packed",
-    "restore": "accelerating",
+    "pack": "packed",
+    "restore": "swap.accelerating",
     "rnn": "rnn",
-    "uninstall": "installing",
+    "uninstall": "swap.installing",
     "waste": "report",
     "watch": "watching",
 }  # name -> the module that it lives in, or is
@@ -83,6 +83,6 @@ def __dir__() -> list[str]:
 def _hint(name: str) -> str:
     if name.startswith("_"):
         return ""
-    from ._options import near
+    from .options import near
 
     return near(name, __all__)

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
-from ._checks import as_lengths
-from ._layout import Layout
-from ._rows import move_rows, split_rows
-from .convert import layout_of_packed_sequence
 from .errors import LayoutError
+from .layout.checks import as_lengths
+from .layout.layout import Layout
+from .layout.rows import move_rows, split_rows
+from .packed.packed_sequence import layout_of_packed_sequence
 
 __all__ = [
     "PackedSequence",

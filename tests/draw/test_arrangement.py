@@ -8,7 +8,7 @@ from hypothesis import given
 
 import padless
 from padless import LengthsError
-from padless.report.draw.arrangement import arrange
+from padless.draw.arrangement import arrange
 
 from .kit import EIGHT, drawable, order_of, small, steps_of
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padless.report.draw.arrangement import arrange
-from padless.report.draw.colours import FEW, MANY, ink_on, mean_colours, sequence_colours, terminal_colour
+from padless.draw.arrangement import arrange
+from padless.draw.colours import FEW, MANY, ink_on, mean_colours, sequence_colours, terminal_colour
 
 from .kit import small, steps_of
 

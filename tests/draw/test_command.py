@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from padless import cli
-from padless.report import draw_html, draw_svg, draw_text, reading
-from padless.report.draw import command
+from padless.cli import command as cli
+from padless.draw import command, draw_html, draw_svg, draw_text
+from padless.report import reading
 
 from .kit import EIGHT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from golden import assert_golden
 
-from padless.report import draw_html, draw_svg, draw_text
+from padless.draw import draw_html, draw_svg, draw_text
 
 from .kit import EIGHT
 

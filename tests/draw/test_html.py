@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from padless import LengthsError
-from padless.report import draw_html, draw_svg
+from padless.draw import draw_html, draw_svg
 
 from .kit import EIGHT
 
@@ -164,7 +164,7 @@ def contrast(one: str, other: str) -> float:
     ],
 )
 def test_words_have_contrast_aa_and_lines_three_to_one(theme, ink, ground, least):
-    style = (files("padless.report.draw") / "page" / "page.css").read_text(encoding="utf-8")
+    style = (files("padless.draw") / "page" / "page.css").read_text(encoding="utf-8")
     block = style.split("}")[theme]
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
     assert contrast(colours[ink], colours[ground]) >= least

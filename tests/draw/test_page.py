@@ -7,8 +7,8 @@ import random
 import pytest
 
 import padless
-from padless.report import draw_html
-from padless.report.draw.colours import FEW
+from padless.draw import draw_html
+from padless.draw.colours import FEW
 
 from .browser import Reader, chromium
 from .kit import EIGHT, order_of, steps_of

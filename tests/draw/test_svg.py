@@ -9,8 +9,8 @@ import pytest
 from golden import assert_golden
 from hypothesis import given
 
-from padless.report import draw_svg
-from padless.report.draw.colours import FEW
+from padless.draw import draw_svg
+from padless.draw.colours import FEW
 
 from .kit import EIGHT, drawable, order_of, small, steps_of
 

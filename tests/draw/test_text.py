@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import padless
 from padless import LengthsError
-from padless.report import draw_text
+from padless.draw import draw_text
 
 from .kit import EIGHT, drawable, order_of, small, steps_of
 

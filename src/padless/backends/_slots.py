@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._schedule import Schedule
+from ..layout.schedule import Schedule
 from .contract import States
 
 __all__ = ["into_slots", "out_of_slots"]

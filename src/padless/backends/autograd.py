@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 
-from .._schedule import Schedule
+from ..layout.schedule import Schedule
 from . import native, reference
 from ._slots import into_slots, out_of_slots
 from .contract import Cell, LayerWeights, States

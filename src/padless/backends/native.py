@@ -12,7 +12,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .._schedule import Schedule
+from ..layout.schedule import Schedule
 from . import _kept_weights, _kernels
 from ._recompute import is_recomputing
 from .contract import Cell, LayerWeights, States

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .._schedule import Schedule
+from ..layout.schedule import Schedule
 from ._products import linear, outer
 from .contract import Cell, LayerWeights, States
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .._schedule import Schedule
+from ..layout.schedule import Schedule
 from .contract import Cell, LayerWeights, States
 
 __all__ = ["layer"]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .._planning import plan
+    from ..planning import plan
     from .collating import collate
     from .columns import column_lengths
     from .sampling import LengthBatchSampler
@@ -22,7 +22,7 @@ _HOMES = {
     "StreamBatches": ".streaming",
     "collate": ".collating",
     "column_lengths": ".columns",
-    "plan": ".._planning",
+    "plan": "..planning",
 }  # name -> the module that it lives in
 
 

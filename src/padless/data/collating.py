@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._packed import Packed
+from ..packed import Packed
 
 __all__ = ["collate"]
 

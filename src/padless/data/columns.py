@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._options import near
 from ..errors import LengthsError
+from ..options import near
 
 __all__ = ["column_lengths"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch.distributed
 from torch.utils.data import Sampler
 
-from .._options import rank_of, whole
-from .._planning import PLAN_VERSION, Planner, rule_of
 from ..errors import StateError
+from ..options import rank_of, whole
+from ..planning import PLAN_VERSION, Planner, rule_of
 
 __all__ = ["LengthBatchSampler"]
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from .._options import whole
-from .._planning import Rule, rule_of
-from .._planning.order import shuffled
-from .._planning.pools import batch_in_step, check_count, plan_pool
 from ..errors import LengthsError
+from ..options import whole
+from ..planning import Rule, rule_of
+from ..planning.order import shuffled
+from ..planning.pools import batch_in_step, check_count, plan_pool
 from .sampling import place_among_ranks
 
 __all__ = ["StreamBatches"]

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._progress import bar
 from ..errors import PadlessError, UsageError
+from ..progress import bar
 from ..report import Count, Waste, waste, waste_table
 from .data import Data, read_functions, stdlib_files, to_data
 
@@ -204,7 +204,7 @@ def _write(path: Path, text: str) -> None:
 
 def _picture(lengths: list[int], path: Path) -> str:
     """The path of the picture, or why there is none; the demo goes on without it."""
-    from ..report.picture import save_picture
+    from ..draw.picture import save_picture
 
     try:
         save_picture(lengths, path)

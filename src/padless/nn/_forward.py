@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.rnn import RNNBase
 
-from .._checks import check_state, check_weights
 from ..backends import choose
 from ..backends.contract import Cell, States
+from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
 from ._kinds import Batch, in_time_major, open_input
 

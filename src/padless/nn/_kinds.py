@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
-from .._checks import as_lengths, check_batch_sizes, check_permutation
-from .._layout import Layout
-from .._packed import Packed
-from .._rows import RowMap, move_rows
-from .._schedule import Place, Schedule, copied
+from ..layout.checks import as_lengths, check_batch_sizes, check_permutation
+from ..layout.layout import Layout
+from ..layout.rows import RowMap, move_rows
+from ..layout.schedule import Place, Schedule, copied
+from ..packed import Packed
 
 __all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
 

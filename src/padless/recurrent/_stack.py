@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._schedule import Schedule
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends._slots import into_slots, out_of_slots
 from ..backends.contract import Cell, LayerWeights, States
+from ..layout.schedule import Schedule
 
 __all__ = ["Options", "reads_in_place", "run"]
 

@@ -1,4 +1,4 @@
-"""What padding costs: numbers, a report of a file, and pictures. Needs no torch, and measuring never prints.
+"""What padding costs: numbers, and a report of a file as table, page or JSON. Needs no torch.
 
 Every name is loaded when it is first used, so that the command line starts without any of them.
 """
@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .counts import Count, Product
-    from .draw.html import draw_html
-    from .draw.svg import draw_svg
-    from .draw.text import draw_text
     from .measure import BatchWaste, Waste, waste
     from .table import waste_table
 
@@ -21,9 +18,6 @@ __all__ = [
     "Count",
     "Product",
     "Waste",
-    "draw_html",
-    "draw_svg",
-    "draw_text",
     "waste",
     "waste_table",
 ]
@@ -33,9 +27,6 @@ _HOMES = {
     "Count": "counts",
     "Product": "counts",
     "Waste": "measure",
-    "draw_html": "draw.html",
-    "draw_svg": "draw.svg",
-    "draw_text": "draw.text",
     "waste": "measure",
     "waste_table": "table",
 }  # name -> the module that it lives in

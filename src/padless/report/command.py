@@ -11,8 +11,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._progress import Meter
 from ..errors import PadlessError, UsageError
+from ..progress import Meter
 
 if TYPE_CHECKING:
     from .contents import Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._options import whole
+from ..options import whole
 
 __all__ = ["Count", "Counted", "Product"]
 

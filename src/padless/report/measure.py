@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .._options import named, whole
+from ..lengths import host_lengths
+from ..options import named, whole
 from .counts import Count, Counted
-from .host_lengths import host_lengths
+from .given import given_batches
 
-__all__ = ["POLICIES", "BatchWaste", "Numbers", "Waste", "given_batches", "given_bounds", "waste"]
-
-Numbers = tuple[int, int, int, int, int]  # the fields of a `BatchWaste`
+__all__ = ["POLICIES", "BatchWaste", "Waste", "waste"]
 
 POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 
@@ -122,42 +121,9 @@ def waste(
     if policy == "given" or (batch_size is None and tokens is None):
         numbers = given_batches(host_lengths(lengths), batch_size=batch_size, tokens=tokens, padded=padded)
     else:
-        from .planned import planned_batches
+        from .planned import planned_batches  # imports NumPy
 
         numbers = planned_batches(
             lengths, policy, batch_size=batch_size, tokens=tokens, seed=seed, padded=padded
         )
     return Waste.of(BatchWaste(*each) for each in numbers)
-
-
-def given_batches(
-    lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
-) -> Iterator[Numbers]:
-    """The fields of `BatchWaste` of each batch, filled in the order given; neither number: one batch of all."""
-    for start, stop in given_bounds(lengths, batch_size=batch_size, tokens=tokens, padded=padded):
-        batch = lengths[start:stop]
-        yield len(batch), len(batch) - batch.count(0), sum(batch), len(batch), max(batch)
-
-
-def given_bounds(
-    lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
-) -> Iterator[tuple[int, int]]:
-    """Where each of these batches starts and ends."""
-    if tokens is not None:
-        return _by_tokens(lengths, tokens, padded)
-    size = batch_size or max(len(lengths), 1)
-    return ((start, min(start + size, len(lengths))) for start in range(0, len(lengths), size))
-
-
-def _by_tokens(lengths: Sequence[int], tokens: int, padded: bool) -> Iterator[tuple[int, int]]:
-    """As many as the budget holds, at least one; a sequence of length 0 costs a row, as in `plan`."""
-    start = rows = longest = 0
-    for place, length in enumerate(lengths):
-        cost = length or 1
-        rows += cost
-        longest = max(longest, cost)
-        if place > start and (longest * (place + 1 - start) if padded else rows) > tokens:
-            yield start, place
-            start, rows, longest = place, cost, cost
-    if lengths:
-        yield start, len(lengths)

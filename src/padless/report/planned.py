@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._planning import Planner, rule_of
-from .._planning.checks import as_lengths
-from .._planning.pools import Rule
-from .measure import Numbers
+from ..planning import Planner, rule_of
+from ..planning.checks import as_lengths
+from ..planning.pools import Rule
+from .given import Numbers
 
 __all__ = ["Columns", "planned", "planned_batches", "planned_pools"]
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._planning import rule_of
-from .._planning.pools import Rule
+from ..planning import rule_of
+from ..planning.pools import Rule
 from .counts import Count, Counted
-from .measure import given_batches, given_bounds
+from .given import given_batches, given_bounds
 from .planned import planned, planned_pools
 
 __all__ = ["Batching", "PolicyWaste", "batches_at", "batchings", "survey"]

@@ -7,8 +7,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ..._options import near
 from ...errors import LengthsError
+from ...options import near
 
 __all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
 

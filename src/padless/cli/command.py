@@ -1,0 +1,255 @@
+"""The command line; parses and words errors, and leaves the work to other rooms.
+
+Exit codes: 0 done, 1 failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..bench.command import add_arguments as add_bench_arguments
+from ..draw import command as draw_command
+from ..errors import PadlessError, UsageError
+from ..report import command as report_command
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  padless demo --quick
+  padless report lengths.txt
+  padless draw 4 6 8 5 4 3 7 8
+  padless bench --quick
+  padless doctor
+
+padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage."""
+_DEMO_EXAMPLES = """\
+examples:
+  padless demo --quick --out runs/quick
+  padless demo --resume --out runs/quick"""
+_BENCH_EXAMPLES = """\
+examples:
+  padless bench --quick
+  padless bench --cell LSTM --mode train --json bench.json"""
+_DOCTOR_EXAMPLES = """\
+examples:
+  padless doctor
+  PADLESS_BACKEND=portable padless doctor --json"""
+_COMPLETION_EXAMPLES = """\
+examples:
+  eval "$(padless completion bash)"      # in ~/.bashrc
+  eval "$(padless completion zsh)"       # in ~/.zshrc, after compinit
+  padless completion fish | source       # in ~/.config/fish/config.fish"""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Wraps what a help says, but for texts of several lines, which are laid out by hand."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `arguments` (default: the process's own)."""
+    if sys.stdout is None:
+        return _fail("cannot write to standard output: it is closed", 1)
+    options = argparse.Namespace(command=None)
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+        sys.stdout.flush()
+        return 0
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print()  # leave the progress bar's line
+        hint = f"; go on with: {_resume_command(options)}" if options.command == "demo" else ""
+        return _fail(f"interrupted{hint}", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+        return 1
+    except (PadlessError, OSError) as error:
+        return _fail(str(error), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="padless",
+        description="Variable-length sequences at the cost of their real rows.",
+        epilog=_EXAMPLES,
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"padless {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "train on real data without padding, and compare with torch",
+        "Trains a bidirectional LSTM on the functions of Python's own library, and compares with torch.",
+        _DEMO_EXAMPLES,
+    )
+    demo.add_argument("--quick", action="store_true", help="a small part of the data, under 40 seconds")
+    demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 3)")
+    demo.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in --out (without it, one is kept as checkpoint.previous.pt)",
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (%(default)s)"
+    )
+    draw = _command(
+        commands,
+        "draw",
+        _draw,
+        "show a batch padded, packed and step by step",
+        "Shows one batch: the padded grid, the batch size of each step, and the packed rows as they lie in memory.",
+        draw_command.EXAMPLES,
+    )
+    draw_command.add_arguments(draw)
+    bench = _command(
+        commands,
+        "bench",
+        _bench,
+        "time padless against torch packed and torch padded",
+        "Results are checked equal before they are timed, by turns, on one batch after another.",
+        _BENCH_EXAMPLES,
+    )
+    add_bench_arguments(bench)
+    report = _command(
+        commands,
+        "report",
+        _report,
+        "count what padding costs the sequences of a file",
+        report_command.DESCRIPTION,
+        report_command.EXAMPLES,
+    )
+    report_command.add_arguments(report)
+    doctor = _command(
+        commands,
+        "doctor",
+        _doctor,
+        "what runs here, and why",
+        "Tells the version, the backend and why it was chosen, the instruction set, threads and torch.",
+        _DOCTOR_EXAMPLES,
+    )
+    doctor.add_argument("--json", action="store_true", help="the same as JSON")
+    completion = _command(
+        commands,
+        "completion",
+        _completion,
+        "print a script that completes padless in your shell",
+        "Prints the script for a shell to load (needs shtab: pip install 'padless[completion]').",
+        _COMPLETION_EXAMPLES,
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell (%(choices)s)")
+    return parser
+
+
+def _command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """A subcommand that calls `run`; its help ends with the examples."""
+    parser = commands.add_parser(
+        name, help=summary, description=description, epilog=examples, formatter_class=_Formatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ..demo.command import run_demo
+
+    run_demo(out=options.out, quick=options.quick, epochs=options.epochs, resume=options.resume)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from ..bench.command import run
+
+    run(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    def measure(*arguments: Any, **named: Any) -> Any:
+        from ..bench.policies import measure_policies  # imports torch
+
+        return measure_policies(*arguments, **named)
+
+    report_command.run(options, measure)
+
+
+def _draw(options: argparse.Namespace) -> None:
+    draw_command.run(options)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    from .completion import script
+
+    sys.stdout.write(script(_parser(), options.shell))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    import torch
+
+    from .. import backends
+
+    facts: dict[str, Any] = {
+        "padless": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "backend": backends.active(),
+        "available": list(backends.available()),
+        "why": backends.why(),
+        "instruction_set": backends.instruction_set() or "none of padless's own: no native kernels",
+        "threads": torch.get_num_threads(),
+        "openmp": torch.backends.openmp.is_available(),
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        print(f"{name.replace('_', ' '):<16} {text}")
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    words = ["padless", "demo", "--resume", *(["--quick"] if options.quick else [])]
+    if options.epochs is not None:
+        words += ["--epochs", str(options.epochs)]
+    return shlex.join([*words, "--out", str(options.out)])
+
+
+def _fail(message: str, code: int) -> int:
+    if sys.stderr is not None:  # where it is closed, `print` would turn to standard output
+        print(f"padless: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""`padless draw`: finds the lengths, then prints the batch or writes it as SVG, PNG or a page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import LengthsError, PadlessError, UsageError
+from ..progress import Meter
+
+__all__ = ["EXAMPLES", "add_arguments", "run"]
+
+EXAMPLES = """\
+examples:
+  padless draw 4 6 8 5 4 3 7 8
+  padless draw 4 6 8 5 4 3 7 8 --html batch.html
+  head -32 lengths.txt | padless draw - --svg batch.svg"""
+_FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")  # those of `reading`, which help does without
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Options of `padless draw`."""
+    parser.add_argument(
+        "lengths",
+        nargs="*",
+        metavar="LENGTH|FILE",
+        help="the lengths themselves, or one file of them as `padless report` reads it, or - for standard input",
+    )
+    reading = parser.add_argument_group("reading a file")
+    reading.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
+    reading.add_argument("--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in jsonl")
+    reading.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
+    parser.add_argument("--svg", type=Path, metavar="PATH", help="write a picture that scales to any size")
+    parser.add_argument("--png", type=Path, metavar="PATH", help="write a picture (needs Matplotlib)")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write a page to move through the steps")
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: in a terminal, unless NO_COLOR is set (auto)",
+    )
+
+
+def run(options: Namespace) -> None:
+    """Draw what `options` say.
+
+    Raises:
+        UsageError: there are no lengths on the command line, or none that can be drawn.
+        PadlessError: a file cannot be read or written, what is in it cannot be drawn, or Matplotlib is missing.
+    """
+    words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
+    if not words:
+        raise UsageError(
+            "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"
+        )
+    if all(map(_NUMBER.fullmatch, words)):
+        _refuse_reading(options)
+        try:
+            _draw([_number(i, word) for i, word in enumerate(words)], "", options)
+        except LengthsError as error:
+            raise UsageError(str(error)) from error
+        return
+    if len(options.lengths) > 1:
+        stranger = next(word for word in options.lengths if not _NUMBER.fullmatch(word.rstrip(",")))
+        raise UsageError(f"{stranger!r} is not a length; give lengths only, or one FILE")
+    from ..report.reading import read_lengths
+
+    with Meter("reading") as meter:
+        found = read_lengths(
+            options.lengths[0],
+            format=options.format,
+            column=options.column,
+            words=options.words,
+            progress=meter,
+        )
+    _draw(found.values, found.source, options)
+
+
+def _refuse_reading(options: Namespace) -> None:
+    """Raise UsageError where an option would do nothing."""
+    for name in ("format", "column", "words"):
+        if getattr(options, name):
+            raise UsageError(f"--{name} is for a FILE, and these are lengths")
+
+
+def _draw(lengths: Any, name: str, options: Namespace) -> None:
+    if options.svg is not None:
+        from .svg import draw_svg
+
+        _write(options.svg, draw_svg(lengths, name=name))
+    if options.html is not None:
+        from .html import draw_html
+
+        _write(options.html, draw_html(lengths, name=name))
+    if options.png is not None:
+        from .picture import save_picture
+
+        _wrote(options.png, lambda path: save_picture(lengths, path))
+    if options.svg is options.html is options.png is None:
+        from .text import draw_text
+
+        width = shutil.get_terminal_size().columns  # COLUMNS, the terminal's own, or 80
+        print(
+            draw_text(lengths, width=width, color=_is_coloured(options.color), ascii_only=not _has_blocks())
+        )
+
+
+def _number(i: int, word: str) -> int | float:
+    if len(word) > 40:
+        raise LengthsError(f"lengths[{i}] = {word[:12]}... does not fit into 64 bits")
+    return int(word) if word.lstrip("+-").isdecimal() else float(word)
+
+
+def _write(path: Path, text: str) -> None:
+    _wrote(path, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _wrote(path: Path, write: Callable[[Path], object]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise PadlessError(f"cannot write to {path}: {error.strerror or error}") from error
+    print(f"wrote {_printable(path)}")
+
+
+def _printable(path: Path) -> str:
+    """`path` as standard output can show it, whatever bytes it is of."""
+    encoding = sys.stdout.encoding or "ascii"
+    return str(path).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _is_coloured(when: str) -> bool:
+    if when != "auto":
+        return when == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _has_blocks() -> bool:
+    """Whether standard output has the block characters; what has them in part is as good as none."""
+    try:
+        "█▒▏▁·…".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""A batch as one page to move through: the files of `page/` put together, under a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from ..errors import LengthsError
+from ..lengths import host_lengths
+from .arrangement import arrange
+from .colours import FEW, MANY
+from .svg import STYLE, draw_svg
+from .words import plain, saving
+
+__all__ = ["draw_html"]
+
+# A page is for looking at one batch; within these bounds every number in it is exact (cells stay under 2**53) and
+# a frame is drawn in some milliseconds.
+_MOST_SEQUENCES, _MOST_STEPS = 10_000, 1_000_000_000
+_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "pens.js", "picture.js", "hands.js", "page.js")
+
+
+def draw_html(lengths: Any, *, name: str = "") -> str:
+    """One page, which fetches nothing, on which the batch is moved through, pointed at and edited.
+
+    Args:
+        lengths: `(B,)` of any kind that `waste` takes: up to 10,000 sequences of up to a billion steps.
+        name: where the lengths come from, as the page tells it.
+
+    Raises:
+        LengthsError: a length is negative or not whole, there is no row to draw, or there is more than a page can show.
+
+    >>> page = draw_html([4, 6, 8])
+    >>> page.startswith("<!doctype html>"), ">4 6 8</textarea>" in page
+    (True, True)
+    """
+    values = host_lengths(lengths)
+    if len(values) > _MOST_SEQUENCES:
+        raise LengthsError(
+            f"lengths are {len(values):,} sequences, and the page draws at most {_MOST_SEQUENCES:,}: "
+            "take one batch of them"
+        )
+    for i, value in enumerate(values):
+        if value > _MOST_STEPS:
+            raise LengthsError(
+                f"lengths[{i}] = {value} is longer than the page draws ({_MOST_STEPS:,} steps)"
+            )
+    numbers = arrange(values).numbers
+    style = _asset("page.css")
+    script = _fill(
+        "(() => {\n" + "\n".join(_asset(part) for part in _SCRIPTS) + "})();\n",
+        {
+            "few": json.dumps(FEW),
+            "many": json.dumps(MANY),
+            "most_sequences": str(_MOST_SEQUENCES),
+            "most_steps": str(_MOST_STEPS),
+        },
+    )
+    return _fill(
+        _asset("page.html"),
+        {
+            "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)} {_hash(STYLE)}; "
+            "img-src data:; base-uri 'none'; form-action 'none'",
+            "title": escape(f"Why do we pack sequences? {saving(numbers)}"),
+            "saving": escape(saving(numbers)),
+            "source": escape(f" of {plain(name)}") if name else "",
+            "lengths": " ".join(map(str, values)),
+            "picture": draw_svg(values, name=name),
+            "style": style,
+            "script": script,
+        },
+    )
+
+
+def _asset(name: str) -> str:
+    from importlib.resources import (
+        files,
+    )  # here, for it takes a tenth of the time in which the command line starts
+
+    return (files("padless.draw") / "page" / name).read_text(encoding="utf-8")
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """`template` with each {{name}} replaced, in one go: what is put in is not looked through again."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def _hash(text: str) -> str:
+    import base64
+    import hashlib
+
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,44 @@
+"""The words and numbers that every kind of picture shares."""
+
+from __future__ import annotations
+
+import re
+
+from ..report.measure import Waste
+
+__all__ = ["count", "plain", "saving"]
+
+_IN_NO_DOCUMENT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def count(number: int, noun: str = "", *, shorten_from: int = 10**12) -> str:
+    """A number that is still read at a glance; with a noun, in its number.
+
+    >>> count(1_234_567), count(1, "step"), count(2, "step"), count(2**63 - 1)
+    ('1,234,567', '1 step', '2 steps', '9.22e+18')
+    """
+    figures = f"{number:,}" if number < shorten_from else f"{number:.2e}"
+    return f"{figures} {noun}{'' if number == 1 else 's'}" if noun else figures
+
+
+def saving(numbers: Waste) -> str:
+    """What packing saves, in the words of the command line.
+
+    >>> from padless.report import waste
+    >>> saving(waste([4, 6, 8, 5, 4, 3, 7, 8]))
+    '45 of 64 cells are real: 19 multiplications in 64 saved'
+    """
+    product = numbers.product().multiplications
+    return (
+        f"{numbers.rows:,} of {numbers.cells:,} cells are real: "
+        f"{product.saved:,} multiplications in {product.padded:,} saved"
+    )
+
+
+def plain(name: str) -> str:
+    r"""A file's name as a document can hold it: control characters and undecodable bytes are shown as such.
+
+    >>> plain("a\x1b.txt") == "a\ufffd.txt"
+    True
+    """
+    return _IN_NO_DOCUMENT.sub("\ufffd", name)

@@ -1,0 +1,222 @@
+"""The one room that checks what callers pass and words the errors; behind it, code trusts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import LayoutError, LengthsError
+
+__all__ = ["as_lengths", "as_numbers", "check_batch_sizes", "check_permutation", "lengths_of_offsets"]
+
+_WHOLE_DTYPES = frozenset(
+    {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.uint16, torch.uint32, torch.uint64}
+)
+_INT64_MAX = torch.iinfo(torch.int64).max
+
+
+def as_lengths(
+    lengths: Any, *, batch: int | None = None, steps: int | None = None, name: str = "lengths"
+) -> Tensor:
+    """Lengths as a fresh int64 tensor `(B,)` on the host.
+
+    Args:
+        lengths: list, tuple, NumPy array or tensor `(B,)` on any device, of whole numbers.
+            A tensor on a device crosses to the host here, once.
+        batch: how many sequences there are, where the data tell.
+        steps: the longest length that the data hold, where the data tell.
+        name: how the caller knows the argument.
+
+    Raises:
+        LengthsError: wrong number or kind of lengths, or one that is negative, not whole or too long.
+    """
+    values = _as_host_tensor(lengths, name)
+    if values.dim() != 1:
+        raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(values.shape)}")
+    if batch is not None and values.numel() != batch:
+        raise LengthsError(f"{name} has {values.numel()} entries for a batch of {batch}")
+    result = _as_whole(values, name)
+    if result.numel() == 0:
+        return result
+    if int(result.min()) < 0:
+        i = _first(result < 0)
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is negative")
+    if steps is not None and int(result.max()) > steps:
+        i = _first(result > steps)
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})")
+    if steps is None and float(result.sum(dtype=torch.float64)) > _INT64_MAX // 2:
+        i = int(result.argmax())
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum is no row count")
+    return result
+
+
+def _as_host_tensor(lengths: Any, name: str) -> Tensor:
+    if isinstance(lengths, Tensor):
+        if lengths.is_meta:
+            raise LengthsError(f"{name} is on the meta device, which holds no values")
+        return lengths.detach().cpu()  # synchronises when lengths live on a device
+    if isinstance(lengths, (str, bytes)):
+        raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
+    if isinstance(lengths, Sequence) and len(lengths) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    try:
+        return torch.as_tensor(lengths, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise LengthsError(f"{name} must be whole numbers: {error}") from error
+
+
+def _as_whole(values: Tensor, name: str) -> Tensor:
+    """`values` as a new int64 tensor, refusing what int64 cannot hold."""
+    if values.dtype in _WHOLE_DTYPES:
+        result = values.to(torch.int64, copy=True)
+        if values.dtype == torch.uint64 and bool((result < 0).any()):
+            i = _first(result < 0)
+            raise LengthsError(f"{name}[{i}] = {values[i].item()} is too large")
+        return result
+    if not values.is_floating_point():
+        raise LengthsError(f"{name} must be whole numbers, got dtype {values.dtype}")
+    wide = values.to(torch.float64)
+    whole = torch.isfinite(wide) & (wide == wide.floor())
+    if not bool(whole.all()):
+        i = _first(~whole)
+        raise LengthsError(f"{name}[{i}] = {wide[i].item()} is not a whole number")
+    if bool((wide.abs() >= 2.0**63).any()):
+        i = _first(wide.abs() >= 2.0**63)
+        raise LengthsError(f"{name}[{i}] = {wide[i].item()} is too large")
+    return wide.to(torch.int64)
+
+
+def as_numbers(whole: Tensor) -> NDArray[np.int64]:
+    """`whole`, int64 on the host, for NumPy: the same memory, but a copy inside of `torch.func`'s transforms.
+
+    Those wrap every tensor that is made in them, and let none of them be read in place.
+    """
+    try:
+        return whole.numpy()
+    except RuntimeError:
+        return np.array(whole.tolist(), np.int64)
+
+
+def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
+    """How many sequences `batch_sizes (T,)` begin with.
+
+    Raises:
+        LayoutError: unless they are int64 on the host, positive, never grow, and sum to `rows`.
+    """
+    if not isinstance(batch_sizes, Tensor):
+        raise LayoutError(f"batch_sizes must be a tensor, got {type(batch_sizes).__name__}")
+    if batch_sizes.device.type != "cpu" or batch_sizes.dtype != torch.int64:
+        raise LayoutError(
+            f"batch_sizes must be an int64 tensor on the CPU, got {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    if batch_sizes.dim() != 1:
+        raise LayoutError(f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}")
+    # Lists, not arrays: their code is small, and behind a kernel that has emptied the caches it is ten times faster.
+    sizes = batch_sizes.tolist()
+    if not sizes:
+        first = total = 0
+    elif sizes != sorted(sizes, reverse=True):
+        t = next(t for t in range(1, len(sizes)) if sizes[t] > sizes[t - 1])
+        raise LayoutError(
+            f"batch_sizes[{t}] = {sizes[t]} is larger than "
+            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: sequences only ever end"
+        )
+    elif sizes[-1] <= 0:
+        t = next(t for t, size in enumerate(sizes) if size <= 0)
+        raise LayoutError(f"batch_sizes[{t}] = {sizes[t]} is not positive")
+    else:
+        first, total = sizes[0], sum(sizes)
+        if first > rows:
+            raise LayoutError(f"batch_sizes[0] = {first} is larger than the data ({rows} rows)")
+    if total != rows:
+        raise LayoutError(f"batch_sizes sum to {total}, but the data have {rows} rows")
+    return first
+
+
+def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
+    """Raise LayoutError unless `indices (B,)` is an int64 permutation of 0..B-1 with B >= `at_least`."""
+    if not isinstance(indices, Tensor) or indices.dtype != torch.int64 or indices.dim() != 1:
+        kind = (
+            f"{indices.dtype} {tuple(indices.shape)}"
+            if isinstance(indices, Tensor)
+            else type(indices).__name__
+        )
+        raise LayoutError(f"{name} must be an int64 tensor (B,), got {kind}")
+    count = indices.numel()
+    if count < at_least:
+        raise LayoutError(f"{name} has {count} entries for {at_least} sequences")
+    host = indices.tolist()  # synchronises when the batch lives on a device
+    if len(set(host)) == count and min(host, default=0) >= 0 and max(host, default=-1) < count:
+        return
+    for i, sequence in enumerate(host):
+        if not 0 <= sequence < count:
+            raise LayoutError(f"{name}[{i}] = {sequence} is outside 0..{count - 1}")
+    ordered = sorted(host)
+    twice = next(s for s, after in pairwise(ordered) if s == after)
+    raise LayoutError(f"{name} names sequence {twice} more than once")
+
+
+def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
+    """Lengths `(B,)`, int64 on the host, of `offsets (B+1,)` that cut `rows` rows.
+
+    Raises:
+        LayoutError: offsets that do not start at 0, ever fall, or do not end at `rows`.
+    """
+    try:
+        starts = as_lengths(offsets, name="offsets")
+    except LengthsError as error:
+        raise LayoutError(str(error)) from None
+    if starts.numel() == 0:
+        raise LayoutError("offsets must have B+1 entries, at least one, got none")
+    if int(starts[0]) != 0:
+        raise LayoutError(f"offsets[0] = {int(starts[0])}, but the first sequence starts at 0")
+    lengths = starts.diff()
+    if bool((lengths < 0).any()):
+        i = _first(lengths < 0) + 1
+        raise LayoutError(
+            f"offsets[{i}] = {int(starts[i])} is smaller than offsets[{i - 1}] = {int(starts[i - 1])}"
+        )
+    if int(starts[-1]) != rows:
+        raise LayoutError(f"offsets end at {int(starts[-1])}, but the data have {rows} rows")
+    return lengths
+
+
+def _first(mask: Tensor) -> int:
+    return int(mask.nonzero()[0, 0])
+
+
+def check_state(
+    state: Tensor, shape: tuple[int, ...], rows: Tensor, name: str, *, any_dtype: bool = False
+) -> None:
+    """Raise RuntimeError, in torch's words, unless an initial state has this shape and goes with the rows."""
+    if state.shape != shape:
+        raise RuntimeError(f"Expected {name} size {shape}, got {list(state.shape)}")
+    if state.layout != torch.strided:
+        raise RuntimeError(f"{name} must be a dense tensor, got layout {state.layout}")
+    if state.dtype != rows.dtype and not any_dtype:
+        raise RuntimeError(f"{name} has dtype {state.dtype}, but the input has {rows.dtype}")
+    if state.device != rows.device:
+        raise RuntimeError(f"{name} is on {state.device}, but the input is on {rows.device}")
+
+
+def check_weights(
+    weights: Sequence[Any], names: Sequence[str], shapes: Sequence[tuple[int, ...]], device: torch.device
+) -> None:
+    """Raise RuntimeError unless the flat weights are dense tensors of one dtype, of these shapes, on this device."""
+    dtype = weights[0].dtype if isinstance(weights[0], Tensor) else None
+    for weight, name, shape in zip(weights, names, shapes, strict=True):
+        if not isinstance(weight, Tensor) or weight.layout != torch.strided:
+            raise RuntimeError(f"{name} must be a dense tensor, got {type(weight).__name__}")
+        if weight.shape != shape:
+            raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+        if weight.dtype != dtype:
+            raise RuntimeError(f"{name} has dtype {weight.dtype}, but {names[0]} has {dtype}")
+        if weight.device != device:
+            raise RuntimeError(f"{name} is on {weight.device}, but the input is on {device}")

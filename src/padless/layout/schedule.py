@@ -1,0 +1,136 @@
+"""Which rows run at which step, where they lie and whose they are: index arithmetic, on the host."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .layout import cached, slot_steps
+
+__all__ = ["Place", "Schedule", "copied"]
+
+
+class Place(NamedTuple):
+    """Where rows lie in a storage of `count` rows: row (t, slot) is number `step[t] + sequence[slot]`.
+
+    So a kernel reads and writes packed, back-to-back and padded rows where they are.
+    """
+
+    step: Tensor  # (T,) int64, host
+    sequence: Tensor  # (slots,) int64, host
+    count: int
+    has_gaps: bool  # some row of the storage is no sequence's
+
+
+def copied(indices: Tensor) -> Tensor:
+    """The same numbers, contiguous, in memory of our own."""
+    return indices.clone(memory_format=torch.contiguous_format)
+
+
+class Schedule:
+    """The steps of N rows; computed once, shared by all layers and directions.
+
+    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). They are
+    kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
+    Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
+    each slot, those of length 0 last; without it they come in the order of their slots.
+    """
+
+    def __init__(
+        self,
+        batch_sizes: Tensor,
+        place: Place | None = None,
+        *,
+        rows: int | None = None,
+        slots: int | None = None,
+        order: Tensor | None = None,
+    ) -> None:
+        self.batch_sizes = batch_sizes
+        # Known to the caller; else worked out when first read.
+        if rows is not None:
+            self.__dict__["rows"] = rows
+        if slots is not None:
+            self.__dict__["slots"] = slots
+        self.place = place  # None: time-major
+        self.order = order
+
+    @property
+    def batch(self) -> int:
+        """B, sequences of length 0 included: those have a place in `order` and no slot."""
+        return self.slots if self.order is None else self.order.numel()
+
+    def in_time_major(self) -> Schedule:
+        """The same sequences with their rows in time-major order."""
+        return Schedule(self.batch_sizes, rows=self.rows, slots=self.slots, order=self.order)
+
+    @property
+    def storage_rows(self) -> int:
+        """Rows of the storage in which the rows lie."""
+        return self.rows if self.place is None else self.place.count
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some row of the storage is no sequence's."""
+        return self.place is not None and self.place.has_gaps
+
+    @cached
+    def addresses(self) -> Tensor:
+        """`(N,)` where each time-major row lies."""
+        if self.place is None:
+            return torch.arange(self.rows)
+        slot, step = slot_steps(self.batch_sizes)
+        return self.place.step[step] + self.place.sequence[slot]
+
+    @cached
+    def sizes(self) -> list[int]:
+        """How many slots run at each step."""
+        return self.batch_sizes.tolist()
+
+    @cached
+    def steps(self) -> int:
+        """T, the number of steps."""
+        return self.batch_sizes.numel()
+
+    @cached
+    def slots(self) -> int:
+        """How many sequences have a row at all."""
+        return int(self.batch_sizes[0]) if self.steps else 0
+
+    @cached
+    def rows(self) -> int:
+        """N, the number of rows."""
+        return int(self.batch_sizes.sum())
+
+    @cached
+    def starts(self) -> Tensor:
+        """`(T,)` the first row of each step."""
+        return torch.cumsum(self.batch_sizes, 0) - self.batch_sizes
+
+    @cached
+    def last_rows(self) -> Tensor:
+        """`(slots,)` the row of each slot's last step."""
+        steps = torch.arange(self.steps)
+        ended = self.batch_sizes - torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
+        # Slots end in the order T-1 down to 0 when they are counted from the first.
+        last_step = torch.repeat_interleave(steps.flip(0), ended.flip(0))
+        return self.starts[last_step] + torch.arange(self.slots)
+
+    def previous_rows(self, *, reverse: bool) -> Tensor:
+        """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""
+        return self._previous_reverse if reverse else self._previous_forward
+
+    @cached
+    def _previous_forward(self) -> Tensor:
+        # Row r of step t >= 1 follows the row of the same slot one step before: slots + r - sizes[t-1].
+        _, step = slot_steps(self.batch_sizes)
+        before = torch.cat([self.batch_sizes.new_tensor([self.slots]), self.batch_sizes])[: self.steps]
+        return torch.arange(self.rows) + self.slots - before[step]
+
+    @cached
+    def _previous_reverse(self) -> Tensor:
+        slot, step = slot_steps(self.batch_sizes)
+        after = torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
+        next_row = self.slots + torch.arange(self.rows) + self.batch_sizes[step]
+        return torch.where(slot < after[step], next_row, slot)

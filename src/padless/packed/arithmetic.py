@@ -1,0 +1,119 @@
+"""Arithmetic of `Packed`: between batches of equal lengths, and with numbers."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..errors import LengthsError
+from ..layout.layout import Layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Arithmetic"]
+
+
+class Arithmetic:
+    """Base class with the arithmetic operators of `Packed`."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _data: Tensor
+        _layout: Layout
+
+        @classmethod
+        def _of(cls, data: Tensor, layout: Layout) -> Self: ...
+
+    def _combined(self, other: Any, function: Callable[[Any, Any], Tensor]) -> Self:
+        """`function` of the two batches' rows, which broadcast as two tensors of the rows' shapes do."""
+        if isinstance(other, type(self)):
+            _check_equal(self._layout, other._layout)
+            dim = max(self._data.dim(), other._data.dim())
+            return self._of(function(_aligned(self._data, dim), _aligned(other._data, dim)), self._layout)
+        if isinstance(other, Tensor) and other.dim() > 0:
+            raise TypeError(
+                f"arithmetic of a Packed is with a Packed of equal lengths or a number, "
+                f"got a tensor of shape {tuple(other.shape)}: use .map(lambda rows: ...)"
+            )
+        if isinstance(other, (numbers.Number, Tensor)):
+            return self._of(function(self._data, other), self._layout)
+        return NotImplemented
+
+    def __add__(self, other: Any) -> Self:
+        return self._combined(other, operator.add)
+
+    def __radd__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left + rows)
+
+    def __sub__(self, other: Any) -> Self:
+        return self._combined(other, operator.sub)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left - rows)
+
+    def __mul__(self, other: Any) -> Self:
+        return self._combined(other, operator.mul)
+
+    def __rmul__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left * rows)
+
+    def __truediv__(self, other: Any) -> Self:
+        return self._combined(other, operator.truediv)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left / rows)
+
+    def __floordiv__(self, other: Any) -> Self:
+        return self._combined(other, operator.floordiv)
+
+    def __rfloordiv__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left // rows)
+
+    def __mod__(self, other: Any) -> Self:
+        return self._combined(other, operator.mod)
+
+    def __rmod__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left % rows)
+
+    def __pow__(self, other: Any) -> Self:
+        return self._combined(other, operator.pow)
+
+    def __rpow__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left**rows)
+
+    def __neg__(self) -> Self:
+        return self._of(-self._data, self._layout)
+
+    def __pos__(self) -> Self:
+        return self._of(+self._data, self._layout)
+
+    def __abs__(self) -> Self:
+        return self._of(abs(self._data), self._layout)
+
+
+def _check_equal(left: Layout, right: Layout) -> None:
+    """Raise LengthsError unless both have the same lengths."""
+    # First by identity: this costs nothing, and is all that a compiler can decide.
+    if left is right or left == right:
+        return
+    if left.batch != right.batch:
+        raise LengthsError(f"lengths differ: {left.batch} sequences on the left, {right.batch} on the right")
+    i = int((left.lengths != right.lengths).nonzero()[0, 0])
+    raise LengthsError(
+        f"lengths differ: sequence {i} has {int(left.lengths[i])} rows on the left, "
+        f"{int(right.lengths[i])} on the right"
+    )
+
+
+def _aligned(data: Tensor, dim: int) -> Tensor:
+    """`data` with `dim` dimensions, ones put between the rows and their shape.
+
+    Without them torch would take a row number for a feature where N happens to be the width.
+    """
+    return data if data.dim() == dim else data[(slice(None), *[None] * (dim - data.dim()))]

@@ -1,0 +1,79 @@
+"""Sequences out of the rows of a `Packed`: one, a slice, or any number by index or mask."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layout.layout import Layout
+from ..layout.rows import RowMap, move_rows
+
+__all__ = ["gather_sequences", "one_sequence", "slice_sequences"]
+
+
+def one_sequence(data: Tensor, layout: Layout, index: Any) -> Tensor:
+    """Return sequence `index`, `(len, *)`, as a view of the data; negative numbers count from the end."""
+    batch = layout.lengths.shape[0]
+    try:
+        i = operator.index(index)  # synchronises when the index is a tensor on a device
+    except TypeError:
+        raise TypeError(
+            f"a Packed is indexed by a number, a slice, a list, or an array of numbers or booleans, "
+            f"got {type(index).__name__}"
+        ) from None
+    if not -batch <= i < batch:
+        raise IndexError(f"index {i} is out of range for {batch} sequences")
+    start, stop = layout.offsets[i % batch :][:2].tolist()
+    return data[start:stop]
+
+
+def slice_sequences(data: Tensor, layout: Layout, index: slice) -> tuple[Tensor, Layout]:
+    """Return the rows and the layout of a slice of the sequences: a view where its step is 1."""
+    start, stop, step = index.indices(layout.lengths.shape[0])
+    if step != 1:
+        return _gather(data, layout, torch.tensor(range(start, stop, step), dtype=torch.int64))
+    first, last = layout.offsets[[start, stop]].tolist()
+    return data[first:last], Layout(layout.lengths[start:stop])
+
+
+def gather_sequences(data: Tensor, layout: Layout, index: Any) -> tuple[Tensor, Layout]:
+    """Return the rows and the layout of the sequences that a list, array or tensor names: a copy."""
+    return _gather(data, layout, _sequence_numbers(index, layout.lengths.shape[0]))
+
+
+def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, Layout]:
+    gathered = Layout(layout.lengths[sequences])
+    shift = layout.offsets[sequences] - gathered.offsets[:-1]
+    source = torch.arange(gathered.rows) + torch.repeat_interleave(shift, gathered.lengths)
+    if len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1:
+        # A row taken twice has two gradients to be added, which a row map cannot do.
+        return data.index_select(0, source.to(data.device)), gathered
+    kept = RowMap.placing(source, layout.rows).inverted()
+    return move_rows(data, kept), gathered
+
+
+def _sequence_numbers(index: Any, batch: int) -> Tensor:
+    """`(K,)` which of `batch` sequences a list, array or tensor of numbers or booleans names, on the host."""
+    try:
+        numbers = torch.as_tensor(index, device="cpu")  # synchronises when the index is on a device
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"an index must hold whole numbers or booleans: {error}") from error
+    if numbers.dim() != 1:
+        raise IndexError(f"an index must be one-dimensional, got shape {tuple(numbers.shape)}")
+    if numbers.dtype == torch.bool:
+        if len(numbers) != batch:
+            raise IndexError(f"a mask must have one boolean a sequence, {batch}, got {len(numbers)}")
+        return numbers.nonzero()[:, 0]
+    if len(numbers) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    if numbers.is_floating_point() or numbers.is_complex():
+        raise TypeError(f"an index must hold whole numbers or booleans, got {numbers.dtype}")
+    numbers = numbers.to(torch.int64)
+    outside = (numbers < -batch) | (numbers >= batch)
+    if bool(outside.any()):
+        i = int(outside.nonzero()[0, 0])
+        raise IndexError(f"index[{i}] = {int(numbers[i])} is out of range for {batch} sequences")
+    return torch.where(numbers < 0, numbers + batch, numbers)

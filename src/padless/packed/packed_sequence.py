@@ -1,0 +1,89 @@
+"""Between padless's layouts and torch's `PackedSequence`; knows index arithmetic, checks what was made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import LayoutError
+from ..layout.checks import as_numbers, check_batch_sizes, check_permutation
+from ..layout.layout import Layout
+from ..layout.rows import move_rows
+
+__all__ = ["layout_of_packed_sequence", "packed_sequence_of_rows"]
+
+
+def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
+    """Layout of a `PackedSequence`: its lengths in the caller's order, its slots as its own indices say.
+
+    `layout.time_major` therefore moves back-to-back rows to exactly the rows of `sequence.data`, and
+    `layout.time_major.inverted()` moves those back to back, whichever way ties were broken.
+
+    Args:
+        sequence: made by torch, by padless or by hand; everything in it but `data` is checked.
+            Sequences of length 0 are the entries of the indices beyond `batch_sizes[0]`.
+
+    Raises:
+        LayoutError: `batch_sizes`, `sorted_indices` or `unsorted_indices` that no batch can have.
+
+    >>> data = torch.tensor([4, 1, 5, 2, 6])
+    >>> sequence = PackedSequence(data, torch.tensor([2, 2, 1]), torch.tensor([2, 0, 1]))
+    >>> layout = layout_of_packed_sequence(sequence)  # [1, 2], [] and [4, 5, 6]
+    >>> layout.lengths, layout.order
+    (tensor([2, 0, 3]), tensor([2, 0, 1]))
+    """
+    data, batch_sizes, sorted_indices, unsorted_indices = sequence
+    if not isinstance(data, Tensor) or data.dim() == 0:
+        kind = "a scalar" if isinstance(data, Tensor) else type(data).__name__
+        raise LayoutError(f"data of a PackedSequence must be a tensor (N, *), got {kind}")
+    check_batch_sizes(batch_sizes, rows=data.shape[0])
+    running = int(as_numbers(batch_sizes).max(initial=0))
+    if sorted_indices is not None:
+        order = _checked("sorted_indices", sorted_indices, running)
+        slots = (
+            torch.argsort(order) if unsorted_indices is None else _checked_inverse(unsorted_indices, order)
+        )
+    elif unsorted_indices is not None:
+        slots = _checked("unsorted_indices", unsorted_indices, running)
+        order = torch.argsort(slots)
+    else:
+        order = slots = torch.arange(running)
+    return Layout.of_batch_sizes(batch_sizes, order, slots)
+
+
+def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
+    check_permutation(indices, at_least=at_least, name=name)
+    return indices.detach().cpu()  # synchronises when the batch lives on a device
+
+
+def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
+    """`unsorted_indices` on the host, which is looked at closely only where it is not the inverse of `order`."""
+    if isinstance(unsorted_indices, Tensor) and unsorted_indices.shape == order.shape:
+        slots = unsorted_indices.detach().cpu()  # synchronises when the batch lives on a device
+        places = np.arange(order.numel())
+        if slots.dtype == torch.int64 and (as_numbers(slots)[as_numbers(order)] == places).all():
+            return slots
+    slots = _checked("unsorted_indices", unsorted_indices, order.numel())
+    if slots.numel() != order.numel():
+        raise LayoutError(f"unsorted_indices has {slots.numel()} entries, sorted_indices has {order.numel()}")
+    k = int((slots[order] != torch.arange(order.numel())).nonzero()[0, 0])
+    raise LayoutError(
+        f"unsorted_indices is not the inverse of sorted_indices: "
+        f"sorted_indices[{k}] = {int(order[k])}, "
+        f"but unsorted_indices[{int(order[k])}] is not {k}"
+    )
+
+
+def packed_sequence_of_rows(data: Tensor, layout: Layout) -> PackedSequence:
+    """Return back-to-back rows `(N, *)` as a `PackedSequence`, longest first: a copy."""
+    order = layout.order
+    unsorted = torch.empty_like(order)
+    unsorted[order] = torch.arange(len(order))
+    return PackedSequence(
+        move_rows(data, layout.time_major),
+        layout.batch_sizes.clone(),
+        order.to(data.device, copy=True),
+        unsorted.to(data.device),
+    )

@@ -1,0 +1,99 @@
+"""Which sequences go into which batch, on which rank, in which epoch. Needs NumPy, never torch; asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..options import rank_of, whole
+from .planner import PLAN_VERSION, Planner, rule_of
+from .pools import POLICIES, Rule
+
+__all__ = ["PLAN_VERSION", "POLICIES", "Planner", "Rule", "batches", "plan", "rule_of"]
+
+
+def batches(
+    lengths: Any,
+    *,
+    batch_size: int | None = None,
+    tokens: int | None = None,
+    policy: str = "random",
+    seed: int = 0,
+    epoch: int = 0,
+    world_size: int = 1,
+    rank: int = 0,
+    padded: bool = False,
+    pool: int | None = None,
+) -> Iterator[NDArray[np.int64]]:
+    """The batches of `plan`, one at a time, each an int64 array of indices.
+
+    Arguments are checked at once; planning goes pool by pool as batches are asked for, and holds no more than a pool.
+
+    >>> [batch.tolist() for batch in batches([4, 6, 8, 5], batch_size=2, policy="sorted")]
+    [[2, 1], [3, 0]]
+    """
+    rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size)
+    rank, epoch = rank_of(rank, rule.world_size), whole("epoch", epoch, 0)
+    return Planner(lengths, rule, seed=seed, pool=pool).batches(epoch, rank)
+
+
+def plan(
+    lengths: Any,
+    *,
+    batch_size: int | None = None,
+    tokens: int | None = None,
+    policy: str = "random",
+    seed: int = 0,
+    epoch: int = 0,
+    world_size: int = 1,
+    rank: int = 0,
+    padded: bool = False,
+    pool: int | None = None,
+) -> list[list[int]]:
+    """The batches of one rank in one epoch, each a list of indices into `lengths`.
+
+    A function of its arguments and of nothing else, on every machine: it asks no other rank. Over all ranks every
+    index comes once, every rank has the same number of batches, none of them empty, and batch k of one rank
+    is about as much work as batch k of another. Each batch keeps to `batch_size` or `tokens`.
+
+    Args:
+        lengths: `(B,)` list, tuple, NumPy array or tensor of whole numbers, 0 allowed. An array of whole numbers
+            is neither copied nor to be changed meanwhile: it may be a memory map.
+        batch_size: sequences a batch, on each rank, at most.
+        tokens: rows a batch, on each rank, at most; give this or `batch_size`. A sequence of length 0 counts as
+            one row. A longer sequence than this is a batch of its own, with a warning.
+        policy: `"random"`: any sequences go together, as in a shuffled `DataLoader`. `"bucket"`: sequences of
+            about the same length, from a random pool, in random order. `"sorted"`: longest first, the same in
+            every epoch. `"binpack"`: `tokens` rows a batch, filled by best fit, longest first, from a random
+            pool, in random order.
+        seed, epoch: of everything random.
+        world_size, rank: how many ranks share the sequences, and which of them this plan is for.
+        padded: the batches will be padded: `tokens` then bounds the cells of the grid; and with `batch_size` the
+            ranks of a step take sequences of about the same length, instead of the same number of rows.
+        pool: sequences that are planned at a time. Larger pools pack better and take more memory; smaller ones mix
+            better. By default some thousands to a million, as the policy needs.
+
+    Raises:
+        LengthsError: lengths that are negative or not whole; fewer sequences than ranks; or sequences that
+            cannot be dealt evenly within the budget (5 to 2 ranks with `batch_size=1`).
+        ValueError: options that make no sense.
+
+    >>> plan([4, 6, 8, 5, 4, 3, 7, 8], tokens=16, policy="binpack", seed=1)
+    [[3, 0, 4, 5], [2, 7], [6, 1]]
+    """
+    steps = batches(
+        lengths,
+        batch_size=batch_size,
+        tokens=tokens,
+        policy=policy,
+        seed=seed,
+        epoch=epoch,
+        world_size=world_size,
+        rank=rank,
+        padded=padded,
+        pool=pool,
+    )
+    return [batch.tolist() for batch in steps]

@@ -1,0 +1,170 @@
+"""The batches of an epoch, pool after pool: lazily, the same on every rank, in memory for a pool."""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..options import named, whole
+from .checks import as_lengths
+from .order import Shuffle, longest_first
+from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
+
+__all__ = ["PLAN_VERSION", "Planner", "rule_of"]
+
+Numbers = NDArray[np.int64]
+Marks = dict[int, int]  # by pool, how many batches a rank has before it
+
+# Sequences that are planned at a time, where the caller does not say. A random order is the same in pools of any
+# size; buckets mix better in small ones, bins fill better in large ones (benchmarks/results/planning.json).
+_POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
+_STEPS = 64  # a pool holds at least as many steps,
+_LARGEST = 1 << 22  # but is no larger than this for their sake
+
+# Raised when the same options come to mean other batches, so that no state of a sampler is misread.
+PLAN_VERSION = 1
+
+_LARGEST_BUDGET = 2**62  # more rows than there can be, and int64 holds their sum
+_ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
+
+
+def rule_of(
+    *, batch_size: int | None, tokens: int | None, policy: str, padded: bool, world_size: int
+) -> Rule:
+    """The options as a `Rule`, or a ValueError that names the one that makes no sense."""
+    named("policy", policy, POLICIES)
+    world_size = whole("world_size", world_size, 1)
+    if (batch_size is None) == (tokens is None):
+        given = "neither" if batch_size is None else "both"
+        raise ValueError(f"give either batch_size or tokens, got {given}")
+    if tokens is None and policy == "binpack":
+        raise ValueError("policy 'binpack' fills rows: give tokens, not batch_size")
+    if batch_size is not None:
+        batch_size = whole("batch_size", batch_size, 1)
+    if tokens is not None:
+        tokens = min(whole("tokens", tokens, 1), _LARGEST_BUDGET)
+    return Rule(policy, batch_size, tokens, bool(padded), world_size)
+
+
+class Planner:
+    """Batches for every epoch of one set of lengths; checks everything, and warns of lengths over the budget, once."""
+
+    def __init__(self, lengths: Any, rule: Rule, *, seed: int = 0, pool: int | None = None) -> None:
+        self.lengths = as_lengths(lengths)
+        self.rule = rule
+        self.seed = whole("seed", seed, 0)
+        check_count(len(self.lengths), rule)
+        self.pool = self._good_pool() if pool is None else whole("pool", pool, 1)
+        if rule.tokens is not None:
+            self._warn_of_giants(rule.tokens)
+        self.bounds = self._pool_bounds()
+
+    @property
+    def steps(self) -> int | None:
+        """Batches a rank in every epoch, where that takes no planning to tell."""
+        return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
+
+    def count(self, epoch: int, marks: Marks | None = None) -> int:
+        """Batches a rank in this epoch; by tokens that takes as long as planning it, once for the same `marks`."""
+        if self.steps is not None:
+            return self.steps
+        marks = {0: 0} if marks is None else marks
+        last = max(marks)
+        if last == len(self.bounds) - 1:
+            return marks[last]
+        for number, (_, bounds) in enumerate(self.pools(epoch, last), last + 1):
+            marks[number] = marks[number - 1] + (len(bounds) - 1) // self.rule.world_size
+        return marks[len(self.bounds) - 1]
+
+    def batches(self, epoch: int, rank: int, start: int = 0, marks: Marks | None = None) -> Iterator[Numbers]:
+        """The batches of `rank` from number `start` on, each an array of indices.
+
+        Args:
+            marks: by pool, how many batches a rank has before it, as far as known; grows as pools are planned.
+                Pools that it tells to be before `start` are not planned again.
+        """
+        ranks = self.rule.world_size
+        marks = {0: 0} if marks is None else marks
+        first, step = self.seek(start, marks)
+        for number, (indices, bounds) in enumerate(self.pools(epoch, first), first + 1):
+            steps = (len(bounds) - 1) // ranks
+            marks[number] = step + steps
+            for here in range(max(start - step, 0), steps):
+                batch = here * ranks + batch_in_step(rank, step + here, ranks)
+                yield indices[bounds[batch] : bounds[batch + 1]]
+            step += steps
+
+    def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
+        """The last pool that is known to start at `batch` or before, and how many batches a rank has before it."""
+        size = self.rule.step_size
+        if not size:
+            return max((pool, before) for pool, before in marks.items() if before <= batch)
+        firsts = [-(-bound // size) for bound in self.bounds[:-1]]
+        pool = bisect_right(firsts, batch) - 1
+        return pool, firsts[pool]
+
+    def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
+        """From pool `first` on its indices, batch after batch, and the bounds of batches, `world_size` a step."""
+        for number, indices in enumerate(self._indices(epoch, first), first):
+            costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
+            order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
+            yield indices[order], bounds
+
+    def _indices(self, epoch: int, first: int) -> Iterator[Numbers]:
+        """The sequences of each pool from `first` on, in the order in which they come up."""
+        bounds = self.bounds[first:]
+        if self.rule.policy != "sorted":
+            shuffle = Shuffle(len(self.lengths), self.seed, epoch, _ORDER)
+            yield from (shuffle.block(*ends) for ends in pairwise(bounds))
+            return
+        blocks = longest_first(self.lengths, self.bounds[1])
+        yield from islice(_cut_anew(blocks, self.bounds), first, None)
+
+    def _pool_bounds(self) -> list[int]:
+        """Where each pool starts and ends in the order of an epoch: whole steps, pools of about the same size."""
+        rule, count, size = self.rule, len(self.lengths), self.rule.step_size
+        if size:
+            steps = -(-count // size)
+            pools = -(-steps // max(self.pool // size, 1))
+            firsts = [steps * number // pools for number in range(pools + 1)]
+            return [step_start(first, size, count, rule.world_size) for first in firsts]
+        # A number of sequences that all ranks can share, if need be, one by one; only one pool takes what is over:
+        # the first, so that what cannot be dealt is told at once, or where it is the longest, the last.
+        each, over = divmod(count, rule.world_size)
+        pools = max(count // max(self.pool, rule.world_size), 1)
+        shared = [each * number // pools * rule.world_size for number in range(pools + 1)]
+        if rule.policy == "sorted":
+            return [*shared[:-1], count]
+        return [0, *(over + bound for bound in shared[1:])]
+
+    def _good_pool(self) -> int:
+        rule = self.rule
+        mean = max(self.lengths.rows // len(self.lengths), 1)
+        step = rule.step_size or rule.world_size * max((rule.tokens or 0) // mean, 1)
+        return max(_POOL[rule.policy], min(_STEPS * step, max(_LARGEST, 8 * step)))
+
+    def _warn_of_giants(self, tokens: int) -> None:
+        count, first = self.lengths.over(tokens)
+        if count:
+            others = f", and so are {count - 1} others" if count > 2 else ", and so is 1 other" * (count - 1)
+            warnings.warn(
+                f"lengths[{first}] = {self.lengths.values[first]} is over tokens={tokens}: "
+                f"it is a batch of its own{others}",
+                stacklevel=4,  # past here, Planner and the public function
+            )
+
+
+def _cut_anew(blocks: Iterator[Numbers], bounds: list[int]) -> Iterator[Numbers]:
+    """What `blocks` hold one after another, cut at `bounds`."""
+    held = np.zeros(0, np.int64)
+    for start, stop in pairwise(bounds):
+        while len(held) < stop - start:
+            held = np.concatenate([held, next(blocks)])
+        yield held[: stop - start]
+        held = held[stop - start :]

@@ -1,0 +1,42 @@
+"""Batches filled in the order in which lengths are given: no more than integers, and no NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+__all__ = ["Numbers", "given_batches", "given_bounds"]
+
+Numbers = tuple[int, int, int, int, int]  # the fields of a `BatchWaste`
+
+
+def given_batches(
+    lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
+) -> Iterator[Numbers]:
+    """The fields of `BatchWaste` of each batch, filled in the order given; neither number: one batch of all."""
+    for start, stop in given_bounds(lengths, batch_size=batch_size, tokens=tokens, padded=padded):
+        batch = lengths[start:stop]
+        yield len(batch), len(batch) - batch.count(0), sum(batch), len(batch), max(batch)
+
+
+def given_bounds(
+    lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
+) -> Iterator[tuple[int, int]]:
+    """Where each of these batches starts and ends."""
+    if tokens is not None:
+        return _by_tokens(lengths, tokens, padded)
+    size = batch_size or max(len(lengths), 1)
+    return ((start, min(start + size, len(lengths))) for start in range(0, len(lengths), size))
+
+
+def _by_tokens(lengths: Sequence[int], tokens: int, padded: bool) -> Iterator[tuple[int, int]]:
+    """As many as the budget holds, at least one; a sequence of length 0 costs a row, as in `plan`."""
+    start = rows = longest = 0
+    for place, length in enumerate(lengths):
+        cost = length or 1
+        rows += cost
+        longest = max(longest, cost)
+        if place > start and (longest * (place + 1 - start) if padded else rows) > tokens:
+            yield start, place
+            start, rows, longest = place, cost, cost
+    if lengths:
+        yield start, len(lengths)

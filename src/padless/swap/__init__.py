@@ -1,0 +1,1 @@
+"""padless under models that exist: `accelerate` swaps layers, `install` replaces torch's operators."""

@@ -1,0 +1,113 @@
+"""What a batch of any loader is made of: its leaves, where they are, and how errors spell that."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import LengthsError
+from ..packed import Packed
+
+__all__ = ["Path", "at", "described", "grid", "leaves", "spelled", "vector"]
+
+Path = tuple[Any, ...]  # keys, places and `_Field`s, from the batch to a leaf
+
+_DEPTH = 4  # batches like ((x, {...}), y); nothing deeper is looked at
+_SHOWN = 8  # parts of a batch that an error names
+
+
+class _Field(str):
+    """The name of an attribute, where a plain string is a key."""
+
+    __slots__ = ()
+
+
+def leaves(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf and where it is; tuples, lists, mappings and dataclasses are gone through."""
+    parts = _parts(batch) if len(path) < _DEPTH else None
+    if parts is None:
+        yield path, batch
+    else:
+        for key, part in parts:
+            yield from leaves(part, (*path, key))
+
+
+def at(batch: Any, path: Path) -> Any:
+    """The leaf at `path`; LengthsError where this batch is made otherwise."""
+    try:
+        for key in path:
+            batch = getattr(batch, key) if isinstance(key, _Field) else batch[key]
+    except (LookupError, TypeError, AttributeError):
+        raise LengthsError(
+            f"there is no {spelled(path)}, where the lengths of the batches before were"
+        ) from None
+    return batch
+
+
+def spelled(path: Path) -> str:
+    """`path` as Python would write it."""
+    return "batch" + "".join(f".{key}" if isinstance(key, _Field) else f"[{key!r}]" for key in path)
+
+
+def vector(leaf: Any) -> list[int] | None:
+    """The whole numbers `(B,)` that a leaf is; None where it is something else."""
+    if isinstance(leaf, Tensor):
+        if leaf.dim() != 1 or leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool:
+            return None
+        return leaf.tolist()  # synchronises where the loader's batches are on a device
+    if isinstance(leaf, np.ndarray):
+        return leaf.tolist() if leaf.ndim == 1 and leaf.dtype.kind in "iu" else None
+    if isinstance(leaf, (list, tuple)) and leaf and all(type(number) is int for number in leaf):
+        return list(leaf)
+    return None
+
+
+def grid(leaf: Any) -> Tensor | None:
+    """The tensor of two dimensions or more that a leaf is; None where it is something else."""
+    if isinstance(leaf, np.ndarray) and leaf.ndim >= 2 and leaf.dtype.kind in "fiub":
+        leaf = torch.from_numpy(leaf)
+    if isinstance(leaf, Tensor) and not leaf.is_nested and leaf.layout == torch.strided and leaf.dim() >= 2:
+        return leaf
+    return None
+
+
+def described(batch: Any) -> str:
+    """What the batch is, for an error: kind and leaves with their shapes."""
+    parts = [f"{spelled(path)}: {_kind(leaf)}" for path, leaf in leaves(batch)]
+    if len(parts) > _SHOWN:
+        parts[_SHOWN:] = [f"and {len(parts) - _SHOWN} more"]
+    return ", ".join(parts) or f"an empty {type(batch).__name__}"
+
+
+def _parts(value: Any) -> Any:
+    """Keys and parts of a container; None for a leaf."""
+    if isinstance(value, (Packed, PackedSequence)):
+        return None
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return [(_Field(name), getattr(value, name)) for name in value._fields]  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)):
+        return None if vector(value) is not None else enumerate(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [
+            (_Field(field.name), getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if hasattr(value, field.name)
+        ]
+    return None
+
+
+def _kind(leaf: Any) -> str:
+    name = type(leaf).__name__
+    if isinstance(leaf, (Tensor, np.ndarray)):
+        return f"{name} {tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+    if isinstance(leaf, (list, tuple)):
+        return f"{name} of {len(leaf)}"
+    return name
