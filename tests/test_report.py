@@ -242,7 +242,7 @@ def surveyed(lengths: list[int], *arguments: str) -> list[dict]:
 
 
 class Found:
-    source, column, unit = "unread", None, "lengths"
+    source, column, note, unit = "unread", None, None, "lengths"
 
     def __init__(self, lengths: list[int]) -> None:
         self.values = array("i", lengths)
@@ -596,7 +596,7 @@ def test_a_reader_that_has_gone_ends_it_without_a_word(file):
 
 # ---- what is wrong ------------------------------------------------------------------------------------
 
-COLUMN = "--column is for csv, tsv, jsonl and parquet, and lengths.txt is read as txt"
+COLUMN = "--column is for csv, tsv, json, jsonl and parquet, and lengths.txt is read as txt"
 COUNT = "a whole number from 1 to 2,147,483,647"
 HELP = "(see padless report --help)"
 LINES = "is no integer, among lengths (--words counts words in every line)"

@@ -283,7 +283,7 @@ BAD = [
     ("a.parquet", {"n": [True]}, {}, "{}: column 'n' is bool; take one of integers, text or lists"),
     ("a.parquet", {"n": pyarrow.array([], pyarrow.int64())}, {}, "{} holds no sequences"),
     # options
-    ("a.txt", "4\n", {"column": "n"}, "--column is for csv, tsv, jsonl and parquet, and {} is read as txt"),
+    ("a.txt", "4\n", {"column": "n"}, "--column is for csv, tsv, json, jsonl and parquet, and {} is read as txt"),
     ("a.jsonl", "4\n", {"words": True}, "--words is for txt, csv and tsv, and {} is read as jsonl"),
 ]  # fmt: skip
 

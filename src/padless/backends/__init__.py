@@ -53,6 +53,24 @@ def choose(device_type: str) -> str:
     return "torch" if device_type == "cuda" else "portable"
 
 
+def is_forced() -> bool:
+    """Whether a backend was chosen by `use` or by `PADLESS_BACKEND`."""
+    return _forced is not None or bool(os.environ.get("PADLESS_BACKEND"))
+
+
+def is_native() -> bool:
+    """Whether layers on CPU tensors run on the native kernels; `choose("cpu") == "native"`, at a lower cost."""
+    if is_forced():
+        return choose("cpu") == "native"
+    global _has_native
+    if _has_native is None:
+        _has_native = _missing("native") is None
+    return _has_native
+
+
+_has_native: bool | None = None
+
+
 def instruction_set() -> str | None:
     """Name of the instruction set that the native kernels use (`PADLESS_ISA` forces one), or None without them.
 

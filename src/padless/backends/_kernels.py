@@ -20,10 +20,14 @@ from ..errors import BackendError
 
 __all__ = [
     "CELLS",
+    "DTYPES",
+    "NARROW_DTYPES",
+    "Problem",
     "Rows",
     "States",
     "backward",
     "cells_width",
+    "check",
     "compiled_isas",
     "empty",
     "fingerprint",
@@ -41,10 +45,13 @@ __all__ = [
 ]
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
-_DTYPES = {torch.float32: 0, torch.float64: 1}
+DTYPES = {torch.float32: 0, torch.float64: 1}
+NARROW_DTYPES = frozenset(
+    {torch.bfloat16, torch.float16}
+)  # weights of these are widened to float32 when packed
 _ABI = 2
 _WORDS = 58  # of padless_problem, 8 bytes each
-_Problem = ctypes.c_int64 * _WORDS  # once: the type's own making takes longer than a call
+Problem = ctypes.c_int64 * _WORDS  # once: the type's own making takes longer than a call
 _SCRATCH = 38  # index of its scratch pointer; its size follows
 _PROJECTION = 56  # index of its projection's width; the pointer of that weight's gradient follows
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
@@ -156,7 +163,8 @@ def _declare(library: ctypes.CDLL) -> None:
         function.restype, function.argtypes = result, arguments
 
 
-def _check(code: int, call: str) -> None:
+def check(code: int, call: str) -> None:
+    """Raise BackendError unless a call of the library returned 0."""
     if code:
         raise BackendError(f"native {call}: {load().padless_error_text(code).decode()}")
 
@@ -226,7 +234,11 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int]:
 def _sizes(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None) -> tuple[int, int, int, int, int]:
     """What every packing function is told first."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
-    return CELLS[cell], _DTYPES[w_ih.dtype], w_ih.size(1), hidden, projection
+    return CELLS[cell], DTYPES[w_ih.dtype], w_ih.size(1), hidden, projection
+
+
+def _widened(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float()
 
 
 def pack_forward(
@@ -238,19 +250,23 @@ def pack_forward(
     w_hr: Tensor | None = None,
 ) -> Tensor:
     """Weights (contiguous, torch's layout) as the kernels read them, for inference, training and recomputation."""
+    if w_ih.dtype in NARROW_DTYPES:
+        w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
     packed = torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8)
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
-    _check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
+    check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
 
 
 def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
     """Weights (contiguous, torch's layout) as the backward pass reads them."""
+    if w_ih.dtype in NARROW_DTYPES:
+        w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
     packed = torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8)
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
-    _check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
+    check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
 
 
@@ -276,7 +292,7 @@ def prefer_large_pages(new: Tensor) -> Tensor:
 
 def _run(name: str, words: list[int], *, projection: int, dw_hr: Tensor | None = None) -> None:
     library = load()
-    problem = _Problem(*words)
+    problem = Problem(*words)
     problem[_PROJECTION], problem[_PROJECTION + 1] = projection, _pointer(dw_hr)
     size = library.padless_scratch_bytes(problem, name == "backward")
     if size < 0:  # the call itself finds and names the error
@@ -285,7 +301,7 @@ def _run(name: str, words: list[int], *, projection: int, dw_hr: Tensor | None =
     problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
     problem[_SCRATCH + 1] = size
     run = library.padless_backward if name == "backward" else library.padless_forward
-    _check(run(problem), name)
+    check(run(problem), name)
 
 
 def _head(
@@ -304,7 +320,7 @@ def _head(
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
     return [
-        CELLS[cell], _DTYPES[x.data.dtype], reverse, threads,
+        CELLS[cell], DTYPES[x.data.dtype], reverse, threads,
         batch, rows, batch_sizes.size(0), width, hidden or y_width, batch_sizes.data_ptr(),
         x_pointer, x_rows, x_stride, _pointer(x.step), _pointer(x.sequence),
         y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
+from torch.autograd.profiler import record_function
 
 from ..layout.schedule import Schedule
 from . import native, reference
 from ._slots import into_slots, out_of_slots
 from .contract import Cell, LayerWeights, States
 
-__all__ = ["is_recorded", "is_traced", "layer"]
+__all__ = ["is_recorded", "is_traced", "layer", "profiler_is_on"]
+
+profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
 def layer(
@@ -34,6 +37,22 @@ def layer(
     `out` takes the output where nothing is recorded for backward (`is_recorded`), on the native backend.
     `kernels` has `infer`, `forward` and `backward` as `portable` has them.
     """
+    if profiler_is_on():
+        with record_function(f"padless::{cell} ({kernels.__name__.rpartition('.')[2]})"):
+            return _layer(kernels, cell, rows, schedule, states, weights, reverse, out)
+    return _layer(kernels, cell, rows, schedule, states, weights, reverse, out)
+
+
+def _layer(
+    kernels: ModuleType,
+    cell: Cell,
+    rows: Tensor,
+    schedule: Schedule,
+    states: States,
+    weights: LayerWeights,
+    reverse: bool,
+    out: Tensor | None,
+) -> tuple[Tensor, States]:
     if _needs_composed(rows):
         return _composed(kernels, cell, rows, schedule, states, weights, reverse)
     h0, c0 = states if len(states) == 2 else (states[0], None)
@@ -139,6 +158,14 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if profiler_is_on():
+            backend = ctx.kernels.__name__.rpartition(".")[2]
+            with record_function(f"padless::{ctx.cell}_backward ({backend})"):
+                return _Layer._backward(ctx, *grads)
+        return _Layer._backward(ctx, *grads)
+
+    @staticmethod
+    def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, output, *saved = ctx.saved_tensors
         needs = ctx.needs_input_grad[4:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.

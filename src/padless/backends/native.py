@@ -1,7 +1,8 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd in here.
 
-The kernels compute float32 and float64; `computes` says so, and the stack takes the portable backend for all
-else. Tensors were checked at the door (`nn`), and the C side checks sizes and offsets again.
+The kernels compute in float32 and float64. bfloat16 and float16 tensors are widened to float32 on the way in, and
+results are rounded on the way out, so sums, cells and states are float32 within a layer. Other dtypes go to the
+portable backend (`computes`). Tensors were checked in `nn`; the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
 def computes(rows: Tensor) -> bool:
     """Whether the kernels compute layers of this kind."""
-    return rows.dtype in (torch.float32, torch.float64)
+    return rows.dtype in _kernels.DTYPES or rows.dtype in _kernels.NARROW_DTYPES
 
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
@@ -47,6 +48,12 @@ def infer(
 
     `out`, of `new_output` or a slice of its columns, takes the output.
     """
+    if rows.dtype in _kernels.NARROW_DTYPES:
+        output, finals = infer(
+            cell, rows.float(), schedule, _to(torch.float32, states), weights, reverse=reverse
+        )
+        narrow = output.to(rows.dtype) if out is None else out.copy_(output)
+        return narrow, _to(rows.dtype, finals)
     if out is None:
         out = new_output(rows, schedule, weights.w_hh.shape[1])
     return out, _forward(cell, rows, schedule, states, weights, out, None, None, reverse)
@@ -56,6 +63,10 @@ def forward(
     cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
 ) -> tuple[Tensor, States, Saved]:
     """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs."""
+    if rows.dtype in _kernels.NARROW_DTYPES:
+        wide_states = _to(torch.float32, states)
+        output, finals, saved = forward(cell, rows.float(), schedule, wide_states, weights, reverse=reverse)
+        return output.to(rows.dtype), _to(rows.dtype, finals), saved
     hidden = _hidden(weights)
     gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
     cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
@@ -116,9 +127,26 @@ def backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them; as `portable.backward`."""
+    if rows.dtype in _kernels.NARROW_DTYPES:
+        grads = backward(
+            cell,
+            rows.float(),
+            schedule,
+            _to(torch.float32, states),
+            weights,
+            output.float(),
+            saved,
+            None if grad_output is None else grad_output.float(),
+            _to(torch.float32, grad_finals),
+            reverse=reverse,
+            needs=needs,
+        )
+        return _to(rows.dtype, grads)
     wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
     grads = [
-        torch.empty_like(t, memory_format=torch.contiguous_format) if need and t is not None else None
+        torch.empty_like(t, dtype=rows.dtype, memory_format=torch.contiguous_format)
+        if need and t is not None
+        else None
         for t, need in zip(wanted, needs, strict=True)
     ]
     if schedule.steps == 0:
@@ -160,6 +188,14 @@ def backward(
         threads=_threads(cell, rows, schedule, weights),
     )
     return tuple(grads)
+
+
+@overload
+def _to(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+@overload
+def _to(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]: ...
+def _to(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if t is None else t.to(dtype) for t in tensors)
 
 
 def _backward_without_rows(

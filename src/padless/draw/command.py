@@ -21,7 +21,7 @@ examples:
   padless draw 4 6 8 5 4 3 7 8
   padless draw 4 6 8 5 4 3 7 8 --html batch.html
   head -32 lengths.txt | padless draw - --svg batch.svg"""
-_FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")  # those of `reading`, which help does without
+_FORMATS = ("txt", "csv", "tsv", "json", "jsonl", "parquet")  # those of `reading`, which help does without
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 

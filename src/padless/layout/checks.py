@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,14 @@ from torch import Tensor
 
 from ..errors import LayoutError, LengthsError
 
-__all__ = ["as_lengths", "as_numbers", "check_batch_sizes", "check_permutation", "lengths_of_offsets"]
+__all__ = [
+    "as_lengths",
+    "as_numbers",
+    "check_batch_sizes",
+    "check_inverse",
+    "check_permutation",
+    "lengths_of_offsets",
+]
 
 _WHOLE_DTYPES = frozenset(
     {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -67,9 +74,20 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
     if isinstance(lengths, Sequence) and len(lengths) == 0:
         return torch.zeros(0, dtype=torch.int64)
     try:
-        return torch.as_tensor(lengths, device="cpu")
+        return torch.as_tensor(_as_plain(lengths), device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise LengthsError(f"{name} must be whole numbers: {error}") from error
+
+
+def _as_plain(lengths: Any) -> Any:
+    """Lists and tuples as they are; other iterables (a pandas Series, a range, a generator) as an array or a list."""
+    if isinstance(lengths, (list, tuple)):
+        return lengths
+    if hasattr(lengths, "__array__"):
+        values = np.asarray(lengths)
+        # Objects: a nullable column, or a mixed one; torch words what is wrong with them.
+        return values.tolist() if values.dtype == object else values
+    return list(lengths) if isinstance(lengths, Iterable) else lengths
 
 
 def _as_whole(values: Tensor, name: str) -> Tensor:
@@ -161,6 +179,27 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     ordered = sorted(host)
     twice = next(s for s, after in pairwise(ordered) if s == after)
     raise LayoutError(f"{name} names sequence {twice} more than once")
+
+
+def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor | None, *, slots: int) -> None:
+    """Raise LayoutError unless `unsorted_indices (B,)` is the inverse of `sorted_indices`, which was checked.
+
+    Without `sorted_indices`, sequence k of `slots` is in slot k.
+    """
+    order = list(range(slots)) if sorted_indices is None else sorted_indices.tolist()
+    if not isinstance(unsorted_indices, Tensor) or unsorted_indices.dtype != torch.int64:
+        check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
+    places = unsorted_indices.tolist()  # synchronises when the batch is on a device
+    if len(places) == len(order) and all(places[sequence] == k for k, sequence in enumerate(order)):
+        return
+    check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
+    if len(places) != len(order):
+        raise LayoutError(f"unsorted_indices has {len(places)} entries, sorted_indices has {len(order)}")
+    k, sequence = next((k, s) for k, s in enumerate(order) if places[s] != k)
+    raise LayoutError(
+        f"unsorted_indices is not the inverse of sorted_indices: "
+        f"sorted_indices[{k}] = {sequence}, but unsorted_indices[{sequence}] is not {k}"
+    )
 
 
 def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:

@@ -9,22 +9,40 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn.modules.rnn import RNNBase
+from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import choose
 from ..backends.contract import Cell, States
 from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
 from ._kinds import Batch, in_time_major, open_input
+from ._short import short_forward
 
 __all__ = ["forward", "weight_shapes"]
 
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     """What `module(input, hx, lengths=lengths)` returns."""
+    if torch._C._is_tracing() and lengths is None and _is_torchs_kind(input):
+        # A trace holds torch's own operator, as that of torch's layer does: it is right at other lengths too.
+        return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
+    if lengths is None and not torch.compiler.is_compiling():
+        short = short_forward(module, input, hx)
+        if short is not None:
+            return short
     # Without dynamo in memory nobody is compiling, and importing it would take two seconds.
     if "torch._dynamo" in sys.modules:
         return _forward_kept_from_dynamo(module, input, hx, lengths)
     return _forward(module, input, hx, lengths)
+
+
+_TORCHS: dict[str, Any] = {
+    "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN_TANH": torch.nn.RNN, "RNN_RELU": torch.nn.RNN,
+}  # fmt: skip
+
+
+def _is_torchs_kind(input: Any) -> bool:
+    return isinstance(input, PackedSequence) or (isinstance(input, Tensor) and not input.is_nested)
 
 
 def _forward_kept_from_dynamo(*arguments: Any) -> tuple[Any, Any]:

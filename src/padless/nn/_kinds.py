@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
-from ..layout.checks import as_lengths, check_batch_sizes, check_permutation
+from ..layout.checks import as_lengths, check_batch_sizes, check_inverse, check_permutation
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..layout.schedule import Place, Schedule, copied
@@ -84,6 +84,9 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
     slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
     if sorted_indices is not None:
         check_permutation(sorted_indices, at_least=slots, name="sorted_indices")
+    if unsorted_indices is not None:
+        check_inverse(unsorted_indices, sorted_indices, slots=slots)
+    if sorted_indices is not None:
         sorted_indices = copied(sorted_indices.to(data.device))
     schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=sorted_indices)
 

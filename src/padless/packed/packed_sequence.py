@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
-from ..layout.checks import as_numbers, check_batch_sizes, check_permutation
+from ..layout.checks import as_numbers, check_batch_sizes, check_inverse, check_permutation
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 
@@ -59,21 +58,9 @@ def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
 
 
 def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
-    """`unsorted_indices` on the host, which is looked at closely only where it is not the inverse of `order`."""
-    if isinstance(unsorted_indices, Tensor) and unsorted_indices.shape == order.shape:
-        slots = unsorted_indices.detach().cpu()  # synchronises when the batch lives on a device
-        places = np.arange(order.numel())
-        if slots.dtype == torch.int64 and (as_numbers(slots)[as_numbers(order)] == places).all():
-            return slots
-    slots = _checked("unsorted_indices", unsorted_indices, order.numel())
-    if slots.numel() != order.numel():
-        raise LayoutError(f"unsorted_indices has {slots.numel()} entries, sorted_indices has {order.numel()}")
-    k = int((slots[order] != torch.arange(order.numel())).nonzero()[0, 0])
-    raise LayoutError(
-        f"unsorted_indices is not the inverse of sorted_indices: "
-        f"sorted_indices[{k}] = {int(order[k])}, "
-        f"but unsorted_indices[{int(order[k])}] is not {k}"
-    )
+    """Return `unsorted_indices` on the host, checked to be the inverse of `order`."""
+    check_inverse(unsorted_indices, order, slots=order.numel())
+    return unsorted_indices.detach().cpu()  # synchronises when the batch lives on a device
 
 
 def packed_sequence_of_rows(data: Tensor, layout: Layout) -> PackedSequence:

@@ -38,7 +38,7 @@ examples:
   padless report lengths.txt --batch-size 64 --html report.html
   padless report lengths.txt --json | python -m json.tool"""
 
-_FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet")
+_FORMATS = ("txt", "csv", "tsv", "json", "jsonl", "parquet")
 _POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 _CELLS = ("lstm", "gru", "rnn")
 _BATCH_SIZE, _SIZE, _SECONDS = 32, 256, 5.0  # where no option says
@@ -135,6 +135,7 @@ def _count_up(found: Collected, options: Namespace) -> Report:
     return Report(
         source=found.source,
         column=found.column,
+        note=found.note,
         unit=found.unit or "lengths",
         spread=spread_of(found.values),
         policies=tuple(policies),

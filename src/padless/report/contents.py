@@ -52,6 +52,7 @@ class Report:
     width: int
     network: Network | None
     measured: Measured | None = None
+    note: str | None = None  # how the file was understood, where it could be understood otherwise
 
     def with_measured(self, measured: Measured) -> Report:
         """The same report, and times in it."""
@@ -60,6 +61,8 @@ class Report:
     def title(self) -> str:
         """Where the sequences come from, and how many there are."""
         where = self.source if self.column is None else f"{self.source}, column {printable(self.column)}"
+        if self.note is not None:
+            where += f" ({self.note})"
         sequences = _plural(self.spread.sequences, "length" if self.unit == "lengths" else "sequence")
         rows = _plural(self.spread.rows, "row" if self.unit == "lengths" else self.unit.removesuffix("s"))
         return f"{where}: {sequences}, {rows}"

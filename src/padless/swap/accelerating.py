@@ -27,6 +27,9 @@ def accelerate(model: Model) -> Model:
     The layers stay the same objects: only their class changes, so parameters, optimizers, hooks, training
     mode, attributes and every reference held elsewhere stay as they are. `restore` undoes it.
 
+    `torch.ao.quantization.quantize_dynamic` finds layers by their exact class, so it skips accelerated ones in
+    silence: call `restore(model)` first, quantize, and leave the quantized layers to torch.
+
     Args:
         model: any module; itself a recurrent layer, or with such layers anywhere inside.
 

@@ -26,7 +26,7 @@ def read_lengths(
     Args:
         file: a path, or `-` for standard input. What begins as gzip does is unpacked.
         format: one of `FORMATS`; None goes by the suffix, and where there is none that tells, by the first line.
-        column: whose values to take, for csv, tsv, parquet and objects in jsonl.
+        column: whose values to take, for csv, tsv, parquet and objects in json and jsonl.
         words: count words everywhere, where an integer would otherwise be a length (txt, csv, tsv).
         progress: called now and then with how much is done and how much there is (None: nobody knows).
 
@@ -38,7 +38,9 @@ def read_lengths(
     with open_source(file, format, expects_columns=column is not None) as source:
         collected = Collected(source.name)
         if column is not None and source.format == "txt":
-            raise UsageError(f"--column is for csv, tsv, jsonl and parquet, and {source.name} is read as txt")
+            raise UsageError(
+                f"--column is for csv, tsv, json, jsonl and parquet, and {source.name} is read as txt"
+            )
         if words and source.format not in ("txt", "csv", "tsv"):
             raise UsageError(f"--words is for txt, csv and tsv, and {source.name} is read as {source.format}")
         _read(source, collected, column, words, progress)
@@ -58,6 +60,10 @@ def _read(
         from .parquet import read_parquet
 
         read_parquet(source, collected, column, progress)
+    elif source.format == "json":
+        from .json_lines import read_json
+
+        read_json("".join(source.blocks(progress)), collected, column)
     elif source.format == "jsonl":
         from .json_lines import read_json_lines
 
@@ -69,5 +75,5 @@ def _read(
     else:
         from .csv_rows import read_csv
 
-        delimiter = "\t" if source.format == "tsv" else ","
+        delimiter = "\t" if source.format == "tsv" else None
         read_csv(source.lines(progress), collected, column, words=words, delimiter=delimiter)

@@ -30,6 +30,7 @@ class Collected:
     unit: what was counted: `"lengths"` (nothing: the numbers were the lengths), `"words"` or `"items"`.
     source: how errors call where they come from.
     column: the name of the column, where there is one.
+    note: how the file was understood, where it could be understood otherwise; reports show it in their title.
     """
 
     def __init__(self, source: str) -> None:
@@ -37,6 +38,7 @@ class Collected:
         self.values = array("i")
         self.unit: str | None = None
         self.column: str | None = None
+        self.note: str | None = None
 
     def add(self, counts: Sequence[int]) -> None:
         """More lengths that were counted here, so cannot be wrong."""

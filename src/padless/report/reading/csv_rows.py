@@ -1,10 +1,11 @@
-"""Tables of comma- or tab-separated values: one column, of integers that are lengths or of text in words."""
+"""Tables separated by commas, semicolons or tabs: one column, of integers (lengths) or of text (words)."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 
 from ...errors import UsageError
@@ -13,11 +14,13 @@ from .source import LONGEST_LINE
 
 __all__ = ["read_csv"]
 
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _ROWS = 1 << 14  # a batch of them
 
 
 def read_csv(
-    lines: Iterable[str], collected: Collected, column: str | None, *, words: bool, delimiter: str
+    lines: Iterable[str], collected: Collected, column: str | None, *, words: bool, delimiter: str | None
 ) -> None:
     """Add a length a row. The first row has the names of the columns, save where it is one lone number.
 
@@ -26,14 +29,19 @@ def read_csv(
         collected: where the lengths go.
         column: the name of the column; a table of one column needs none.
         words: count words, where an integer would be a length.
-        delimiter: between cells.
+        delimiter: between cells; None: the comma, semicolon or tab that the first line has.
 
     Raises:
-        UsageError: no such column, or several and none named.
+        UsageError: no such column, or several and none named; a first line with two kinds of delimiters.
         LengthsError: a cell of another kind than those before it, a negative length, a broken row.
     """
     if words:
         collected.unit = "words"
+    if delimiter is None:
+        lines = iter(lines)
+        head = next((line for line in lines if line.strip()), "")
+        delimiter = _delimiter(head, collected)
+        lines = chain([head], lines)
     before = csv.field_size_limit(LONGEST_LINE)  # the process's own; given back below
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
@@ -54,6 +62,21 @@ def read_csv(
         raise collected.error(f"line {reader.line_num}", f"{error} (is a quote left open?)") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _delimiter(line: str, collected: Collected) -> str:
+    """The delimiter of a table, by its first line: a comma if there is none in it."""
+    bare = _QUOTED.sub("", line)
+    found = [delimiter for delimiter in _DELIMITERS if delimiter in bare]
+    if len(found) > 1:
+        names = " and ".join(_DELIMITERS[delimiter] for delimiter in found)
+        raise UsageError(
+            f"{collected.source}: the first line has {names}, so what separates columns is not clear; put quotes "
+            f"around the cells that hold them (--format tsv takes tabs, --format txt counts words a line)"
+        )
+    if found and found != [","]:
+        collected.note = f"separated by {_DELIMITERS[found[0]]}"
+    return found[0] if found else ","
 
 
 class _Batch:

@@ -1,4 +1,4 @@
-"""JSON, a value a line: a number is a length, a string is counted in words, a list in items."""
+"""JSON lines and JSON arrays: a number is a length, a string is counted in words, a list in items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import LengthsError, UsageError
 from .collected import Collected, columns_text, shown
 
-__all__ = ["read_json_lines"]
+__all__ = ["read_json", "read_json_lines"]
 
 _LINES = 1 << 14  # a batch of them
 _UNITS = {int: "lengths", float: "lengths", str: "words", list: "items"}  # others have no length
@@ -43,6 +43,34 @@ def read_json_lines(lines: Iterable[str], collected: Collected, column: str | No
         done += len(batch)
 
 
+def read_json(text: str, collected: Collected, column: str | None) -> None:
+    """Add a length for each item of the array that `text` is, as `read_json_lines` does for each line.
+
+    Raises:
+        UsageError, LengthsError: as `read_json_lines`; or the text is no JSON array.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = f"no JSON ({error.msg} at character {error.colno})"
+        raise collected.error(
+            f"line {error.lineno}", f"{what}; if each line is a value, use --format jsonl"
+        ) from None
+    except RecursionError:
+        raise LengthsError(f"{collected.source}: no JSON that can be read (nested too deep)") from None
+    except ValueError:
+        raise LengthsError(
+            f"{collected.source}: no JSON that can be read (a number of thousands of digits)"
+        ) from None
+    if not isinstance(document, list):
+        raise LengthsError(
+            f"{collected.source} is {_NAMES[type(document)]}; a JSON file must be one array of lengths or sequences "
+            f"(--format jsonl reads a value a line)"
+        )
+    collected.note = "one JSON array"
+    _Reader(collected, column).add_values(document)
+
+
 class _Reader:
     def __init__(self, collected: Collected, column: str | None) -> None:
         self.collected = collected
@@ -52,17 +80,22 @@ class _Reader:
         """Add the lengths of these lines, before which `done` others were."""
         numbers: list[int] = []
         places: list[int] = []
-        for place, line in enumerate(lines, done + 1):
+        for number, line in enumerate(lines, done + 1):
             text = line.strip()
             if text:
-                numbers.append(self._length(text, place))
-                places.append(place)
+                place = f"line {number}"
+                numbers.append(self._length(self._value(text, place), place))
+                places.append(number)
         self.collected.add_numbers(numbers, lambda i: f"line {places[i]}")
 
-    def _length(self, text: str, place: int) -> int:
-        value = self._value(text, place)
+    def add_values(self, values: list[Any]) -> None:
+        """Add the lengths of the items of an array."""
+        numbers = [self._length(value, f"item {i}") for i, value in enumerate(values, 1)]
+        self.collected.add_numbers(numbers, lambda i: f"item {i + 1}")
+
+    def _length(self, value: Any, place: str) -> int:
         if self.collected.unit is None:
-            self._settle(value, place)
+            self._settle(value)
         if self.column is not None:
             value = self._of_column(value, place)
         unit = _UNITS.get(type(value))
@@ -74,11 +107,11 @@ class _Reader:
             return len(value.split())
         if type(value) is float:
             if not value.is_integer():  # nor are NaN and infinity
-                raise self.collected.error(f"line {place}", f"{shown(value)} is not a whole number")
+                raise self.collected.error(place, f"{shown(value)} is not a whole number")
             return int(value)
         return value
 
-    def _value(self, text: str, place: int) -> Any:
+    def _value(self, text: str, place: str) -> Any:
         try:
             value, end = _decode(text)
         except json.JSONDecodeError as error:
@@ -91,9 +124,9 @@ class _Reader:
             if end == len(text):
                 return value
             what = f"more than one value, after character {end}"
-        raise self.collected.error(f"line {place}", f"no JSON ({what})")
+        raise self.collected.error(place, f"no JSON ({what})")
 
-    def _settle(self, value: Any, place: int) -> None:
+    def _settle(self, value: Any) -> None:
         """By the first line, say what is counted, and by which key."""
         source = self.collected.source
         if isinstance(value, dict):
@@ -112,20 +145,18 @@ class _Reader:
             self.collected.column = self.column
         self.collected.unit = _UNITS.get(type(value))
 
-    def _of_column(self, value: Any, place: int) -> Any:
+    def _of_column(self, value: Any, place: str) -> Any:
         if not isinstance(value, dict):
-            raise self.collected.error(
-                f"line {place}", f"{shown(value)} is no object, so it has no {self.column!r}"
-            )
+            raise self.collected.error(place, f"{shown(value)} is no object, so it has no {self.column!r}")
         if self.column not in value:
-            raise self.collected.error(f"line {place}", f"the object has no {self.column!r}")
+            raise self.collected.error(place, f"the object has no {self.column!r}")
         return value[self.column]
 
-    def _mixed(self, value: Any, place: int) -> LengthsError:
+    def _mixed(self, value: Any, place: str) -> LengthsError:
         name, unit = _NAMES[type(value)], self.collected.unit
         if unit is None:
             what = f"{name} has no length; take numbers, strings or lists"
         else:
             named = f"{shown(value)} is {name}" if type(value) in _UNITS else name
-            what = f"{named}, where the lines before have {_BEFORE[unit]}"
-        return self.collected.error(f"line {place}", what)
+            what = f"{named}, where the {place.split()[0]}s before have {_BEFORE[unit]}"
+        return self.collected.error(place, what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -17,14 +18,15 @@ from .collected import printable
 
 __all__ = ["TEXT_FORMATS", "Progress", "Source", "open_source"]
 
-TEXT_FORMATS = ("txt", "csv", "tsv", "jsonl")
+TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 _SUFFIXES = {
-    ".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
-    ".pq": "parquet",
+    ".txt": "txt", ".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _BLOCK = 1 << 20
 _HEAD = 1 << 16  # the format is told from the first line, or from this much of it
 LONGEST_LINE = 1 << 26  # characters, in formats whose lines must be whole to be read
+_BEGINS_AN_ARRAY = re.compile(r'\[\s*(?:[\[{"0-9-]|$)')  # of several lines; text may begin "[Applause]"
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 
 Progress = Callable[[int, "int | None"], None]
@@ -58,6 +60,8 @@ class Source:
         if not self._head:
             raise LengthsError(f"{self.name} is empty")
         self.format = format or self._format_of_suffix() or self._format_of_head(expects_columns)
+        if self.format == "json" and format is None and self._is_json_lines():
+            self.format = "jsonl"
         if self.format == "parquet":
             return
         if self._head.startswith(_PARQUET):
@@ -151,15 +155,38 @@ class Source:
     def _format_of_head(self, expects_columns: bool) -> str:
         if self._head.startswith(_PARQUET):
             return "parquet"
-        line = self._head.split(b"\n", 1)[0].decode("utf-8-sig", "replace").strip()
-        if line.startswith(("{", "[", '"')):
-            try:
-                json.loads(line)
-            except (ValueError, RecursionError):
-                pass
-            else:
-                return "jsonl"
+        line, others = self._first_line()
+        if _is_json(line):
+            if line.startswith("[") and not others:
+                raise UsageError(
+                    f"{self.name} is one JSON array on one line: --format json takes its items for the sequences "
+                    f"or lengths, --format jsonl takes the line for one sequence"
+                )
+            return "jsonl"
+        if _BEGINS_AN_ARRAY.match(line):
+            return "json"
         return "csv" if expects_columns else "txt"
+
+    def _is_json_lines(self) -> bool:
+        """Whether the first line is a JSON value and others follow: JSON lines, whatever the suffix says."""
+        line, others = self._first_line()
+        return bool(others) and _is_json(line)
+
+    def _first_line(self) -> tuple[str, str]:
+        """The first line, and what is known of the text after it, both without blanks around them."""
+        line, _, others = self._head.decode("utf-8-sig", "replace").partition("\n")
+        return line.strip(), others.strip()
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is a JSON array, object or string."""
+    if not line.startswith(("{", "[", '"')):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @contextmanager

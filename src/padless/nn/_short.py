@@ -1,0 +1,203 @@
+"""Calls of one or a few steps: a short way from the module to the kernel, and the rule that picks it.
+
+Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
+repeats none of the general path's work. It takes plain cases only and returns None for all else, errors included:
+the general path then computes, or words the error. See docs/decisions/0026-one-step-at-a-time.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from weakref import finalize
+
+import torch
+from torch import _VF, Tensor
+from torch._C._functorch import peek_interpreter_stack
+from torch.nn import Parameter
+from torch.nn.modules.rnn import RNNBase
+from torch.nn.utils.rnn import PackedSequence
+
+from ..backends import is_forced, is_native
+from ..backends.autograd import is_traced, profiler_is_on
+from ..backends.contract import Cell
+from ..backends.prepared import PreparedLayer
+from ..packed import Packed
+
+__all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_operator"]
+
+SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
+
+# By id, which costs less than a weak reference a call; `finalize` removes the entries of modules that are gone, and
+# `PreparedLayer.fits` compares the weights.
+_prepared: dict[int, list[PreparedLayer]] = {}
+_forward_ad = torch.autograd.forward_ad
+
+
+def takes_torchs_operator(mode: str, steps: int) -> bool:
+    """Whether torch's own operator trains this layer: GRU and RNN over a single step.
+
+    Packing the weights twice is not paid back by one step, and nothing is padded in it. For LSTM padless is
+    faster, and torch's (oneDNN's) has no second derivative.
+    """
+    return steps == 1 and mode != "LSTM"
+
+
+def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
+    """Return what the layer returns for a small plain input, or None if the general path has to run.
+
+    Plain: a padded tensor `(T, B, I)` or `(B, T, I)`, a `PackedSequence` or a `Packed`, the last two of one step;
+    CPU, contiguous, weights' dtype; no projection, one direction, no autocast, transform or tracing.
+    """
+    kind = type(input)
+    if kind is Tensor:
+        rows = input
+        if rows.dim() != 3:
+            return None
+        steps, batch = rows.shape[:2]
+        if module.batch_first and batch != 1 and steps != 1:
+            steps, batch = batch, steps
+            if steps != 1:
+                return None  # not time-major
+        elif module.batch_first:
+            steps, batch = batch, steps
+    elif kind is PackedSequence and _is_one_step(input):
+        rows, steps, batch = input.data, 1, int(input.batch_sizes[0])
+        if rows.dim() != 2 or rows.shape[0] != batch:
+            return None
+    elif (
+        kind is Packed
+        and input.data.dim() == 2
+        and input._layout.steps == 1
+        and len(input) == input.data.shape[0]
+    ):
+        rows, steps, batch = input.data, 1, len(input)
+    else:
+        return None
+    weights: list[Any] = module._flat_weights
+    states = () if hx is None else hx if type(hx) is tuple else (hx,)
+    if not _is_plain(module, rows, steps, batch, states, weights):
+        return None
+    if torch.is_grad_enabled() and (
+        rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
+    ):
+        if not takes_torchs_operator(module.mode, steps) or is_forced():
+            return None
+        if kind is Tensor:
+            return _torchs(module, rows, batch, states, weights, module.batch_first)
+        output, h_n = _torchs(module, rows.unsqueeze(0), batch, states, weights, False)
+        output, finals = output.squeeze(0), (h_n,)
+    else:
+        result = _infer(module, rows, steps, batch, states, weights)
+        if result is None:
+            return None
+        output, finals = result
+    last = finals if module.mode == "LSTM" else finals[0]
+    if kind is Tensor:
+        return output.view(*input.shape[:2], -1), last
+    if kind is PackedSequence:
+        return PackedSequence(output, input.batch_sizes, None, None), last
+    return Packed._of(output, input._layout), last
+
+
+def _is_one_step(packed: PackedSequence) -> bool:
+    sizes = packed.batch_sizes
+    return (
+        type(sizes) is Tensor
+        and type(packed.data) is Tensor
+        and sizes.shape == (1,)
+        and sizes.dtype is torch.int64
+        and sizes.device.type == "cpu"
+        and packed.sorted_indices is None
+        and packed.unsorted_indices is None
+    )
+
+
+def _is_plain(
+    module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Any, ...], weights: list[Any]
+) -> bool:
+    if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts
+        return False
+    if (
+        not 0 < steps * batch <= SHORT_ROWS
+        or rows.shape[-1] != module.input_size
+        or rows.device.type != "cpu"
+    ):
+        return False
+    if module.bidirectional or module.proj_size or (module.dropout and module.training):
+        return False
+    dtype = rows.dtype
+    if (
+        (dtype is not torch.float32 and dtype is not torch.float64)
+        or not rows.is_contiguous()
+        or rows.is_neg()
+    ):
+        return False
+    if states:
+        if len(states) != (2 if module.mode == "LSTM" else 1):
+            return False
+        shape = (module.num_layers, batch, module.hidden_size)
+        for s in states:
+            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype or not s.is_contiguous():
+                return False
+            if s.device.type != "cpu" or s.is_neg():
+                return False
+    parameters = module._parameters
+    for name, w in zip(module._flat_weights_names, weights, strict=True):
+        # The general path finds weights that were replaced (pruned, parametrized, by functional_call).
+        if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
+            return False
+    return (
+        is_native()
+        and not torch.is_autocast_enabled("cpu")
+        and peek_interpreter_stack() is None
+        and _forward_ad._current_level < 0
+        and not is_traced(rows)
+    )
+
+
+def _infer(
+    module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Return output and final states of all layers, or None if the weights are not plain."""
+    count = 4 if module.bias else 2
+    layers = [weights[at : at + count] for at in range(0, len(weights), count)]
+    prepared = _prepared.get(id(module))
+    if prepared is None or not all(p.fits(module.mode, w) for p, w in zip(prepared, layers, strict=True)):
+        if not all(_can_be_prepared(w, rows.dtype) for w in weights):
+            return None
+        if prepared is None:
+            finalize(module, _prepared.pop, id(module), None)
+        prepared = _prepared[id(module)] = [PreparedLayer(cast(Cell, module.mode), w) for w in layers]
+    finals: list[tuple[Tensor, ...]] = []
+    for at, (layer, mine) in enumerate(zip(prepared, layers, strict=True)):
+        hx = states if len(layers) == 1 else tuple(s[at : at + 1] for s in states)
+        rows, final = layer.infer(mine, rows, steps, batch, hx, None)
+        finals.append(final)
+    if len(finals) == 1:
+        return rows, finals[0]
+    return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+
+
+def _torchs(
+    module: RNNBase,
+    grid: Tensor,
+    batch: int,
+    states: tuple[Tensor, ...],
+    weights: list[Tensor],
+    batch_first: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return output and `h_n` of torch's own operator on a padded tensor."""
+    h0 = states[0] if states else grid.new_zeros(module.num_layers, batch, module.hidden_size)
+    operator = {"GRU": _VF.gru, "RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu}[module.mode]
+    return operator(
+        grid, h0, weights, module.bias, module.num_layers, 0.0, module.training, False, batch_first
+    )
+
+
+def _can_be_prepared(weight: Tensor, dtype: torch.dtype) -> bool:
+    return (
+        weight.dtype is dtype
+        and weight.device.type == "cpu"
+        and weight.layout is torch.strided
+        and weight.is_contiguous()
+    )

@@ -1,0 +1,72 @@
+"""Whatever NumPy can turn into whole numbers is a list of lengths, everywhere that lengths are taken."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+import torch
+
+import padless
+
+
+class Series:
+    """A column as pandas has it: indexed by labels, so that `series[0]` may be missing."""
+
+    def __init__(self, values, dtype=None):
+        self.values = np.array(values, dtype)
+        self.shape = self.values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values if dtype is None else self.values.astype(dtype)
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return iter(self.values)
+
+    def tolist(self):
+        return self.values.tolist()
+
+
+KINDS = {
+    "labelled": Series([2, 1, 3]),
+    "objects": Series([2, 1, 3], object),
+    "whole floats": Series([2.0, 1.0, 3.0]),
+    "keys": {2: "", 1: "", 3: ""}.keys(),
+    "array": array("i", [2, 1, 3]),
+    "int16": np.array([2, 1, 3], np.int16),
+    "iterator": None,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lengths_of_this_kind_are_taken(kind):
+    def lengths():
+        return iter([2, 1, 3]) if kind == "iterator" else KINDS[kind]
+
+    assert padless.Packed(torch.zeros(6), lengths()).lengths.tolist() == [2, 1, 3]
+    padded = torch.arange(9).reshape(3, 3)
+    assert padless.pack(padded, lengths()).data.tolist() == [0, 1, 3, 6, 7, 8]
+    packed = padless.rnn.pack_padded_sequence(padded, lengths(), batch_first=True, enforce_sorted=False)
+    assert packed.batch_sizes.tolist() == [3, 2, 1]
+    layer = padless.nn.GRU(1, 2)
+    assert layer(torch.zeros(3, 3, 1), lengths=lengths())[0].shape == (3, 3, 2)
+    assert padless.waste(lengths()).rows == 6
+    assert sorted(i for batch in padless.data.plan(lengths(), batch_size=2) for i in batch) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [Series([2, 1.5, 3]), Series([2, None, 3], object), Series(["2", "1", "3"])])
+def test_what_is_not_whole_is_refused(bad):
+    for take in (
+        lambda: padless.Packed(torch.zeros(6), bad),
+        lambda: padless.waste(bad),
+        lambda: padless.data.plan(bad, batch_size=2),
+    ):
+        with pytest.raises(padless.LengthsError):
+            take()

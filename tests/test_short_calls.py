@@ -1,0 +1,196 @@
+"""Calls of one or a few steps: the short way computes the bits of the general one, and nothing fools it."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+import padless
+from padless.nn import _forward, _short
+
+CELLS = ["LSTM", "GRU", "RNN"]
+each_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def layer_of(cell: str, *, dtype=torch.float32, **options):
+    torch.manual_seed(1)
+    return getattr(padless.nn, cell)(5, 7, dtype=dtype, **options)
+
+
+def states_of(layer, batch: int, dtype=torch.float32):
+    h = torch.randn(layer.num_layers, batch, 7, dtype=dtype)
+    return (h, torch.randn_like(h)) if layer.mode == "LSTM" else h
+
+
+def flat(result):
+    output, state = result
+    rows = output if isinstance(output, torch.Tensor) else output.data
+    return [rows, *(state if isinstance(state, tuple) else [state])]
+
+
+def counted(monkeypatch):
+    """How many calls took the short way."""
+    taken = []
+    short = _short.short_forward
+
+    def spy(*arguments):
+        result = short(*arguments)
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr(_forward, "short_forward", spy)
+    return taken
+
+
+def without_short_way(monkeypatch):
+    monkeypatch.setattr(_forward, "short_forward", lambda *arguments: None)
+
+
+@each_cell
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"num_layers": 3}, {"batch_first": True}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (1, 6), (4, 3), (5, 1)])
+@pytest.mark.parametrize("with_state", [True, False])
+def test_the_short_way_has_the_bits_of_the_general_one(
+    cell, options, dtype, steps, batch, with_state, monkeypatch
+):
+    layer = layer_of(cell, dtype=dtype, **options)
+    x = torch.randn(*((batch, steps) if layer.batch_first else (steps, batch)), 5, dtype=dtype)
+    hx = states_of(layer, batch, dtype) if with_state else None
+    taken = counted(monkeypatch)
+    with torch.no_grad():
+        short = layer(x, hx)
+        assert taken == [not layer.batch_first or steps == 1 or batch == 1]
+        without_short_way(monkeypatch)
+        general = layer(x, hx)
+    for got, expected in zip(flat(short), flat(general), strict=True):
+        assert torch.equal(got, expected)
+
+
+@each_cell
+@pytest.mark.parametrize("kind", ["packed sequence", "Packed"])
+def test_one_step_of_packed_kinds(cell, kind, monkeypatch):
+    layer, rows = layer_of(cell), torch.randn(4, 5)
+    x = pack_sequence(list(rows[:, None])) if kind == "packed sequence" else padless.Packed(rows, [1] * 4)
+    hx = states_of(layer, 4)
+    taken = counted(monkeypatch)
+    with torch.no_grad():
+        short = layer(x, hx)
+        without_short_way(monkeypatch)
+        general = layer(x, hx)
+    assert taken == [True]
+    assert type(short[0]) is type(general[0]) is type(x)
+    for got, expected in zip(flat(short), flat(general), strict=True):
+        assert torch.equal(got, expected)
+
+
+@each_cell
+def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(cell):
+    layer, x = layer_of(cell), torch.randn(300, 2, 5)
+    with torch.no_grad():
+        whole, last = layer(x)
+        state, outputs = None, []
+        for step in x.split(1):
+            output, state = layer(step, state)
+            outputs.append(output)
+    assert torch.equal(torch.cat(outputs), whole)
+    for got, expected in zip(flat((whole, state)), flat((whole, last)), strict=True):
+        assert torch.equal(got, expected)
+
+
+@each_cell
+def test_every_change_of_the_weights_is_seen(cell, monkeypatch):
+    layer, x = layer_of(cell), torch.randn(1, 2, 5)
+    other = copy.deepcopy(layer)
+
+    def check():
+        with torch.no_grad():
+            short = layer(x)
+            with monkeypatch.context() as patch:
+                without_short_way(patch)
+                for got, expected in zip(flat(short), flat(layer(x)), strict=True):
+                    assert torch.equal(got, expected)
+        return short[0]
+
+    outputs = [check()]
+    layer.weight_hh_l0.data.mul_(1.5)
+    layer.weight_ih_l0.data[0, 0] += 1
+    outputs.append(check())
+    layer.bias_ih_l0.data = layer.bias_ih_l0.data + 1  # other memory
+    outputs.append(check())
+    layer.weight_ih_l0 = torch.nn.Parameter(torch.randn_like(layer.weight_ih_l0))
+    outputs.append(check())
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(check(), outputs[0])
+    layer.weight_ih_l0.data = torch.randn(5, layer.weight_ih_l0.shape[0]).t()  # not contiguous
+    outputs.append(check())
+    layer.double()
+    x = x.double()
+    outputs.append(check())
+    for a, b in pairwise(outputs):
+        assert a.dtype != b.dtype or not torch.equal(a, b)
+
+
+@each_cell
+def test_errors_are_those_of_the_general_way(cell, monkeypatch):
+    layer = layer_of(cell)
+    wrong = [
+        (torch.randn(1, 2, 4), None),
+        (torch.randn(1, 2, 5, dtype=torch.float64), None),
+        (torch.randn(1, 2, 5), states_of(layer, 3)),
+        (torch.randn(1, 2, 5), (torch.randn(1, 2, 7),) * 3),
+        (torch.randn(1, 2, 5), "state"),
+    ]
+    for x, hx in wrong:
+        with pytest.raises(Exception) as short, torch.no_grad():
+            layer(x, hx)
+        with monkeypatch.context() as patch, torch.no_grad():
+            without_short_way(patch)
+            with pytest.raises(short.type) as general:
+                layer(x, hx)
+        assert str(short.value) == str(general.value)
+
+
+@each_cell
+def test_what_was_prepared_goes_with_the_module(cell):
+    layer = layer_of(cell)
+    with torch.no_grad():
+        layer(torch.randn(1, 1, 5))
+    key = id(layer)
+    assert key in _short._prepared
+    del layer
+    gc.collect()
+    assert key not in _short._prepared
+
+
+@pytest.mark.parametrize("cell", ["GRU", "RNN"])
+@pytest.mark.parametrize("kind", ["padded", "Packed"])
+def test_one_step_in_training_has_the_gradients_of_the_general_way(cell, kind, monkeypatch):
+    layer = layer_of(cell, dtype=torch.float64, num_layers=2)
+    rows, h = torch.randn(4, 5, dtype=torch.float64), states_of(layer, 4, torch.float64)
+
+    def gradients():
+        leaf, state = rows.clone().requires_grad_(), h.clone().requires_grad_()
+        output, last = layer(leaf[None] if kind == "padded" else padless.Packed(leaf, [1] * 4), state)
+        loss = (output if kind == "padded" else output.data).pow(2).sum() + last.sin().sum()
+        first = torch.autograd.grad(loss, [leaf, state, *layer.parameters()], create_graph=True)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), [leaf, *layer.parameters()])
+        return [*first, *second]
+
+    taken = counted(monkeypatch)
+    short = gradients()
+    assert taken == [True]
+    without_short_way(monkeypatch)
+    torch.testing.assert_close(short, gradients())
+
+
+def test_a_forced_backend_trains_one_step_itself(monkeypatch):
+    taken = counted(monkeypatch)
+    with padless.backends.use("native"):
+        layer_of("GRU")(torch.randn(1, 2, 5))
+    assert taken == [False]

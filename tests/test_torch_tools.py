@@ -1,0 +1,92 @@
+"""torch's own tools on padless layers: tracing, profiling, quantization; and sequences that were packed by hand."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+import padless
+
+
+class Tagger(torch.nn.Module):
+    def __init__(self, cell: str):
+        super().__init__()
+        self.rnn = getattr(torch.nn, cell)(3, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x, lengths):
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, state = self.rnn(packed)
+        return pad_packed_sequence(output, batch_first=True)[0], state
+
+
+def flat(result):
+    output, state = result
+    return [output, *(state if isinstance(state, tuple) else [state])]
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+def test_a_model_that_packs_inside_is_traced_with_its_check(cell):
+    model = padless.accelerate(Tagger(cell))
+    x, lengths = torch.randn(3, 5, 3), torch.tensor([2, 5, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (x, lengths), check_trace=True)
+    for other in (lengths, torch.tensor([5, 1, 4]), torch.tensor([5, 5, 5])):
+        for got, expected in zip(flat(traced(x, other)), flat(model(x, other)), strict=True):
+            torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("backend", ["native", "portable"])
+def test_a_profiler_shows_layers_by_cell_and_backend(cell, backend):
+    if backend not in padless.backends.available():
+        pytest.skip(f"no {backend} backend here")
+    layer = getattr(padless.nn, cell)(3, 4)
+    name = layer.mode
+    with padless.backends.use(backend), torch.autograd.profiler.profile() as profiler:
+        layer(torch.randn(5, 2, 3))[0].sum().backward()
+    names = {event.name for event in profiler.function_events}
+    assert {f"padless::{name} ({backend})", f"padless::{name}_backward ({backend})"} <= names
+
+
+def test_a_profiler_shows_inference_of_one_step():
+    layer = padless.nn.GRU(3, 4)
+    with torch.no_grad(), torch.autograd.profiler.profile() as profiler:
+        layer(torch.randn(1, 1, 3))
+    assert any(event.name.startswith("padless::GRU") for event in profiler.function_events)
+
+
+@pytest.mark.parametrize(
+    ("sorted_indices", "unsorted_indices"),
+    [
+        ([1, 0, 2], [0, 1, 2]),
+        ([1, 2, 0], [1, 2, 0]),
+        ([0, 1, 2], [0, 1, 3]),
+        ([0, 1, 2], [0, 0, 2]),
+        (None, [1, 0]),
+    ],
+)
+def test_indices_that_are_not_inverse_are_refused(sorted_indices, unsorted_indices):
+    packed = PackedSequence(
+        torch.randn(5, 3),
+        torch.tensor([3, 2]) if sorted_indices else torch.tensor([2, 2, 1]),
+        None if sorted_indices is None else torch.tensor(sorted_indices),
+        torch.tensor(unsorted_indices),
+    )
+    with pytest.raises(padless.LayoutError, match="unsorted_indices"):
+        padless.nn.GRU(3, 4)(packed)
+    if sorted_indices is not None:
+        with pytest.raises(padless.LayoutError, match="unsorted_indices"):
+            padless.rnn.pad_packed_sequence(packed)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_a_restored_model_is_quantized():
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("torch has no quantized kernels here")
+    model = padless.accelerate(torch.nn.Sequential(torch.nn.LSTM(3, 4)))
+    quantized = torch.ao.quantization.quantize_dynamic(padless.restore(model), {torch.nn.LSTM})
+    assert type(quantized[0]).__module__.startswith("torch.ao.nn.quantized.dynamic")
