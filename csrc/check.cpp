@@ -1,4 +1,4 @@
-// The front door's checks: after them the kernels trust every size, stride and offset.
+// Checks of the arguments of the C ABI; after them the kernels trust every size, stride and offset.
 #include "kernels.h"
 
 namespace padless {

@@ -1,4 +1,4 @@
-// The front door: which instruction set, which errors, how many threads.
+// The C ABI: picks the instruction set, checks arguments, starts the threads.
 #include "kernels.h"
 
 #include <sched.h>
@@ -31,7 +31,7 @@ namespace {
 constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
 constexpr int kAloneSteps = 16;   // doubled with each late barrier
 
-// Sleep while *word holds `value`, as long as nobody wakes it; where there is no futex, give the core away.
+// Sleep while *word holds `value`, until it is woken; without a futex, yield the core.
 void sleep_while(int32_t* word, int32_t value) {
 #if defined(__linux__)
   syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);

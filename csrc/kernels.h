@@ -1,4 +1,4 @@
-// What one instruction set offers to the front door (dispatch.cpp).
+// The functions of one instruction set, called by dispatch.cpp.
 #pragma once
 
 #include <stdint.h>

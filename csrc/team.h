@@ -1,5 +1,5 @@
 // The threads of one call, and their barrier. Other load may hold the core that a thread waits for, or two threads may have
-// been put on one core: whoever has waited for some microseconds sleeps, which also lets the system move it.
+// been put on one core: a thread that has waited for some microseconds sleeps, which also lets the system move it.
 #pragma once
 
 #include <stdint.h>

@@ -1,4 +1,4 @@
-"""Backends are found, shown and forced, and what cannot be had is an error that says why."""
+"""Backends are found, shown and forced, and what is not available is an error that says why."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_unknown_name_like_no_other_lists_the_names() -> None:
 def test_native_that_was_not_built_is_an_error_that_says_why() -> None:
     if "native" in backends.available():
         pytest.skip("native kernels are here")
-    with pytest.raises(padless.BackendError, match="'native' cannot be had here: .+"):
+    with pytest.raises(padless.BackendError, match="'native' is not available here: .+"):
         backends.use("native")
 
 
@@ -185,7 +185,7 @@ def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
         expected = layer(x, lengths=[9, 2, 7, 0])[0].double().abs().sum().item()
     answer = _with_instruction_set(name)
     if answer.startswith("BackendError") and name != "baseline":
-        assert f"'{name}' cannot be had here" in answer  # this processor has no such instructions
+        assert f"'{name}' is not available here" in answer  # this processor has no such instructions
         return
     ran, total = answer.split()
     assert ran == name
@@ -194,4 +194,4 @@ def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
 
 @needs_native
 def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() -> None:
-    assert "'avx9' cannot be had here; this machine runs baseline" in _with_instruction_set("avx9")
+    assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")

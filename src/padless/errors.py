@@ -1,4 +1,4 @@
-"""The exceptions that padless raises on purpose.
+"""The exceptions that padless raises.
 
 ::
 
@@ -6,7 +6,7 @@
     +-- LengthsError (ValueError)    lengths that do not describe the data
     +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
     +-- StateError (ValueError)      the state of a sampler that draws other batches
-    +-- BackendError (RuntimeError)  a backend or instruction set that cannot be had
+    +-- BackendError (RuntimeError)  a backend or instruction set that is not available
     +-- DisagreementError            benchmark contestants that computed different things
     +-- UsageError (ValueError)      a command line that makes no sense (exit code 2)
 
@@ -41,7 +41,7 @@ class StateError(PadlessError, ValueError):
 
 
 class BackendError(PadlessError, RuntimeError):
-    """A backend or an instruction set was forced that cannot be had here; the message says why."""
+    """A backend or an instruction set was forced that is not available here; the message says why."""
 
 
 class DisagreementError(PadlessError):

@@ -1,4 +1,4 @@
-"""Options that make sense, and errors that name the one that does not. Needs neither torch nor NumPy."""
+"""Checks of options, with errors that name the wrong one. Needs neither torch nor NumPy."""
 
 from __future__ import annotations
 

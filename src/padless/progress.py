@@ -1,4 +1,4 @@
-"""How far something long has come: a line that is redrawn in a terminal."""
+"""Progress display: one terminal line, redrawn in place."""
 
 from __future__ import annotations
 

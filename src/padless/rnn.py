@@ -1,4 +1,5 @@
-"""Twins of `torch.nn.utils.rnn`: its names, signatures, results and gradients, at the cost of the real rows.
+"""Counterparts of `torch.nn.utils.rnn`: its names, signatures, results and gradients, at the cost of the real
+rows.
 
 Nothing is padded in order to be packed, nothing that was passed in is changed, a length of 0 is a sequence
 like any other, and what was made by hand is checked before it is read.

@@ -1,4 +1,5 @@
-"""Which code computes a layer: found once, visible, forced at will, never fallen into.
+"""The backends that compute layers, and the choice between them: visible, and forced by `use` or
+`PADLESS_BACKEND`.
 
 `"native"` C++ kernels on the CPU; `"portable"` torch operations on any device; `"torch"` torch's own
 operators. Without a choice of the user's: the fastest that was built for CPU tensors, torch's own (cuDNN)
@@ -22,7 +23,7 @@ _forced: str | None = None
 
 
 def available() -> tuple[str, ...]:
-    """Names of the backends that can be had here, fastest first.
+    """Names of the backends available here, fastest first.
 
     >>> "portable" in available()
     True
@@ -39,7 +40,7 @@ def choose(device_type: str) -> str:
     """Name of the backend for tensors on a device of this type (`"cpu"`, `"cuda"`, ...).
 
     Raises:
-        BackendError: `PADLESS_BACKEND` names one that cannot be had.
+        BackendError: `PADLESS_BACKEND` names one that is not available.
     """
     forced = _forced or _from_environment()
     if forced == "native" and device_type == "meta":
@@ -101,7 +102,7 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
         name: one of `available()`, or None for the ordinary choice.
 
     Raises:
-        BackendError: there is no such backend, or it cannot be had here; the message says why.
+        BackendError: there is no such backend, or it is not available here; the message says why.
 
     >>> with use("portable"):
     ...     active()
@@ -141,11 +142,11 @@ def _check(name: str, source: str) -> None:
         raise BackendError(f"{source}: there is no backend {name!r}, only {', '.join(NAMES)}{hint}")
     missing = _missing(name)
     if missing is not None:
-        raise BackendError(f"{source}: {name!r} cannot be had here: {missing}")
+        raise BackendError(f"{source}: {name!r} is not available here: {missing}")
 
 
 def _missing(name: str) -> str | None:
-    """Why a backend cannot be had here, or None where it can."""
+    """Why a backend is not available here, or None if it is."""
     if name != "native":
         return None
     from . import _kernels

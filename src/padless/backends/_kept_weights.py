@@ -1,4 +1,4 @@
-"""Packed weights that inference keeps from call to call; knows what a packing is of, not how one is made."""
+"""Cache of packed weights for inference, compared by fingerprint on every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C++ kernels, loaded with ctypes: thin calls on tensors that were checked before; knows no autograd.
+"""ctypes bindings of the C++ kernels: thin calls on tensors that were checked before; no autograd.
 
 The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
 A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
@@ -95,7 +95,7 @@ def load() -> ctypes.CDLL:
     """The library, loaded and declared on first use.
 
     Raises:
-        BackendError: it was not built, is another version, or `PADLESS_ISA` names a set that cannot be had.
+        BackendError: it was not built, is another version, or `PADLESS_ISA` names a set that is not available.
     """
     global _library
     if _library is None:
@@ -121,10 +121,10 @@ def load() -> ctypes.CDLL:
 
 
 def missing() -> str | None:
-    """Why the kernels cannot be had here, or None.
+    """Why the kernels are not available here, or None.
 
     Raises:
-        BackendError: `PADLESS_ISA` forces an instruction set that cannot be had.
+        BackendError: `PADLESS_ISA` forces an instruction set that is not available.
     """
     try:
         load()
@@ -192,7 +192,7 @@ def force_isa(name: str | None) -> None:
     library = load()
     if library.padless_isa_force(None if name is None else name.encode()):
         raise BackendError(
-            f"instruction set {name!r} cannot be had here; this machine runs {', '.join(supported_isas())}"
+            f"instruction set {name!r} is not available here; this machine runs {', '.join(supported_isas())}"
         )
 
 
@@ -232,7 +232,7 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int]:
 
 
 def _sizes(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None) -> tuple[int, int, int, int, int]:
-    """What every packing function is told first."""
+    """The leading arguments of every packing function."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
     return CELLS[cell], DTYPES[w_ih.dtype], w_ih.size(1), hidden, projection
 

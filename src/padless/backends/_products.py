@@ -1,4 +1,4 @@
-"""Matrix products by the faster of the two libraries inside torch; knows nothing of cells.
+"""Matrix products by the faster of the two libraries inside torch.
 
 On the CPU `torch.mm` is MKL, which on AMD processors keeps to AVX2: 102 GF/s where oneDNN's AVX-512
 reaches 228 (Zen 5, one thread, 1024 cubed, float32). torch offers oneDNN for dense float32 only through

@@ -1,4 +1,4 @@
-"""The choice between memory and time in training; read by the native backend."""
+"""The option to save memory in training by computing gates again in backward; read by the native backend."""
 
 from __future__ import annotations
 

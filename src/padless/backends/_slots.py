@@ -1,4 +1,4 @@
-"""States between the caller's order and slots, for backends that count on slots; differentiable."""
+"""Moves states between the caller's order and slots, differentiably, for backends that work on slots."""
 
 from __future__ import annotations
 

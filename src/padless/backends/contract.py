@@ -1,6 +1,6 @@
-"""What a backend is given and gives back: one layer, one direction.
+"""The arguments and results that all backends share: one layer, one direction.
 
-Every backend room (`reference`, `portable`, `native`) speaks in these words:
+All backends (`reference`, `portable`, `native`) use these terms:
 
 rows      `(N, I)` time-major: step after step, the longest sequence first. `native` also takes `(M, I)` with
           the rows anywhere in it, as `schedule.place` says, and places its output alike

@@ -1,4 +1,4 @@
-"""One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd in here.
+"""One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
 The kernels compute in float32 and float64. bfloat16 and float16 tensors are widened to float32 on the way in, and
 results are rounded on the way out, so sums, cells and states are float32 within a layer. Other dtypes go to the
@@ -201,7 +201,7 @@ def _to(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor 
 def _backward_without_rows(
     grads: list[Tensor | None], grad_finals: tuple[Tensor | None, ...]
 ) -> tuple[Tensor | None, ...]:
-    """States pass through; nothing else has a share in them."""
+    """Without rows the final states are the initial states, so only those have gradients."""
     for grad in grads:
         if grad is not None:
             grad.zero_()

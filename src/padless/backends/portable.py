@@ -1,4 +1,4 @@
-"""One layer forward and backward in torch operations, on any device; no autograd in here.
+"""One layer forward and backward in torch operations, on any device; no autograd.
 
 Forward: one input product for all rows, then a loop over steps that only multiplies the shrinking
 batch of states. Backward: everything that does not depend on the gradient is one operation over all

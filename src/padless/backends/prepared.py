@@ -1,4 +1,4 @@
-"""One layer prepared for many small inference calls: what follows from its weights is worked out once.
+"""A layer prepared for many small inference calls: checks, packed weights and kernel arguments are kept.
 
 A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are
 kept. The weights are compared by fingerprint before every call, since no version counter sees a write through `.data`.

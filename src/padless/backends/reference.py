@@ -1,4 +1,4 @@
-"""One layer in plain torch operations a step, differentiable in every way that torch is.
+"""One layer step by step in plain torch operations, differentiable in every way that torch is.
 
 Slow, and the truth: double backward, `torch.func`, forward-mode AD and complex numbers run here,
 and the faster backends are held against it. The equations are those of torch's documentation of

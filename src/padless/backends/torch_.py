@@ -1,4 +1,4 @@
-"""torch's own recurrent operators on packed rows: the yardstick, and the fast path on CUDA (cuDNN)."""
+"""torch's own recurrent operators on packed rows: the comparison in benchmarks, and the fast path on CUDA (cuDNN)."""
 
 from __future__ import annotations
 

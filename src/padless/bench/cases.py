@@ -1,4 +1,4 @@
-"""What is timed: shapes, and the contestants on one batch of one set of weights."""
+"""The cases to time: shapes, and each implementation on the same batch and weights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Case:
 
 
 def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", seed: int = 0) -> Case:
-    """The same weights and rows for every contestant that can be had here.
+    """The same weights and rows for every implementation available here.
 
     They are: padless by each of its backends, torch packed, torch padded, and for inference ONNX Runtime and
     OpenVINO where they are installed, on the padded batch with `sequence_lens`.

@@ -1,4 +1,4 @@
-"""Where measured numbers come from: machine, versions, commit."""
+"""The machine, versions and commit that measured numbers belong to."""
 
 from __future__ import annotations
 

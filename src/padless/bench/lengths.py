@@ -1,4 +1,4 @@
-"""Where a batch's lengths come from: drawn, or counted in real text. Each has its source beside it."""
+"""Lengths of a benchmark's batch: drawn from a distribution, or counted in real text; each names its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Per cent of the machine's product against rows a step, in the manner of a roofline; needs Matplotlib."""
+"""Plot of the per cent of the machine's matrix product against rows a step, like a roofline; needs Matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of padded and packed batches as each policy of a report makes them: the second half of `padless report`."""
+"""Times padded and packed batches as each policy of a report makes them, for `padless report --measure`."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def _contestants(
 ) -> tuple[Contestant, Contestant]:
     """The padded and the packed way through one batch of random rows, which have been found to agree.
 
-    Run both ways through time, a padded grid begins in the padding, and gives what nobody wants; padless is then
-    held against torch on each sequence alone.
+    Run both ways through time, a padded grid begins in the padding, and gives results that nobody uses; padless is
+    then held against torch on each sequence alone.
     """
     theirs, ours = layers
     packed = pack_sequence(

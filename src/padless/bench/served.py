@@ -1,4 +1,4 @@
-"""Inference engines that an exported layer is served by: ONNX Runtime and OpenVINO, from one ONNX graph.
+"""Inference engines that serve an exported layer: ONNX Runtime and OpenVINO, from one ONNX graph.
 
 Both are optional (extra `bench`), and one that is not installed does not take part. The graph is the standard's own
 LSTM, GRU or RNN operator with `sequence_lens`, so both know where each sequence ends.

@@ -1,4 +1,4 @@
-"""The benchmark on the terminal: a line a shape, at most 110 columns."""
+"""The benchmark's table in the terminal: one line a shape, at most 110 columns."""
 
 from __future__ import annotations
 

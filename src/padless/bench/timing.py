@@ -1,4 +1,4 @@
-"""Checks that contestants agree, then times them by turns, with the machine's own product among them."""
+"""Checks that all implementations agree, then times them in turns, together with a large matrix product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line; parses and words errors, and leaves the work to other rooms.
+"""The command line: parses arguments, words errors, and calls the subcommands.
 
 Exit codes: 0 done, 1 failed, 2 bad usage.
 """

@@ -1,4 +1,4 @@
-"""Shell completion out of the parser itself: a new option is completed without a word here (extra `completion`)."""
+"""Shell completion generated from the parser, so that new options are completed too (extra `completion`)."""
 
 from __future__ import annotations
 

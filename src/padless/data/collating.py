@@ -1,4 +1,6 @@
-"""`collate`: samples to a batch, sequences to `Packed`. What a field becomes follows from its type, not its values."""
+"""`collate`: samples to a batch, sequences to `Packed`. The type of a field decides what it becomes, not its
+values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`LengthBatchSampler`: plans of batches for a `DataLoader`, epoch after epoch, that can stop and go on anywhere."""
+"""`LengthBatchSampler`: planned batches for a `DataLoader`, epoch after epoch; it can stop and resume anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`StreamBatches`: batches by length of samples whose lengths are not known before they are read."""
+"""`StreamBatches`: batches by length of samples whose lengths are only known when they are read."""
 
 from __future__ import annotations
 

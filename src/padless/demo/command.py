@@ -1,4 +1,4 @@
-"""`padless demo` from beginning to end: data, training, accounting, comparison, picture, numbers."""
+"""`padless demo`: data, training, accounting, comparison, picture and numbers."""
 
 from __future__ import annotations
 

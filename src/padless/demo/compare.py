@@ -1,4 +1,4 @@
-"""The same training steps by padless, torch packed and torch padded, interleaved and timed."""
+"""Times the same training steps in padless, torch packed and torch padded, in turns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compare(
 
     All start from the same weights. A step is everything: pack or pad, forward, loss, backward, optimizer. Who goes
     first changes from batch to batch. `reader` itself is left as it is. Before, copies that are then thrown away run
-    the shortest batch forward and backward once, untimed, so that nobody pays for first calls.
+    the shortest batch forward and backward once, untimed, so that no side pays for first calls.
     """
     tensors = [torch.tensor(sequence) for sequence in data.sequences]
     labels = torch.tensor(data.labels)

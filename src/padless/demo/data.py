@@ -1,4 +1,4 @@
-"""The functions of Python's own standard library, as sequences of tokens; knows no torch.
+"""The functions of Python's standard library as sequences of tokens, without torch.
 
 Every machine that runs Python has this data, so the demo downloads nothing. It is read from the source
 files each time (some seconds); the same interpreter gives the same sequences in the same order.

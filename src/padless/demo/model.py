@@ -1,4 +1,4 @@
-"""The model of the demo three times: by padless, by torch packed and by torch padded; one set of weights."""
+"""The demo's model in three versions with the same weights: padless, torch packed and torch padded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains the model, and can be killed at any moment: a checkpoint an epoch, resumed bit for bit."""
+"""Trains the model with a checkpoint each epoch; a killed run resumes with the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch as packing orders it: who stands where in the grid, and where each row lies in memory.
+"""A batch as packing orders it: which sequence is in which line of the grid, and where each row is in memory.
 
 Steps are kept as runs of equal batch size, at most one run a sequence, so a billion steps cost no more than eight.
 """

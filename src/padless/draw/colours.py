@@ -1,4 +1,4 @@
-"""One colour a sequence, for readers with and without colour vision deficiency; no colour stands without a label."""
+"""One colour for each sequence, distinguishable with colour vision deficiency; labels say the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`padless draw`: finds the lengths, then prints the batch or writes it as SVG, PNG or a page."""
+"""`padless draw`: reads lengths, then prints the batch or writes it as SVG, PNG or a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch as one page to move through: the files of `page/` put together, under a policy that lets nothing else run."""
+"""A batch as one interactive page: the files of `page/` joined, with a policy that allows no other scripts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["draw_html"]
 # A page is for looking at one batch; within these bounds every number in it is exact (cells stay under 2**53) and
 # a frame is drawn in some milliseconds.
 _MOST_SEQUENCES, _MOST_STEPS = 10_000, 1_000_000_000
-_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "pens.js", "picture.js", "hands.js", "page.js")
+_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "canvas.js", "picture.js", "controls.js", "page.js")
 
 
 def draw_html(lengths: Any, *, name: str = "") -> str:

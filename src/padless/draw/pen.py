@@ -1,4 +1,4 @@
-"""Characters and colours of a terminal; knows no batch."""
+"""Characters and colours of a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch as a PNG: the padded grid above, the packed rows as they lie in memory below (extra `plot`)."""
+"""A batch as a PNG: the padded grid above, the packed rows in memory below (extra `plot`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of an SVG as text."""
+"""SVG elements as text."""
 
 from __future__ import annotations
 

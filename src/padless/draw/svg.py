@@ -1,4 +1,4 @@
-"""A batch as SVG: grid, batch sizes and memory, one under the other; bounded, however large the batch."""
+"""A batch as SVG: grid, batch sizes and memory; the size of the file is bounded."""
 
 from __future__ import annotations
 

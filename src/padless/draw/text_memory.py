@@ -1,4 +1,4 @@
-"""The packed rows as lines of text: all of them where they fit, else the first and last steps."""
+"""The packed rows as lines of text: all of them if they fit, else the first and last steps."""
 
 from __future__ import annotations
 

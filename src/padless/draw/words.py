@@ -1,4 +1,4 @@
-"""The words and numbers that every kind of picture shares."""
+"""Texts and numbers that all kinds of pictures share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one room that checks what callers pass and words the errors; behind it, code trusts."""
+"""Checks of lengths, offsets, batch sizes, indices, states and weights, and their error messages."""
 
 from __future__ import annotations
 

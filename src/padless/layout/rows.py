@@ -1,4 +1,4 @@
-"""Moves rows between layouts, differentiably and as often as wished; knows no lengths."""
+"""Moves rows between layouts, differentiable any number of times; knows no lengths."""
 
 from __future__ import annotations
 

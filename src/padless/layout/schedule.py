@@ -1,4 +1,4 @@
-"""Which rows run at which step, where they lie and whose they are: index arithmetic, on the host."""
+"""Index arithmetic of one batch on the host: which rows run at each step, where they are, and whose they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of ragged batches: means over the rows that count, and over nothing else."""
+"""Losses of ragged batches: means over the rows that count."""
 
 from .across_ranks import global_mean
 

@@ -1,4 +1,4 @@
-"""Losses of ragged batches: means over the rows that count, and over nothing else."""
+"""The mean loss over the rows of all ranks, with its exact gradient."""
 
 from __future__ import annotations
 

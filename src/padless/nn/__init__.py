@@ -1,4 +1,4 @@
-"""Layers: parameters and options of torch's own, computed on the real rows only."""
+"""torch's recurrent layers, computed on the real rows only."""
 
 from .recurrent import GRU, LSTM, RNN
 

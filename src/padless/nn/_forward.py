@@ -1,4 +1,4 @@
-"""One forward for the three layers: checks, the caller's kind in and out, states, autocast."""
+"""The forward that the three layers share: checks, input and output of any kind, states, autocast."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, An
         short = short_forward(module, input, hx)
         if short is not None:
             return short
-    # Without dynamo in memory nobody is compiling, and importing it would take two seconds.
+    # If Dynamo is not loaded, nothing is being compiled, and importing it would take two seconds.
     if "torch._dynamo" in sys.modules:
         return _forward_kept_from_dynamo(module, input, hx, lengths)
     return _forward(module, input, hx, lengths)

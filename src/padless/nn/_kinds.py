@@ -1,4 +1,4 @@
-"""The caller's kind in, the same kind out: PackedSequence, Packed, jagged nested, padded."""
+"""Input of any kind to rows, and output rows back to the same kind: PackedSequence, Packed, nested, padded."""
 
 from __future__ import annotations
 

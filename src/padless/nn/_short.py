@@ -1,4 +1,4 @@
-"""Calls of one or a few steps: a short way from the module to the kernel, and the rule that picks it.
+"""Calls of one or a few steps: a short path from the module to the kernel, and the rule that picks it.
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
 repeats none of the general path's work. It takes plain cases only and returns None for all else, errors included:

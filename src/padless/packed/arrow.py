@@ -1,4 +1,4 @@
-"""Between back-to-back rows and Arrow list arrays, sharing memory; knows no `Packed`."""
+"""Conversions between back-to-back rows and Arrow list arrays that share their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequences out of the rows of a `Packed`: one, a slice, or any number by index or mask."""
+"""Indexing of `Packed`: one sequence, a slice, or any sequences by number or mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between back-to-back rows and torch's nested tensors; knows no `Packed`."""
+"""Conversions between back-to-back rows and torch's nested tensors."""
 
 from __future__ import annotations
 

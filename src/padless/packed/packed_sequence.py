@@ -1,4 +1,4 @@
-"""Between padless's layouts and torch's `PackedSequence`; knows index arithmetic, checks what was made by hand."""
+"""Conversions between layouts and torch's `PackedSequence`, which is checked, since it may be made by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Padded tensors of the rows of a `Packed`, and the mask of their cells that hold a row."""
+"""The padded tensor of a `Packed`, and the mask of its real cells."""
 
 from __future__ import annotations
 

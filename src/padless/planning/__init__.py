@@ -1,4 +1,4 @@
-"""Which sequences go into which batch, on which rank, in which epoch. Needs NumPy, never torch; asks nobody."""
+"""Plans of batches: which sequences go into which batch, on which rank, in which epoch. Needs NumPy, not torch."""
 
 from __future__ import annotations
 

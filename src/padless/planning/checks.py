@@ -1,4 +1,4 @@
-"""Lengths as one NumPy array and what is known of all of them. Never imports torch."""
+"""Checks lengths of any kind and returns them as one NumPy array with their sum and maximum, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one batch of a pool ends and the next begins. Knows costs in rows and budgets; no order, no ranks."""
+"""Cuts a pool of sequences into batches, by cost in rows and budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rank takes which sequences of a step, so that none waits long for another. Knows costs and bounds only."""
+"""Deals the sequences of a step to ranks so that their work is equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order sequences come up, a block at a time: shuffled, or longest first. Holds a block, never all of them.
+"""The order of sequences, a block at a time: shuffled, or longest first. Holds one block in memory.
 
 Integers only, and of NumPy's random numbers only the raw output of PCG64 seeded by SeedSequence, which NumPy
 promises never to change: an order is the same on every machine and under every version.
@@ -36,7 +36,7 @@ def shuffled(count: int, seed: int, *key: int) -> Indices:
 
 
 class Shuffle:
-    """A random order of `count` numbers of which any block can be had without the others.
+    """A random order of `count` numbers of which any block can be computed without the others.
 
     Up to four million are shuffled at once. Beyond, place i holds the image of i under a keyed permutation: a
     Feistel network of eight rounds on pairs (i // width, i % width), whose few images outside of the range are

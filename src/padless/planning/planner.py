@@ -1,4 +1,4 @@
-"""The batches of an epoch, pool after pool: lazily, the same on every rank, in memory for a pool."""
+"""The batches of an epoch, pool after pool: computed lazily, the same on every rank, in memory for one pool."""
 
 from __future__ import annotations
 

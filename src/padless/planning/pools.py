@@ -1,4 +1,4 @@
-"""A pool of sequences to the batches of whole steps, one batch a rank: sort, cut, split, deal, shuffle."""
+"""Turns a pool of sequences into whole steps with one batch for each rank: sort, cut, split, deal, shuffle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers upon layers, both directions, dropout between: over any backend."""
+"""Stacks layers and directions over any backend, with dropout between layers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reads_in_place(rows: Tensor, options: Options) -> bool:
 
 
 def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
-    """The room that computes layers of this kind; None: torch's own operators do."""
+    """Return the backend module for these layers, or None if torch's own operators run them."""
     backend = choose(rows.device.type)
     if backend == "native" and native.computes(rows):
         return native

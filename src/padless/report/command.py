@@ -88,7 +88,7 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
     Args:
         options: of `add_arguments`.
         measure: `padless.bench.policies.measure`, or what stands for it. It needs torch and the layers, which are
-            above this room; so whoever calls brings it.
+            above this package, so the caller passes it in.
 
     Raises:
         UsageError: options that make no sense.

@@ -1,4 +1,4 @@
-"""What a report says, once, for the terminal, the page and JSON alike."""
+"""The contents of a report, shared by the terminal, the page and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from rows and cells: fill, multiplications, additions, FLOPs. Integers; knows no lengths."""
+"""Numbers derived from rows and cells: fill, multiplications, additions, FLOPs. Integers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches filled in the order in which lengths are given: no more than integers, and no NumPy."""
+"""Batches filled in the order in which lengths are given, with integers only and without NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A histogram of lengths as inline SVG: takes the page's colours, and is told in words too."""
+"""A histogram of lengths as inline SVG, with a description in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many rows a set of lengths needs, and how many cells a padded grid would compute; integers only."""
+"""`waste`: how many rows a set of lengths needs, and how many cells a padded batch computes; integers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recurrent network as far as its cost goes."""
+"""The FLOPs of a recurrent network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no request; light and dark."""
+"""A report as one HTML page without scripts, fonts or requests; light and dark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the batches of a plan need, counted a pool at a time: ten million sequences take seconds. Needs NumPy."""
+"""Counts the rows and cells of planned batches, a pool at a time, so that ten million sequences take seconds.
+Needs NumPy.
+"""
 
 from __future__ import annotations
 

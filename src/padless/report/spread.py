@@ -1,4 +1,4 @@
-"""How lengths are spread: a few numbers of them, and a histogram. Needs NumPy."""
+"""Statistics of lengths: a few numbers and a histogram. Needs NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each policy makes of one set of lengths, in totals: ten million of them in little more memory than they are."""
+"""The totals of each policy for one set of lengths, in little more memory than the lengths themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waste as text; gives strings and prints nothing."""
+"""Waste as a text table; returns strings and prints nothing."""
 
 from __future__ import annotations
 

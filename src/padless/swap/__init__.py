@@ -1,1 +1,1 @@
-"""padless under models that exist: `accelerate` swaps layers, `install` replaces torch's operators."""
+"""Run existing models on padless: `accelerate` swaps layers, `install` replaces torch's operators."""

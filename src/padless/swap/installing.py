@@ -1,4 +1,4 @@
-"""`install`: torch's own recurrent operators run on padless for the whole process; `uninstall` puts them back.
+"""`install`: runs torch's own recurrent operators on padless in the whole process; `uninstall` undoes it.
 
 torch has one kernel for these operators, which calls other operators (CompositeImplicitAutograd). Kernels
 for CPU tensors alone take precedence over it, whoever calls: a module, a subclass, TorchScript, `torch.lstm`.

@@ -1,4 +1,4 @@
-"""What a batch of any loader is made of: its leaves, where they are, and how errors spell that."""
+"""The leaves of a batch of any loader: tensors and sequences inside it, their paths, and how errors name them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the lengths in the batches of any loader by evidence, and refuses where there is none.
+"""Finds the lengths in the batches of any loader by evidence, and raises if there is none.
 
 Evidence is, in this order: a kind that knows its lengths (`Packed`, `PackedSequence`, jagged tensors); a name
 (`attention_mask`, `lengths`); whole numbers behind which a tensor of the same batch holds nothing but padding. Class

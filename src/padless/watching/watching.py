@@ -1,4 +1,4 @@
-"""`watch`: counts what the batches of any loader cost while somebody else's loop uses them."""
+"""`watch`: counts rows and cells of the batches of any loader while a training loop uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def watch(
 ) -> Watch:
     """A context in which every batch that `loader` gives is counted, and passed on as it is.
 
-    The loop stays as it was, `for batch in loader`, whoever runs it; epochs add up. Workers, samplers and the order
+    The loop stays as it was, `for batch in loader`, wherever it runs; epochs add up. Workers, samplers and the order
     of the data are not touched. When the context ends, also by an exception, the loader is as it was before.
 
     How the lengths of a batch are known, in this order:

@@ -1,4 +1,4 @@
-"""Lengths out of files and pipes; ten million of them in some tens of megabytes. Knows no batches and no torch."""
+"""Reads lengths from files and pipes, ten million of them in some tens of megabytes, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths as they come in: four bytes each, all of one kind, and the words of what is wrong with one."""
+"""The lengths read so far, four bytes each and all of one kind, and the errors about them."""
 
 from __future__ import annotations
 

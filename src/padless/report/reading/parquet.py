@@ -1,4 +1,4 @@
-"""Parquet: one column of integers that are lengths, of lists, or of text; a part of a row group at a time."""
+"""Reads one Parquet column of integers (lengths), of lists, or of text; part of a row group at a time."""
 
 from __future__ import annotations
 

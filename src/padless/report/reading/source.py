@@ -1,4 +1,6 @@
-"""A file or standard input as blocks or lines of text: which format it has, where it ends, what in it is no text."""
+"""A file or standard input as blocks or lines of text: its format, its end, and errors about bytes that are no
+text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text: a line of one integer is a length, any other line a sequence of words."""
+"""Plain text: a line of one integer is a length, any other line is a sequence of words."""
 
 from __future__ import annotations
 
