@@ -112,6 +112,20 @@ constexpr int64_t kCrowdedCalls = 8, kCrowdedNanoseconds = 400000000;
 int64_t g_crowded_until = 0;
 #endif
 
+int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
+
+// The second-level cache of a core. Kernels prefetch weights that are larger; where the system does not tell, none are.
+int64_t l2_bytes() {
+  int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
+  if (bytes) return bytes;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  if (bytes <= 0) bytes = INT64_MAX;
+  __atomic_store_n(&g_l2_bytes, bytes, __ATOMIC_RELAXED);
+  return bytes;
+}
+
 void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
@@ -120,7 +134,7 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
     Barrier barrier;
 #pragma omp parallel num_threads((int)p.threads)
     {
-      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
+      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2_bytes()};
       kernel(p, team);
       // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
       if (team.size > 1) wait_for_team(team, false);
@@ -134,7 +148,7 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
     return;
   }
 #endif
-  kernel(p, Team{0, 1, nullptr});
+  kernel(p, Team{0, 1, nullptr, l2_bytes()});
 }
 
 }  // namespace
@@ -206,6 +220,8 @@ int padless_isa_force(const char* name) {
   __atomic_store_n(&g_active, name ? find_set(name) : best_set(), __ATOMIC_RELAXED);
   return PADLESS_OK;
 }
+
+void padless_assume_l2_bytes(int64_t bytes) { __atomic_store_n(&g_l2_bytes, bytes > 0 ? bytes : 0, __ATOMIC_RELAXED); }
 
 int64_t padless_saved_width(int64_t cell, int64_t hidden) {
   return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 * ((hidden + 15) / 16 * 16) : 0;

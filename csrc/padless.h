@@ -125,6 +125,10 @@ PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to
 PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
+/* Kernels prefetch the next panel of weights where all of them exceed the second-level cache of a core. This assumes another
+ * size of it (0: the machine's own, as at first), for tests and measurements. No bit of a result depends on it. */
+PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
+
 /* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
  * projection. `packed` is 64-byte aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves
  * inference, training and recomputation; backward is for dx and the recurrence of the gradient. */

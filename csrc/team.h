@@ -19,6 +19,7 @@ struct Barrier {
 struct Team {
   int64_t rank, size;
   Barrier* barrier;
+  int64_t l2_bytes;  // second-level cache of a core
 };
 
 // Returns when all threads of the team are here. `prompt`: they were expected within microseconds, once a step. Where that

@@ -130,24 +130,26 @@ template <class T, template <class> class Cell> struct Backward {
   }
 
   // Product of n gradient rows with one panel, into `product`.
+  // `next`: the panel to prefetch meanwhile, or null; this is block `b` of `blocks`.
   void multiply(const Panels<T>& w, int64_t panel, const T* rows, int64_t row_stride, int64_t n, const T* start_at,
-                int64_t start_stride, T* out) const {
+                int64_t start_stride, T* out, const T* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
     const int nv = (int)w.size(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) {
       start.at[v] = start_at + v * W;
       start.stride[v] = start_stride;
     }
-    find_tile<T>(nv, (int)n)(rows, row_stride, w.at(panel), w.k_count, &start, out, nv * W);
+    find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(rows, row_stride, w.at(panel), w.k_count, &start, out, nv * W);
   }
 
   // Gradient of h before the step whose gradient rows begin at `from` (slot 0), for the slots of a block, into `product`.
-  void recurrent_product(int64_t panel, const T* from, const Lane& lane, int64_t slot, int64_t n) const {
+  void recurrent_product(int64_t panel, const T* from, const Lane& lane, int64_t slot, int64_t n, const T* next = nullptr,
+                         int64_t b = 0, int64_t blocks = 1) const {
     const T* rows = from + slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
     const bool direct = kind == PADLESS_GRU;
     const T* start = direct ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
     multiply(weights.hidden, panel, rows, lane.slot_step * gradients_stride, n, start,
-             direct ? lane.slot_step * state_stride : 0, product);
+             direct ? lane.slot_step * state_stride : 0, product, next, b, blocks);
   }
 
   // Slots [staying, active) begin after the step whose gradients are at `from`: their initial state gets its gradient.
@@ -221,6 +223,7 @@ template <class T, template <class> class Cell> struct Backward {
     const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
     const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
     const bool backwards = u & 1;  // odd steps begin with the panels that are still in a cache
+    const bool prefetching = weights.hidden.bytes() > team.l2_bytes;  // as in the forward pass
     begin_cells(lane, going, n);
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
@@ -237,7 +240,8 @@ template <class T, template <class> class Cell> struct Backward {
       }
       const Blocks blocks = Blocks::of(going, tile_rows(nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
-        recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b));
+        const T* next = prefetching && q + 1 < panels ? weights.hidden.at(backwards ? panel - 1 : panel + 1) : nullptr;
+        recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b), next, b, blocks.blocks);
         block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
       }
       begin_all(lane, chunk, t, row0, panel, going, n);

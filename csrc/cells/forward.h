@@ -100,6 +100,11 @@ template <class T, template <class> class Cell> struct Forward {
   T *rows_x, *chunk, *first, *last; // this worker's
   int64_t chunk_rows;
 
+  // Whether the weights that a step reads leave the second-level cache before the next step: panels are prefetched then.
+  bool prefetches(bool has_input) const {
+    return weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
+  }
+
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
 
   struct Sizes {
@@ -189,11 +194,13 @@ template <class T, template <class> class Cell> struct Forward {
       copy(to + i * input_stride, x + (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride, p.input_size);
   }
 
-  void input_product(int64_t panel, const T* x, int64_t n, T* out) const {
+  void input_product(int64_t panel, const T* x, int64_t n, T* out, const T* next = nullptr, int64_t b = 0,
+                     int64_t blocks = 1) const {
     const int nv = weights.input.tile(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) start.at[v] = weights.bias + (weights.input.first(panel) * gates + v) * W;
-    find_tile<T>(nv, (int)n)(x, input_stride, weights.input.at(panel), p.input_size, &start, out, nv * W);
+    find_tile<T>(nv, (int)n, start, next, p.input_size, b, blocks)(x, input_stride, weights.input.at(panel), p.input_size,
+                                                                   &start, out, nv * W);
   }
 
   T* chunk_panel(int64_t panel) const { return chunk + weights.input.first(panel) * gates * W * chunk_rows; }
@@ -219,6 +226,7 @@ template <class T, template <class> class Cell> struct Forward {
   void step(int64_t s, const Lane& lane, int64_t row0, int64_t at) const {
     const int64_t t = steps.time(s), n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel;
     if (at < 0) gather_x(t, lane, n, rows_x);
+    const bool prefetching = prefetches(at < 0);
     const bool backwards = s & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
@@ -235,12 +243,17 @@ template <class T, template <class> class Cell> struct Forward {
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
         T* in = first;
-        if (at < 0) input_product(panel, rows_x + row * input_stride, size, first);
+        const int64_t after = backwards ? panel - 1 : panel + 1;
+        const bool has_next = prefetching && i + 1 < panels;
+        if (at < 0)
+          input_product(panel, rows_x + row * input_stride, size, first, has_next ? weights.input.at(after) : nullptr, b,
+                        blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
-        const Start<T> start = hidden_start(panel, nv, in, size);
-        find_tile<T>(nv, (int)size)(h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel),
-                                    output, &start, last, nv * W);
+        Start<T> start = hidden_start(panel, nv, in, size);
+        const T* next = has_next ? weights.hidden.at(after) : nullptr;
+        find_tile<T>(nv, (int)size, start, next, output, b, blocks.blocks)(
+            h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel), output, &start, last, nv * W);
         finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
       }
     }

@@ -33,6 +33,7 @@ template <class T> struct Panels {
   int64_t first(int64_t p) const { return p * most; }
   int64_t size(int64_t p) const { return minimum(most, vectors - p * most); }
   const T* at(int64_t p) const { return data + p * most * gates * kWidth<T> * k_count; }
+  int64_t bytes() const { return vectors * gates * kVectorBytes * k_count; }
 };
 
 template <class T> PADLESS_INLINE int64_t vectors_of(int64_t columns) { return (columns + kWidth<T> - 1) / kWidth<T>; }

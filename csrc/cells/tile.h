@@ -7,11 +7,14 @@
 template <class T> struct Start {
   const T* at[4];
   int64_t stride[4];
+  // Brought into the second-level cache during the product: `lines` cache lines (1 to 4) of `next` a step of k. 0: none.
+  const char* next = nullptr;
+  int64_t lines = 0;
 };
 
 // a: row r, column k at a[r * a_stride + k] (rows), or a[k * a_stride + r] (Columns: the transpose).
 // panel: [k_count][NV * width]. out: row r at out + r * out_stride, NV * width elements.
-template <class T, int NV, int R, bool Columns>
+template <class T, int NV, int R, bool Columns, bool Prefetches = false>
 static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T* panel, int64_t k_count,
                                            const Start<T>* start, T* out, int64_t out_stride) {
   constexpr int W = kWidth<T>;
@@ -25,8 +28,19 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
   const T* row[R];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) row[r] = a + (Columns ? 0 : r * a_stride);
+  const char* next = Prefetches ? start->next : nullptr;
+  const int64_t lines = Prefetches ? start->lines : 0;
 #pragma GCC unroll 1
   for (int64_t k = 0; k < k_count; ++k) {
+    if constexpr (Prefetches) {
+      __builtin_prefetch(next, 0, 2);
+      if (lines > 1) __builtin_prefetch(next + 64, 0, 2);
+      if (lines > 2) {
+        __builtin_prefetch(next + 128, 0, 2);
+        __builtin_prefetch(next + 192, 0, 2);
+      }
+      next += 64 * lines;
+    }
     if constexpr (kAccumulators == 12 && R < NV) {
       // 16 registers: 12 accumulators, 3 factors and one weight at a time; 4 weights and a factor would be 17.
       Vec<T> x[R];
@@ -103,8 +117,8 @@ template <class T> using TileFunction = void (*)(const T*, int64_t, const T*, in
 constexpr int kMaxRows = 12;
 constexpr int tile_rows(int nv) { return kAccumulators / nv < kMaxRows ? kAccumulators / nv : kMaxRows; }
 
-template <class T, int NV, int R> constexpr TileFunction<T> tile_or_null() {
-  if constexpr (R <= tile_rows(NV)) return &tile<T, NV, R, false>;
+template <class T, int NV, int R, bool Prefetches = false> constexpr TileFunction<T> tile_or_null() {
+  if constexpr (R <= tile_rows(NV)) return &tile<T, NV, R, false, Prefetches>;
   else return nullptr;
 }
 #define PADLESS_TILES(NV)                                                                                       \
@@ -116,6 +130,37 @@ template <class T> PADLESS_INLINE TileFunction<T> find_tile(int nv, int rows) {
   static constexpr TileFunction<T> table[5][kMaxRows + 1] = {
       {}, PADLESS_TILES(1), PADLESS_TILES(2), PADLESS_TILES(3), PADLESS_TILES(4)};
   return table[nv][rows];
+}
+
+// Of whole panels of LSTM and GRU, and of backward; others prefetch nothing.
+template <class T> PADLESS_INLINE TileFunction<T> find_prefetching_tile(int nv, int rows) {
+  static constexpr TileFunction<T> table[2][kAccumulators / 3 + 1] = {
+      {nullptr, tile_or_null<T, 3, 1, true>(), tile_or_null<T, 3, 2, true>(), tile_or_null<T, 3, 3, true>(),
+       tile_or_null<T, 3, 4, true>()
+#if defined(__AVX512F__) || defined(__aarch64__)
+       , tile_or_null<T, 3, 5, true>(), tile_or_null<T, 3, 6, true>(), tile_or_null<T, 3, 7, true>(),
+       tile_or_null<T, 3, 8, true>()
+#endif
+      },
+      {nullptr, tile_or_null<T, 4, 1, true>(), tile_or_null<T, 4, 2, true>(), tile_or_null<T, 4, 3, true>(),
+       tile_or_null<T, 4, 4, true>()
+#if defined(__AVX512F__) || defined(__aarch64__)
+       , tile_or_null<T, 4, 5, true>(), tile_or_null<T, 4, 6, true>()
+#endif
+      }};
+  return table[nv - 3][rows];
+}
+
+// Where a product follows with the panel `next` (null: none), in `blocks` blocks of rows: the lines of it that block `b` of the
+// present product brings into the cache, so that all blocks together bring the whole panel.
+template <class T> PADLESS_INLINE TileFunction<T> find_tile(int nv, int rows, Start<T>& start, const T* next, int64_t k_count,
+                                                            int64_t b, int64_t blocks) {
+  if (!next || nv < 3) return find_tile<T>(nv, rows);
+  const int64_t a_step = nv * kVectorBytes / 64, lines = blocks >= a_step ? 1 : blocks > 1 ? 2 : a_step;
+  if (b * lines >= a_step) return find_tile<T>(nv, rows);  // earlier blocks have brought it
+  start.next = (const char*)next + b * lines * 64 * k_count;
+  start.lines = lines;
+  return find_prefetching_tile<T>(nv, rows);
 }
 
 // Splits `count` rows into blocks of at most `most`, as equal as can be: 13 -> 5, 4, 4 and not 6, 6, 1.

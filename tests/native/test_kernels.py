@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import padless
 from padless.backends import _kernels
 from padless.errors import BackendError
 
@@ -140,3 +141,29 @@ def assert_same(a, b):
             assert torch.equal(one, other)
     else:
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN_TANH"])
+@pytest.mark.parametrize("hidden", [16, 40, 100])
+@pytest.mark.parametrize("batch", [1, 3, 40])
+def test_prefetching_the_next_panel_changes_no_bit(cell, hidden, batch):
+    torch.manual_seed(0)
+    mode, options = (cell, {}) if cell != "RNN_TANH" else ("RNN", {"nonlinearity": "tanh"})
+    layer = getattr(padless.nn, mode)(24, hidden, **options)
+    x = padless.Packed(torch.randn(sum(range(1, batch + 1)), 24), list(range(1, batch + 1)))
+
+    def everything() -> list[torch.Tensor]:
+        layer.zero_grad()
+        output, _ = layer(x)
+        output.data.square().sum().backward()
+        with torch.no_grad():
+            inferred, _ = layer(x)
+        return [output.data, inferred.data, *(p.grad.clone() for p in layer.parameters())]
+
+    try:
+        _kernels.assume_l2_bytes(1 << 40)
+        without = everything()
+        _kernels.assume_l2_bytes(1)
+        assert all(map(torch.equal, everything(), without))
+    finally:
+        _kernels.assume_l2_bytes(0)

@@ -25,6 +25,7 @@ __all__ = [
     "Problem",
     "Rows",
     "States",
+    "assume_l2_bytes",
     "backward",
     "cells_width",
     "check",
@@ -156,6 +157,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("backward", integer, (pointer,)),
         ("fingerprint", ctypes.c_uint64, (pointer, size)),
         ("advise_large_pages", None, (pointer, size)),
+        ("assume_l2_bytes", None, (size,)),
         ("sigmoid", integer, (size, pointer, pointer, size)),
         ("tanh", integer, (size, pointer, pointer, size)),
     ):
@@ -194,6 +196,11 @@ def force_isa(name: str | None) -> None:
         raise BackendError(
             f"instruction set {name!r} is not available here; this machine runs {', '.join(supported_isas())}"
         )
+
+
+def assume_l2_bytes(size: int) -> None:
+    """Prefetch weights as if a core's second-level cache had this size (0: its own); for tests and measurements."""
+    load().padless_assume_l2_bytes(size)
 
 
 def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int | None = None) -> int:

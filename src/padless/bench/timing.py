@@ -27,6 +27,7 @@ __all__ = [
 
 SGEMM = "sgemm"
 _SGEMM_SIZE = 1024
+_WARM_SECONDS = 0.015
 _LEAST_SECONDS = 0.02  # of one sample: shorter steps are repeated until they fill it
 
 
@@ -134,13 +135,19 @@ def _products() -> dict[str, Callable[[], Any]]:
 
 
 def _seconds_a_call(step: Callable[[], Any]) -> float:
-    """The first call pays for caches that the last contestant left cold; only a long one is taken as it is."""
+    """Time of one call, after calls of `_WARM_SECONDS` that are not counted; a long first call is taken as it is.
+
+    The first call finds caches that the other side left cold, and right behind a long matrix product the clock of an
+    Intel core is down for some milliseconds.
+    """
     now = clock()
-    started = now()
+    started, wall = now(), time.perf_counter()
     step()
     first = now() - started
     if first >= 5 * _LEAST_SECONDS:
         return first
+    while time.perf_counter() - wall < _WARM_SECONDS:
+        step()
     calls, started = 0, now()
     while True:
         step()
