@@ -145,7 +145,10 @@ def test_errors_are_those_of_the_general_way(cell, monkeypatch):
         (torch.randn(1, 2, 5), states_of(layer, 3)),
         (torch.randn(1, 2, 5), (torch.randn(1, 2, 7),) * 3),
         (torch.randn(1, 2, 5), "state"),
+        (torch.randn(1, 2, 5), (torch.randn(1, 2, 7),)),
     ]
+    with torch.no_grad():
+        layer(torch.randn(1, 2, 5))  # prepared for float32 and these sizes
     for x, hx in wrong:
         with pytest.raises(Exception) as short, torch.no_grad():
             layer(x, hx)
@@ -194,3 +197,32 @@ def test_a_forced_backend_trains_one_step_itself(monkeypatch):
     with padless.backends.use("native"):
         layer_of("GRU")(torch.randn(1, 2, 5))
     assert taken == [False]
+
+
+@each_cell
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+@pytest.mark.parametrize("before", [False, True])
+def test_forged_weights_and_sizes_never_reach_the_kernel(cell, name, before, monkeypatch):
+    layer = layer_of(cell)
+    taken = counted(monkeypatch)
+    with torch.no_grad():
+        if before:
+            layer(torch.randn(1, 2, 5))
+        right = getattr(layer, name)
+        setattr(layer, name, torch.nn.Parameter(right[:-1].clone()))
+        with pytest.raises(RuntimeError, match=f"{name} must have shape"):
+            layer(torch.randn(1, 2, 5))
+        setattr(layer, name, right)
+        layer.input_size = 50
+        with pytest.raises(RuntimeError, match="weight_ih_l0 must have shape"):
+            layer(torch.randn(1, 2, 50))
+    assert taken == [True] * before + [False, False]
+
+
+@each_cell
+def test_another_dtype_after_the_first_call_is_refused(cell):
+    layer = layer_of(cell)
+    with torch.no_grad():
+        layer(torch.randn(1, 2, 5))
+        with pytest.raises((RuntimeError, ValueError), match=r"dtype|Float|Double"):
+            layer(torch.randn(1, 2, 5, dtype=torch.float64))

@@ -25,7 +25,8 @@ class PreparedLayer:
 
     Args:
         cell: which equations.
-        weights: `w_ih (G, I)`, `w_hh (G, H)`, `b_ih (G,)`, `b_hh (G,)`, checked; the biases may be missing.
+        weights: `w_ih (G, I)`, `w_hh (G, H)`, `b_ih (G,)`, `b_hh (G,)`, contiguous and of these shapes, which
+            the caller checked; the biases may be missing.
     """
 
     def __init__(self, cell: Cell, weights: list[Tensor]) -> None:
@@ -39,12 +40,12 @@ class PreparedLayer:
         self._kept: tuple[list[int], Tensor] | None = None
         self._blocks: dict[tuple[int, int], tuple[bytes, int, Tensor]] = {}
 
-    def fits(self, cell: str, weights: list[Tensor]) -> bool:
+    def fits(self, weights: list[Tensor]) -> bool:
         """Whether the weights still have the memory and shapes, and the kernels the instruction set, of before."""
         for w, (pointer, shape, _) in zip(weights, self._memory, strict=True):
             if w.data_ptr() != pointer or w.shape != shape or not w.is_contiguous() or w.dtype != self._dtype:
                 return False
-        return cell == self._cell and self._library.padless_isa_active() == self._isa
+        return self._library.padless_isa_active() == self._isa
 
     def infer(
         self,

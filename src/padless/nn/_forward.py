@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -17,8 +16,9 @@ from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
 from ._kinds import Batch, in_time_major, open_input
 from ._short import short_forward
+from ._weights import weight_shapes
 
-__all__ = ["forward", "weight_shapes"]
+__all__ = ["forward"]
 
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
@@ -111,29 +111,6 @@ def _checked_weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
     )
     check_weights(weights, module._flat_weights_names, shapes, rows.device)
     return cast("list[Tensor]", weights)
-
-
-@lru_cache(maxsize=256)
-def weight_shapes(
-    mode: str,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    num_layers: int,
-    bias: bool,
-    bidirectional: bool,
-) -> list[tuple[int, ...]]:
-    """The shapes that torch's constructor gives the flat weights."""
-    gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
-    directions, width = 2 if bidirectional else 1, proj_size or hidden_size
-    shapes: list[tuple[int, ...]] = []
-    for layer in range(num_layers):
-        layer_input = input_size if layer == 0 else width * directions
-        one: list[tuple[int, ...]] = [(gates, layer_input), (gates, width)]
-        one += [(gates,), (gates,)] if bias else []
-        one += [(proj_size, hidden_size)] if proj_size else []
-        shapes += one * directions
-    return shapes
 
 
 def _initial_states(module: RNNBase, batch: Batch, hx: Any) -> States:

@@ -22,14 +22,15 @@ from ..backends.autograd import is_traced, profiler_is_on
 from ..backends.contract import Cell
 from ..backends.prepared import PreparedLayer
 from ..packed import Packed
+from ._weights import weight_shapes
 
 __all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_operator"]
 
 SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
 
-# By id, which costs less than a weak reference a call; `finalize` removes the entries of modules that are gone, and
-# `PreparedLayer.fits` compares the weights.
-_prepared: dict[int, list[PreparedLayer]] = {}
+# By the id of the module, which costs less than a weak reference a call; `finalize` removes the entries of modules that
+# are gone. With the layers is kept what their weights were checked against (`_sizes`).
+_prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 _forward_ad = torch.autograd.forward_ad
 
 
@@ -74,7 +75,9 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     else:
         return None
     weights: list[Any] = module._flat_weights
-    states = () if hx is None else hx if type(hx) is tuple else (hx,)
+    states: tuple[Any, ...] = ()
+    if hx is not None:
+        states = hx if type(hx) is tuple and module.mode == "LSTM" else (hx,)
     if not _is_plain(module, rows, steps, batch, states, weights):
         return None
     if torch.is_grad_enabled() and (
@@ -161,13 +164,16 @@ def _infer(
     """Return output and final states of all layers, or None if the weights are not plain."""
     count = 4 if module.bias else 2
     layers = [weights[at : at + count] for at in range(0, len(weights), count)]
-    prepared = _prepared.get(id(module))
-    if prepared is None or not all(p.fits(module.mode, w) for p, w in zip(prepared, layers, strict=True)):
-        if not all(_can_be_prepared(w, rows.dtype) for w in weights):
+    sizes = _sizes(module, rows.dtype)
+    found, prepared = _prepared.get(id(module), (None, []))
+    # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
+    if found != sizes or not all(p.fits(w) for p, w in zip(prepared, layers, strict=True)):
+        if not _can_be_prepared(module, weights, rows.dtype):
             return None
-        if prepared is None:
+        if found is None:
             finalize(module, _prepared.pop, id(module), None)
-        prepared = _prepared[id(module)] = [PreparedLayer(cast(Cell, module.mode), w) for w in layers]
+        prepared = [PreparedLayer(cast(Cell, module.mode), w) for w in layers]
+        _prepared[id(module)] = sizes, prepared
     finals: list[tuple[Tensor, ...]] = []
     for at, (layer, mine) in enumerate(zip(prepared, layers, strict=True)):
         hx = states if len(layers) == 1 else tuple(s[at : at + 1] for s in states)
@@ -194,10 +200,21 @@ def _torchs(
     )
 
 
-def _can_be_prepared(weight: Tensor, dtype: torch.dtype) -> bool:
-    return (
-        weight.dtype is dtype
-        and weight.device.type == "cpu"
-        and weight.layout is torch.strided
-        and weight.is_contiguous()
+def _sizes(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Everything that `_can_be_prepared` checks weights against."""
+    return module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, dtype
+
+
+def _can_be_prepared(module: RNNBase, weights: list[Tensor], dtype: torch.dtype) -> bool:
+    """Whether all weights are plain tensors of the module's shapes; the kernels trust it."""
+    shapes = weight_shapes(
+        module.mode, module.input_size, module.hidden_size, 0, module.num_layers, module.bias, False
+    )
+    return len(weights) == len(shapes) and all(
+        w.shape == shape
+        and w.dtype is dtype
+        and w.device.type == "cpu"
+        and w.layout is torch.strided
+        and w.is_contiguous()
+        for w, shape in zip(weights, shapes, strict=True)
     )

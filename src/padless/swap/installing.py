@@ -20,8 +20,8 @@ from ..backends.autograd import is_traced
 from ..backends.contract import Cell
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
-from ..nn._forward import weight_shapes
 from ..nn._kinds import Batch, in_time_major, open_grid
+from ..nn._weights import weight_shapes
 from ..recurrent import Options, reads_in_place, run
 
 __all__ = ["install", "uninstall"]
