@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 from ..errors import LengthsError
 from ..layout.checks import as_lengths, lengths_of_offsets
@@ -382,29 +381,3 @@ def _check_rows(data: Any) -> None:
     if data.is_nested or data.dim() == 0:
         kind = "a nested tensor" if data.is_nested else "a scalar"
         raise ValueError(f"data must be a tensor (N, *), got {kind}")
-
-
-def _flatten(packed: Packed) -> tuple[list[Any], Layout]:
-    return [packed._data], packed._layout
-
-
-def _flatten_with_keys(packed: Packed) -> tuple[list[tuple[Any, Any]], Layout]:
-    return [(GetAttrKey("data"), packed._data)], packed._layout
-
-
-def _unflatten(leaves: Iterable[Any], layout: Layout) -> Packed:
-    (data,) = leaves
-    return Packed._of(data, layout)
-
-
-register_pytree_node(
-    Packed,
-    _flatten,
-    _unflatten,
-    serialized_type_name="padless.Packed",
-    to_dumpable_context=lambda layout: layout.lengths.tolist(),
-    from_dumpable_context=lambda lengths: Layout(as_lengths(lengths)),
-    flatten_with_keys_fn=_flatten_with_keys,
-)
-# torch.load(..., weights_only=True) may call it, also under the name that files of version 0.1 hold.
-torch.serialization.add_safe_globals([Packed, (Packed, "padless._packed.Packed")])
