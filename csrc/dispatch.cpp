@@ -115,7 +115,7 @@ int64_t g_crowded_until = 0;
 int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
 
 // The second-level cache of a core, beyond which kernels prefetch weights: asked of Intel processors only. AMD's (Zen 4 and 5)
-// reach the speed of sgemm without prefetching, since one of their cores reads the third level several times as fast.
+// reach the speed of sgemm at H = 512 without prefetching (docs/decisions/kernels.md).
 int64_t l2_bytes() {
   int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
   if (bytes) return bytes;

@@ -40,6 +40,23 @@ def test_a_model_that_packs_inside_is_traced_with_its_check(cell):
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+def test_sequences_of_length_0_are_traced(cell):
+    layer = getattr(padless.nn, cell)(3, 4)
+    batch_sizes, order = torch.tensor([2, 1]), torch.tensor([1, 2, 0])
+
+    def run(data):
+        output, state = layer(PackedSequence(data, batch_sizes, order, order.argsort()))
+        return output.data, state
+
+    data = torch.randn(3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(run, (data,), check_trace=False)
+    for got, expected in zip(flat(traced(data)), flat(run(data)), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("backend", ["native", "portable"])
 def test_a_profiler_shows_layers_by_cell_and_backend(cell, backend):
     if backend not in padless.backends.available():

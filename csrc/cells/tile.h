@@ -121,33 +121,21 @@ template <class T, int NV, int R, bool Prefetches = false> constexpr TileFunctio
   if constexpr (R <= tile_rows(NV)) return &tile<T, NV, R, false, Prefetches>;
   else return nullptr;
 }
-#define PADLESS_TILES(NV)                                                                                       \
-  {nullptr, tile_or_null<T, NV, 1>(), tile_or_null<T, NV, 2>(), tile_or_null<T, NV, 3>(), tile_or_null<T, NV, 4>(), \
-   tile_or_null<T, NV, 5>(), tile_or_null<T, NV, 6>(), tile_or_null<T, NV, 7>(), tile_or_null<T, NV, 8>(),      \
-   tile_or_null<T, NV, 9>(), tile_or_null<T, NV, 10>(), tile_or_null<T, NV, 11>(), tile_or_null<T, NV, 12>()}
+#define PADLESS_TILES(NV, P)                                                                        \
+  {nullptr, tile_or_null<T, NV, 1, P>(), tile_or_null<T, NV, 2, P>(), tile_or_null<T, NV, 3, P>(),    \
+   tile_or_null<T, NV, 4, P>(), tile_or_null<T, NV, 5, P>(), tile_or_null<T, NV, 6, P>(),             \
+   tile_or_null<T, NV, 7, P>(), tile_or_null<T, NV, 8, P>(), tile_or_null<T, NV, 9, P>(),             \
+   tile_or_null<T, NV, 10, P>(), tile_or_null<T, NV, 11, P>(), tile_or_null<T, NV, 12, P>()}
 
 template <class T> PADLESS_INLINE TileFunction<T> find_tile(int nv, int rows) {
   static constexpr TileFunction<T> table[5][kMaxRows + 1] = {
-      {}, PADLESS_TILES(1), PADLESS_TILES(2), PADLESS_TILES(3), PADLESS_TILES(4)};
+      {}, PADLESS_TILES(1, false), PADLESS_TILES(2, false), PADLESS_TILES(3, false), PADLESS_TILES(4, false)};
   return table[nv][rows];
 }
 
 // Of whole panels of LSTM and GRU, and of backward; others prefetch nothing.
 template <class T> PADLESS_INLINE TileFunction<T> find_prefetching_tile(int nv, int rows) {
-  static constexpr TileFunction<T> table[2][kAccumulators / 3 + 1] = {
-      {nullptr, tile_or_null<T, 3, 1, true>(), tile_or_null<T, 3, 2, true>(), tile_or_null<T, 3, 3, true>(),
-       tile_or_null<T, 3, 4, true>()
-#if defined(__AVX512F__) || defined(__aarch64__)
-       , tile_or_null<T, 3, 5, true>(), tile_or_null<T, 3, 6, true>(), tile_or_null<T, 3, 7, true>(),
-       tile_or_null<T, 3, 8, true>()
-#endif
-      },
-      {nullptr, tile_or_null<T, 4, 1, true>(), tile_or_null<T, 4, 2, true>(), tile_or_null<T, 4, 3, true>(),
-       tile_or_null<T, 4, 4, true>()
-#if defined(__AVX512F__) || defined(__aarch64__)
-       , tile_or_null<T, 4, 5, true>(), tile_or_null<T, 4, 6, true>()
-#endif
-      }};
+  static constexpr TileFunction<T> table[2][kMaxRows + 1] = {PADLESS_TILES(3, true), PADLESS_TILES(4, true)};
   return table[nv - 3][rows];
 }
 

@@ -47,14 +47,27 @@ __all__ = [
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
-NARROW_DTYPES = frozenset(
-    {torch.bfloat16, torch.float16}
-)  # weights of these are widened to float32 when packed
+# Rows and weights of these are widened to float32.
+NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 _ABI = 2
-_WORDS = 58  # of padless_problem, 8 bytes each
-Problem = ctypes.c_int64 * _WORDS  # once: the type's own making takes longer than a call
-_SCRATCH = 38  # index of its scratch pointer; its size follows
-_PROJECTION = 56  # index of its projection's width; the pointer of that weight's gradient follows
+_FIELDS = [
+    "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
+    "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
+    "y_step", "y_sequence", "state_index", "state_rows", "h0", "h0_stride", "c0", "c0_stride", "h_n",
+    "h_n_stride", "c_n", "c_n_stride", "forward_weights", "forward_weights_bytes", "backward_weights",
+    "backward_weights_bytes", "gates", "gates_bytes", "cells", "cells_bytes", "scratch",
+    "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
+    "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
+    "projection_size", "dw_hr",
+]  # fmt: skip
+
+
+class Problem(ctypes.Structure):
+    """`padless_problem` of `csrc/padless.h`: one layer in one direction. Pointers are their addresses, 0 is null."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _FIELDS]
+
+
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -108,7 +121,7 @@ def load() -> ctypes.CDLL:
         except OSError as error:
             raise BackendError(f"the native kernels cannot be loaded: {error}") from error
         _declare(library)
-        if library.padless_abi_version() != _ABI or library.padless_problem_bytes() != 8 * _WORDS:
+        if library.padless_abi_version() != _ABI or library.padless_problem_bytes() != ctypes.sizeof(Problem):
             raise BackendError(f"{path} is of another version of padless; install padless again")
         _library = library
         name = os.environ.get("PADLESS_ISA")
@@ -297,41 +310,53 @@ def prefer_large_pages(new: Tensor) -> Tensor:
     return new
 
 
-def _run(name: str, words: list[int], *, projection: int, dw_hr: Tensor | None = None) -> None:
+def _run(name: str, problem: Problem) -> None:
     library = load()
-    problem = Problem(*words)
-    problem[_PROJECTION], problem[_PROJECTION + 1] = projection, _pointer(dw_hr)
-    size = library.padless_scratch_bytes(problem, name == "backward")
+    at = ctypes.addressof(problem)
+    size = library.padless_scratch_bytes(at, name == "backward")
     if size < 0:  # the call itself finds and names the error
         size = 0
     scratch = torch.empty(size + 64, dtype=torch.uint8)
-    problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
-    problem[_SCRATCH + 1] = size
+    problem.scratch, problem.scratch_bytes = (scratch.data_ptr() + 63) & -64, size
     run = library.padless_backward if name == "backward" else library.padless_forward
-    check(run(problem), name)
+    check(run(at), name)
 
 
-def _head(
+def _problem(
     cell: str,
     batch_sizes: Tensor,
     batch: int,
     rows: int,
     x: Rows,
     y: Rows,
+    state_index: Tensor | None,
+    initial: States,
+    gates: Tensor | None,
+    cells: Tensor | None,
     hidden: int | None,
     reverse: bool,
     threads: int,
-) -> list[int]:
-    x_rows, width = x.data.shape
+) -> Problem:
+    """What forward and backward have in common, in the order of the fields."""
     y_rows, y_width = y.data.shape
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
-    return [
-        CELLS[cell], DTYPES[x.data.dtype], reverse, threads,
-        batch, rows, batch_sizes.size(0), width, hidden or y_width, batch_sizes.data_ptr(),
-        x_pointer, x_rows, x_stride, _pointer(x.step), _pointer(x.sequence),
+    problem = Problem(
+        CELLS[cell], DTYPES[x.data.dtype], reverse, threads, batch, rows, batch_sizes.size(0),
+        x.data.size(1), hidden or y_width, batch_sizes.data_ptr(),
+        x_pointer, x.data.size(0), x_stride, _pointer(x.step), _pointer(x.sequence),
         y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),
-    ]  # fmt: skip
+        _pointer(state_index), batch, *_matrix(initial.h), *_matrix(initial.c),
+    )  # fmt: skip
+    problem.gates, problem.gates_bytes = _bytes(gates)
+    problem.cells, problem.cells_bytes = _bytes(cells)
+    problem.projection_size = y_width if hidden else 0
+    return problem
+
+
+def _bytes(tensor: Tensor | None) -> tuple[int, int]:
+    """Pointer and size."""
+    return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.nbytes)
 
 
 def forward(
@@ -364,17 +389,25 @@ def forward(
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
         hidden: H where y is a projection of the hidden units; None: they are y.
     """
-    words = _head(cell, batch_sizes, state_rows, rows, x, y, hidden, reverse, threads)
-    words += [_pointer(state_index), state_rows]
-    words += [*_matrix(initial.h), *_matrix(initial.c), *_matrix(final.h), *_matrix(final.c)]
-    words += [packed.data_ptr(), packed.nbytes, 0, 0]
-    words += [
-        _pointer(gates),
-        0 if gates is None else gates.nbytes,
-        _pointer(cells),
-        0 if cells is None else cells.nbytes,
-    ]
-    _run("forward", words, projection=y.data.size(1) if hidden else 0)
+    problem = _problem(
+        cell,
+        batch_sizes,
+        state_rows,
+        rows,
+        x,
+        y,
+        state_index,
+        initial,
+        gates,
+        cells,
+        hidden,
+        reverse,
+        threads,
+    )
+    problem.h_n, problem.h_n_stride = _matrix(final.h)
+    problem.c_n, problem.c_n_stride = _matrix(final.c)
+    problem.forward_weights, problem.forward_weights_bytes = _bytes(packed)
+    _run("forward", problem)
 
 
 def backward(
@@ -413,18 +446,29 @@ def backward(
         dx: addressed as x; only addressed rows are written. Weight gradients are contiguous and overwritten.
         hidden: as in `forward`.
     """
-    words = _head(cell, batch_sizes, state_rows, rows, x, y, hidden, reverse, threads)
-    words += [_pointer(state_index), state_rows]
-    words += [*_matrix(initial.h), *_matrix(initial.c), 0, 0, 0, 0]
-    words += [_pointer(packed_forward), 0 if packed_forward is None else packed_forward.nbytes]
-    words += [packed.data_ptr(), packed.nbytes]
-    words += [
-        _pointer(gates),
-        0 if gates is None else gates.nbytes,
-        _pointer(cells),
-        0 if cells is None else cells.nbytes,
-    ]
-    words += [0, 0, *_matrix(dy), *_matrix(d_final.h), *_matrix(d_final.c)]
-    words += [*_matrix(d_initial.h), *_matrix(d_initial.c), *_matrix(dx)]
-    words += [_pointer(dw_ih), _pointer(dw_hh), _pointer(db_ih), _pointer(db_hh)]
-    _run("backward", words, projection=y.data.size(1) if hidden else 0, dw_hr=dw_hr)
+    problem = _problem(
+        cell,
+        batch_sizes,
+        state_rows,
+        rows,
+        x,
+        y,
+        state_index,
+        initial,
+        gates,
+        cells,
+        hidden,
+        reverse,
+        threads,
+    )
+    problem.forward_weights, problem.forward_weights_bytes = _bytes(packed_forward)
+    problem.backward_weights, problem.backward_weights_bytes = _bytes(packed)
+    problem.dy, problem.dy_stride = _matrix(dy)
+    problem.dh_n, problem.dh_n_stride = _matrix(d_final.h)
+    problem.dc_n, problem.dc_n_stride = _matrix(d_final.c)
+    problem.dh0, problem.dh0_stride = _matrix(d_initial.h)
+    problem.dc0, problem.dc0_stride = _matrix(d_initial.c)
+    problem.dx, problem.dx_stride = _matrix(dx)
+    problem.dw_ih, problem.dw_hh, problem.dw_hr = _pointer(dw_ih), _pointer(dw_hh), _pointer(dw_hr)
+    problem.db_ih, problem.db_hh = _pointer(db_ih), _pointer(db_hh)
+    _run("backward", problem)

@@ -14,55 +14,47 @@ from torch.autograd.profiler import record_function
 from ..layout.schedule import Schedule
 from . import native, reference
 from ._slots import into_slots, out_of_slots
-from .contract import Cell, LayerWeights, States
+from .contract import Cell, Gradients, Layer, LayerWeights, States
 
-__all__ = ["is_recorded", "is_traced", "layer", "profiler_is_on"]
+__all__ = ["is_recorded", "is_traced", "profiler_is_on", "run_layer"]
 
 profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
-def layer(
-    kernels: ModuleType,
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    *,
-    reverse: bool,
-    out: Tensor | None = None,
-) -> tuple[Tensor, States]:
+def run_layer(kernels: ModuleType, layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction, differentiable.
 
-    `out` takes the output where nothing is recorded for backward (`is_recorded`), on the native backend.
-    `kernels` has `infer`, `forward` and `backward` as `portable` has them.
+    Args:
+        kernels: the backend (`contract`).
+        layer: what to compute.
+        out: takes the output where nothing is recorded for backward (`is_recorded`); `native` only.
     """
+    with _profiled(f"padless::{layer.cell}", kernels):
+        if _needs_composed(layer.rows):
+            return _composed(kernels, layer)
+        tensors = _inputs(layer)
+        if _is_watched(tensors):
+            output, *finals = _Layer.apply(kernels, layer.cell, layer.schedule, layer.reverse, *tensors)
+            return output, tuple(finals)
+        if out is not None:
+            return kernels.infer(layer, out=out)
+        return kernels.infer(layer)
+
+
+_not_profiled = nullcontext()
+
+
+def _profiled(name: str, kernels: ModuleType) -> AbstractContextManager[object]:
+    """A context that torch's profiler shows as `name (backend)`; it costs nothing when no profiler runs."""
     if profiler_is_on():
-        with record_function(f"padless::{cell} ({kernels.__name__.rpartition('.')[2]})"):
-            return _layer(kernels, cell, rows, schedule, states, weights, reverse, out)
-    return _layer(kernels, cell, rows, schedule, states, weights, reverse, out)
+        return record_function(f"{name} ({kernels.__name__.rpartition('.')[2]})")
+    return _not_profiled
 
 
-def _layer(
-    kernels: ModuleType,
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    reverse: bool,
-    out: Tensor | None,
-) -> tuple[Tensor, States]:
-    if _needs_composed(rows):
-        return _composed(kernels, cell, rows, schedule, states, weights, reverse)
-    h0, c0 = states if len(states) == 2 else (states[0], None)
-    tensors = (rows, h0, c0, *weights)
-    if _is_watched(tensors):
-        output, *finals = _Layer.apply(kernels, cell, schedule, reverse, *tensors)
-        return output, tuple(finals)
-    if out is not None:
-        return kernels.infer(cell, rows, schedule, states, weights, reverse=reverse, out=out)
-    return kernels.infer(cell, rows, schedule, states, weights, reverse=reverse)
+def _inputs(layer: Layer) -> Gradients:
+    """The tensors that can have gradients, in the order of `needs`; None where the layer has none."""
+    h0, c0 = layer.states if len(layer.states) == 2 else (layer.states[0], None)
+    return layer.rows, h0, c0, *layer.weights
 
 
 def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
@@ -74,33 +66,21 @@ def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _composed(
-    kernels: ModuleType,
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    reverse: bool,
-) -> tuple[Tensor, States]:
-    """`reference.layer` for rows and states that lie as `kernels` takes them."""
+def _composed(kernels: ModuleType, layer: Layer) -> tuple[Tensor, States]:
+    """`reference.run` for rows and states that lie as `kernels` takes them."""
     if kernels is native:
-        output, finals = _composed_in_slots(
-            cell, rows, schedule, into_slots(states, schedule), weights, reverse
-        )
-        return output, out_of_slots(finals, states, schedule)
-    return _composed_in_slots(cell, rows, schedule, states, weights, reverse)
+        in_slots = layer._replace(states=into_slots(layer.states, layer.schedule))
+        output, finals = _composed_in_slots(in_slots)
+        return output, out_of_slots(finals, layer.states, layer.schedule)
+    return _composed_in_slots(layer)
 
 
-def _composed_in_slots(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool
-) -> tuple[Tensor, States]:
+def _composed_in_slots(layer: Layer) -> tuple[Tensor, States]:
+    schedule = layer.schedule
     if schedule.place is None:
-        return reference.layer(cell, rows, schedule, states, weights, reverse=reverse)
-    at = schedule.addresses.to(rows.device)
-    output, finals = reference.layer(
-        cell, rows.index_select(0, at), schedule, states, weights, reverse=reverse
-    )
+        return reference.run(layer)
+    at = schedule.addresses.to(layer.rows.device)
+    output, finals = reference.run(layer._replace(rows=layer.rows.index_select(0, at)))
     return output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output), finals
 
 
@@ -148,56 +128,38 @@ class _Layer(torch.autograd.Function):
         *weights: Any,  # the five of LayerWeights
     ) -> tuple[Tensor, ...]:
         states = (h0,) if c0 is None else (h0, c0)
-        output, finals, saved = kernels.forward(
-            cell, rows, schedule, states, LayerWeights(*weights), reverse=reverse
-        )
+        layer = Layer(cell, rows, schedule, states, LayerWeights(*weights), reverse)
+        output, finals, saved = kernels.forward(layer)
         ctx.kernels, ctx.cell, ctx.schedule, ctx.reverse = kernels, cell, schedule, reverse
         ctx.save_for_backward(rows, h0, c0, *weights, output, *saved)
         ctx.set_materialize_grads(False)
         return (output, *finals)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if profiler_is_on():
-            backend = ctx.kernels.__name__.rpartition(".")[2]
-            with record_function(f"padless::{ctx.cell}_backward ({backend})"):
-                return _Layer._backward(ctx, *grads)
-        return _Layer._backward(ctx, *grads)
-
-    @staticmethod
-    def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, output, *saved = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> Gradients:
+        rows, h0, c0, *weights, output = ctx.saved_tensors[:9]
+        states = (h0,) if c0 is None else (h0, c0)
+        layer = Layer(ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse)
         needs = ctx.needs_input_grad[4:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.
-        with _without_autocast(rows.device.type):
+        with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), _without_autocast(rows.device.type):
             if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
-                inputs = (rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
-                return (None,) * 4 + _differentiable_backward(ctx, inputs, grads, needs)
-            return (None,) * 4 + ctx.kernels.backward(
-                ctx.cell,
-                rows,
-                ctx.schedule,
-                (h0,) if c0 is None else (h0, c0),
-                LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr),
-                output,
-                tuple(saved),
-                grads[0],
-                grads[1:],
-                reverse=ctx.reverse,
-                needs=needs,
-            )
+                return (None,) * 4 + _differentiable_backward(ctx.kernels, layer, grads, needs)
+            saved = ctx.saved_tensors[9:]
+            return (None,) * 4 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
 
 
 def _differentiable_backward(
-    ctx: Any, inputs: tuple[Tensor | None, ...], grads: tuple[Tensor | None, ...], needs: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
+    kernels: ModuleType, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
+) -> Gradients:
     """The same gradients, by composed operations that carry a graph of their own."""
+    inputs = _inputs(layer)
     # Aliases keep the arguments apart where a caller passed one tensor twice (h0 is c0).
     alias: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     rows, h0, c0, *weights = alias
     states = (h0,) if c0 is None else (h0, c0)
     output, finals = _composed(
-        ctx.kernels, ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse
+        kernels, layer._replace(rows=rows, states=states, weights=LayerWeights(*weights))
     )
     pairs = [
         (value, grad)

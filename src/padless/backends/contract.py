@@ -1,15 +1,16 @@
 """The arguments and results that all backends share: one layer, one direction.
 
-All backends (`reference`, `portable`, `native`) use these terms:
+A backend is a module with three functions:
 
-rows      `(N, I)` time-major: step after step, the longest sequence first. `native` also takes `(M, I)` with
-          the rows anywhere in it, as `schedule.place` says, and places its output alike
-schedule  which rows run at which step, and where they lie (`Schedule`)
-states    LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection. `native`
-          takes and gives one row a sequence in the caller's order, `(B, H)`: `schedule.order` tells it where
-weights   `LayerWeights`, torch's own parameters and gate order
-output    `(N, P)`, where P is H or the projected width
-finals    like `states`: each sequence's own last state in the direction of travel
+    infer(layer) -> output, finals
+    forward(layer) -> output, finals, saved
+    backward(layer, output, saved, grad_output, grad_finals, needs) -> gradients
+
+output        `(N, P)`, where P is H or the projected width; placed as the rows
+finals        like `layer.states`: each sequence's own last state in the direction of travel
+saved         tensors that `forward` keeps for `backward`
+grad_finals   like `finals`; None where there is no gradient, as for `grad_output`
+needs         which gradients are wanted: of rows, h0, c0, w_ih, w_hh, b_ih, b_hh and w_hr, the order of the result
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Cell", "LayerWeights", "States"]
+from ..layout.schedule import Schedule
+
+__all__ = ["Cell", "Gradients", "Layer", "LayerWeights", "Saved", "States"]
 
 Cell = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]  # the names of torch's `module.mode`
 States = tuple[Tensor, ...]
+Saved = tuple[Tensor, ...]
+Gradients = tuple["Tensor | None", ...]
 
 
 class LayerWeights(NamedTuple):
@@ -32,3 +37,25 @@ class LayerWeights(NamedTuple):
     b_ih: Tensor | None  # (G,)
     b_hh: Tensor | None  # (G,)
     w_hr: Tensor | None  # (P, H), LSTM with projection only
+
+
+class Layer(NamedTuple):
+    """One layer in one direction with its input: all that a backend needs to compute it.
+
+    Attributes:
+        cell: which equations.
+        rows: `(N, I)` time-major: step after step, the longest sequence first. `native` also takes `(M, I)` with the
+            rows anywhere in it, as `schedule.place` says, and places its output alike.
+        schedule: which rows run at which step, and where they lie.
+        states: LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection.
+            `native` takes and returns one row a sequence in the caller's order, `(B, H)`, by `schedule.order`.
+        weights: torch's own parameters and gate order.
+        reverse: whether time runs from each sequence's last row to its first.
+    """
+
+    cell: Cell
+    rows: Tensor
+    schedule: Schedule
+    states: States
+    weights: LayerWeights
+    reverse: bool

@@ -16,11 +16,9 @@ from torch import Tensor
 from ..layout.schedule import Schedule
 from . import _kept_weights, _kernels
 from ._recompute import is_recomputing
-from .contract import Cell, LayerWeights, States
+from .contract import Cell, Gradients, Layer, LayerWeights, Saved, States
 
 __all__ = ["backward", "computes", "forward", "infer", "new_output"]
-
-Saved = tuple[Tensor, ...]  # gates (N, saved_width), cells (N, cells_width)
 
 
 def computes(rows: Tensor) -> bool:
@@ -34,59 +32,42 @@ def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
     return new.zero_() if schedule.has_gaps else new
 
 
-def infer(
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    *,
-    reverse: bool,
-    out: Tensor | None = None,
-) -> tuple[Tensor, States]:
+def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     """Output `(M, P)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
 
     `out`, of `new_output` or a slice of its columns, takes the output.
     """
-    if rows.dtype in _kernels.NARROW_DTYPES:
-        output, finals = infer(
-            cell, rows.float(), schedule, _to(torch.float32, states), weights, reverse=reverse
-        )
-        narrow = output.to(rows.dtype) if out is None else out.copy_(output)
-        return narrow, _to(rows.dtype, finals)
+    if layer.rows.dtype in _kernels.NARROW_DTYPES:
+        output, finals = infer(_widened(layer))
+        narrow = output.to(layer.rows.dtype) if out is None else out.copy_(output)
+        return narrow, _to(layer.rows.dtype, finals)
     if out is None:
-        out = new_output(rows, schedule, weights.w_hh.shape[1])
-    return out, _forward(cell, rows, schedule, states, weights, out, None, None, reverse)
+        out = new_output(layer.rows, layer.schedule, layer.weights.w_hh.shape[1])
+    return out, _forward(layer, out, None, None)
 
 
-def forward(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
-) -> tuple[Tensor, States, Saved]:
+def forward(layer: Layer) -> tuple[Tensor, States, Saved]:
     """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs."""
+    cell, rows, schedule, _, weights, _ = layer
     if rows.dtype in _kernels.NARROW_DTYPES:
-        wide_states = _to(torch.float32, states)
-        output, finals, saved = forward(cell, rows.float(), schedule, wide_states, weights, reverse=reverse)
+        output, finals, saved = forward(_widened(layer))
         return output.to(rows.dtype), _to(rows.dtype, finals), saved
     hidden = _hidden(weights)
     gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
     cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
     output = new_output(rows, schedule, weights.w_hh.shape[1])
-    finals = _forward(cell, rows, schedule, states, weights, output, gates, cells, reverse)
+    finals = _forward(layer, output, gates, cells)
     return output, finals, (gates, cells)
 
 
-def _forward(
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    output: Tensor,
-    gates: Tensor | None,
-    cells: Tensor | None,
-    reverse: bool,
-) -> States:
+def _widened(layer: Layer) -> Layer:
+    """The layer with rows and states in float32; weights are widened when they are packed."""
+    return layer._replace(rows=layer.rows.float(), states=_to(torch.float32, layer.states))
+
+
+def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
     """Final states; the output is written."""
+    cell, rows, schedule, states, weights, reverse = layer
     if schedule.steps == 0:
         return tuple(s.clone() for s in states)
     finals = tuple(s.new_empty(s.shape) for s in states)
@@ -107,40 +88,25 @@ def _forward(
         cells=_unless_empty(cells),
         hidden=_hidden_if_projected(weights),
         reverse=reverse,
-        threads=_threads(cell, rows, schedule, weights),
+        threads=_threads(layer),
     )
     return finals
 
 
 def backward(
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
+    layer: Layer,
     output: Tensor,
     saved: Saved,
     grad_output: Tensor | None,
-    grad_finals: tuple[Tensor | None, ...],
-    *,
-    reverse: bool,
+    grad_finals: Gradients,
     needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them; as `portable.backward`."""
+) -> Gradients:
+    """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them."""
+    cell, rows, schedule, states, weights, reverse = layer
     if rows.dtype in _kernels.NARROW_DTYPES:
-        grads = backward(
-            cell,
-            rows.float(),
-            schedule,
-            _to(torch.float32, states),
-            weights,
-            output.float(),
-            saved,
-            None if grad_output is None else grad_output.float(),
-            _to(torch.float32, grad_finals),
-            reverse=reverse,
-            needs=needs,
-        )
+        wide_grad = None if grad_output is None else grad_output.float()
+        wide_finals = _to(torch.float32, grad_finals)
+        grads = backward(_widened(layer), output.float(), saved, wide_grad, wide_finals, needs)
         return _to(rows.dtype, grads)
     wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
     grads = [
@@ -185,7 +151,7 @@ def backward(
         dw_hr=grads[7],
         hidden=_hidden_if_projected(weights),
         reverse=reverse,
-        threads=_threads(cell, rows, schedule, weights),
+        threads=_threads(layer),
     )
     return tuple(grads)
 
@@ -193,14 +159,12 @@ def backward(
 @overload
 def _to(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
 @overload
-def _to(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]: ...
-def _to(dtype: torch.dtype, tensors: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients: ...
+def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients:
     return tuple(None if t is None else t.to(dtype) for t in tensors)
 
 
-def _backward_without_rows(
-    grads: list[Tensor | None], grad_finals: tuple[Tensor | None, ...]
-) -> tuple[Tensor | None, ...]:
+def _backward_without_rows(grads: list[Tensor | None], grad_finals: Gradients) -> Gradients:
     """Without rows the final states are the initial states, so only those have gradients."""
     for grad in grads:
         if grad is not None:
@@ -211,9 +175,12 @@ def _backward_without_rows(
     return tuple(grads)
 
 
-def _threads(cell: Cell, rows: Tensor, schedule: Schedule, weights: LayerWeights) -> int:
+def _threads(layer: Layer) -> int:
+    weights = layer.weights
     output = None if weights.w_hr is None else weights.w_hh.shape[1]
-    return _kernels.threads_for(cell, schedule.rows, rows.shape[1], _hidden(weights), output)
+    return _kernels.threads_for(
+        layer.cell, layer.schedule.rows, layer.rows.shape[1], _hidden(weights), output
+    )
 
 
 def _hidden(weights: LayerWeights) -> int:

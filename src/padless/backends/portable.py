@@ -17,49 +17,36 @@ from torch import Tensor
 
 from ..layout.schedule import Schedule
 from ._products import linear, outer
-from .contract import Cell, LayerWeights, States
+from .contract import Gradients, Layer, LayerWeights, Saved, States
 
 __all__ = ["backward", "forward", "infer"]
 
-Saved = tuple[Tensor, ...]
 # What `backward` of a cell gives: gradients before the input product (N, G), before the hidden product
 # (N, G), of the initial states, and of w_hr.
 CellGradients = tuple[Tensor, Tensor, States, "Tensor | None"]
 
 
-def forward(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
-) -> tuple[Tensor, States, Saved]:
+def forward(layer: Layer) -> tuple[Tensor, States, Saved]:
     """Output `(N, P)`, final states, and what backward needs."""
-    return _FORWARD[cell](rows, schedule, states, weights, reverse)
+    return _FORWARD[layer.cell](layer)
 
 
-def infer(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
-) -> tuple[Tensor, States]:
+def infer(layer: Layer) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states; nothing is kept for backward."""
-    output, finals, _ = forward(cell, rows, schedule, states, weights, reverse=reverse)
+    output, finals, _ = forward(layer)
     return output, finals
 
 
 def backward(
-    cell: Cell,
-    rows: Tensor,
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
+    layer: Layer,
     output: Tensor,
     saved: Saved,
     grad_output: Tensor | None,
-    grad_finals: tuple[Tensor | None, ...],
-    *,
-    reverse: bool,
+    grad_finals: Gradients,
     needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """Gradients of rows, states (h0 and, for an LSTM, c0) and the five weights, where `needs` asks for them.
-
-    `needs` has one claim each for rows, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr.
-    """
+) -> Gradients:
+    """Gradients of rows, states (h0 and, for an LSTM, c0) and the five weights, where `needs` asks for them."""
+    rows, schedule, states, weights = layer.rows, layer.schedule, layer.states, layer.weights
     if grad_output is None:
         grad_output = torch.zeros_like(output)
     running = tuple(
@@ -67,10 +54,10 @@ def backward(
         for s, grad in zip(states, grad_finals, strict=True)
     )
     previous = torch.cat([states[0], output]).index_select(
-        0, schedule.previous_rows(reverse=reverse).to(output.device)
+        0, schedule.previous_rows(reverse=layer.reverse).to(output.device)
     )
-    d_input, d_hidden, d_states, d_w_hr = _BACKWARD[cell](
-        schedule, states, weights, previous, output, saved, grad_output, running, reverse
+    d_input, d_hidden, d_states, d_w_hr = _BACKWARD[layer.cell](
+        layer, previous, output, saved, grad_output, running
     )
     d_c0 = d_states[1] if len(d_states) == 2 else None
     d_bias = d_input.sum(0) if needs[5] or (needs[6] and d_hidden is d_input) else None
@@ -121,9 +108,8 @@ def _both_biases(weights: LayerWeights) -> Tensor | None:
 # ---- LSTM ------------------------------------------------------------------------------------------
 
 
-def _lstm_forward(
-    rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool
-) -> tuple[Tensor, States, Saved]:
+def _lstm_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
+    _, rows, schedule, states, weights, reverse = layer
     h0, c0 = states
     width = c0.shape[1]
     gates = linear(rows, weights.w_ih, _both_biases(weights))
@@ -150,16 +136,9 @@ def _lstm_forward(
 
 
 def _lstm_backward(
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    previous: Tensor,
-    output: Tensor,
-    saved: Saved,
-    grad_output: Tensor,
-    running: States,
-    reverse: bool,
+    layer: Layer, previous: Tensor, output: Tensor, saved: Saved, grad_output: Tensor, running: States
 ) -> CellGradients:
+    _, _, schedule, states, weights, reverse = layer
     gates, cells = saved
     dh, dc = running
     width = cells.shape[1]
@@ -206,9 +185,8 @@ def _lstm_backward(
 # ---- GRU -------------------------------------------------------------------------------------------
 
 
-def _gru_forward(
-    rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool
-) -> tuple[Tensor, States, Saved]:
+def _gru_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
+    _, rows, schedule, states, weights, reverse = layer
     (h0,) = states
     width, sizes = h0.shape[1], schedule.sizes
     gates = linear(rows, weights.w_ih, weights.b_ih)
@@ -227,16 +205,9 @@ def _gru_forward(
 
 
 def _gru_backward(
-    schedule: Schedule,
-    states: States,
-    weights: LayerWeights,
-    previous: Tensor,
-    output: Tensor,
-    saved: Saved,
-    grad_output: Tensor,
-    running: States,
-    reverse: bool,
+    layer: Layer, previous: Tensor, output: Tensor, saved: Saved, grad_output: Tensor, running: States
 ) -> CellGradients:
+    schedule, weights = layer.schedule, layer.weights
     gates, hidden_n = saved
     (dh,) = running
     width, sizes = dh.shape[1], schedule.sizes
@@ -251,7 +222,7 @@ def _gru_backward(
     grad_parts, z_parts, n_slopes = grad_output.split(sizes), z.split(sizes), slope_n.split(sizes)
     by_gate, d_hidden_parts = hidden_slopes.view(-1, 3, width).split(sizes), hidden_slopes.split(sizes)
     w_hh = weights.w_hh.t()
-    for t in _steps(schedule, reverse=not reverse):
+    for t in _steps(schedule, reverse=not layer.reverse):
         dh_t = dh[: sizes[t]]
         dh_t.add_(grad_parts[t])
         by_gate[t].mul_(dh_t.unsqueeze(1))
@@ -264,67 +235,38 @@ def _gru_backward(
 # ---- RNN -------------------------------------------------------------------------------------------
 
 
-def _rnn_forward(
-    rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, reverse: bool, relu: bool
-) -> tuple[Tensor, States, Saved]:
+def _rnn_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
+    cell, rows, schedule, states, weights, reverse = layer
     (h0,) = states
     output = linear(rows, weights.w_ih, _both_biases(weights))
     parts = output.split(schedule.sizes)
     for t in _steps(schedule, reverse=reverse):
         h = parts[t].add_(linear(_carried(parts, t, schedule, h0, reverse), weights.w_hh))
-        h.relu_() if relu else h.tanh_()
+        h.relu_() if cell == "RNN_RELU" else h.tanh_()
     return output, (_finals(output, schedule, reverse),), ()
 
 
 def _rnn_backward(
-    schedule: Schedule,
-    weights: LayerWeights,
-    slopes: Tensor,  # of the state to the cell's input; this function's to write on
-    grad_output: Tensor,
-    running: States,
-    reverse: bool,
+    layer: Layer, previous: Tensor, output: Tensor, saved: Saved, grad_output: Tensor, running: States
 ) -> CellGradients:
+    schedule = layer.schedule
     (dh,) = running
+    # Of the state to the cell's input.
+    slopes = (output > 0).to(output.dtype) if layer.cell == "RNN_RELU" else 1 - output * output
     sizes = schedule.sizes
     grad_parts, slope_parts = grad_output.split(sizes), slopes.split(sizes)
-    w_hh = weights.w_hh.t()
-    for t in _steps(schedule, reverse=not reverse):
+    w_hh = layer.weights.w_hh.t()
+    for t in _steps(schedule, reverse=not layer.reverse):
         dh_t = dh[: sizes[t]]
         d_gates = slope_parts[t].mul_(dh_t.add_(grad_parts[t]))
         dh_t.copy_(linear(d_gates, w_hh))
     return slopes, slopes, (dh,), None
 
 
-def _rnn_tanh_forward(*args) -> tuple[Tensor, States, Saved]:
-    return _rnn_forward(*args, relu=False)
-
-
-def _rnn_relu_forward(*args) -> tuple[Tensor, States, Saved]:
-    return _rnn_forward(*args, relu=True)
-
-
-def _rnn_tanh_backward(
-    schedule, states, weights, previous, output, saved, grad_output, running, reverse
-) -> CellGradients:
-    return _rnn_backward(schedule, weights, 1 - output * output, grad_output, running, reverse)
-
-
-def _rnn_relu_backward(
-    schedule, states, weights, previous, output, saved, grad_output, running, reverse
-) -> CellGradients:
-    slopes = (output > 0).to(output.dtype)
-    return _rnn_backward(schedule, weights, slopes, grad_output, running, reverse)
-
-
-_FORWARD = {
-    "LSTM": _lstm_forward,
-    "GRU": _gru_forward,
-    "RNN_TANH": _rnn_tanh_forward,
-    "RNN_RELU": _rnn_relu_forward,
-}
+_FORWARD = {"LSTM": _lstm_forward, "GRU": _gru_forward, "RNN_TANH": _rnn_forward, "RNN_RELU": _rnn_forward}
 _BACKWARD = {
     "LSTM": _lstm_backward,
     "GRU": _gru_backward,
-    "RNN_TANH": _rnn_tanh_backward,
-    "RNN_RELU": _rnn_relu_backward,
+    "RNN_TANH": _rnn_backward,
+    "RNN_RELU": _rnn_backward,
 }

@@ -6,6 +6,8 @@ kept. The weights are compared by fingerprint before every call, since no versio
 
 from __future__ import annotations
 
+from ctypes import addressof
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,6 @@ from .contract import Cell, States
 __all__ = ["PreparedLayer"]
 
 _SHAPES = 32  # argument blocks kept for each layer, one for each (T, B)
-# Indices of 8-byte fields of padless_problem (csrc/padless.h).
-_X, _Y, _STATE_INDEX, _H0, _C0, _H_N, _C_N, _WEIGHTS, _SCRATCH = 10, 15, 20, 22, 24, 26, 28, 30, 38
 
 
 class PreparedLayer:
@@ -35,10 +35,9 @@ class PreparedLayer:
         self._cell = cell
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
-        self._states = 2 if cell == "LSTM" else 1
         self._memory = [(w.data_ptr(), w.shape, w.nbytes) for w in weights]
         self._kept: tuple[list[int], Tensor] | None = None
-        self._blocks: dict[tuple[int, int], tuple[bytes, int, Tensor]] = {}
+        self._blocks: dict[tuple[int, int], tuple[bytes, Tensor]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether the weights still have the memory and shapes, and the kernels the instruction set, of before."""
@@ -54,7 +53,6 @@ class PreparedLayer:
         steps: int,
         batch: int,
         hx: States,
-        order: Tensor | None,
     ) -> tuple[Tensor, States]:
         """Return output `(T*B, H)` and final states `(1, B, H)` of time-major rows `(T*B, I)`.
 
@@ -64,7 +62,6 @@ class PreparedLayer:
             steps: T, alike for all sequences.
             batch: B.
             hx: initial states `(1, B, H)`, contiguous, or nothing for zeros.
-            order: `(B,)` int64, which row of the states slot b has; None: row b.
         """
         packed = self._refresh(weights)  # held here: another thread may pack again
         blocks = self._blocks
@@ -73,22 +70,23 @@ class PreparedLayer:
             while len(blocks) >= _SHAPES:
                 blocks.popitem()
             block = blocks[steps, batch] = self._new_block(steps, batch, packed.nbytes)
-        words, scratch_bytes, _ = block  # held here: it has the batch sizes
+        words, _ = block  # held here: it has the batch sizes
         problem = _kernels.Problem.from_buffer_copy(words)
         output = rows.new_empty((steps * batch, self._hidden))
-        finals = tuple(rows.new_empty((1, batch, self._hidden)) for _ in range(self._states))
-        scratch = torch.empty(scratch_bytes + 64, dtype=torch.uint8)
-        problem[_X], problem[_Y] = rows.data_ptr(), output.data_ptr()
-        problem[_WEIGHTS] = packed.data_ptr()
-        problem[_SCRATCH] = (scratch.data_ptr() + 63) & -64
-        for at, final in zip((_H_N, _C_N), finals, strict=False):
-            problem[at] = final.data_ptr()
-        for at, state in zip((_H0, _C0), hx, strict=False):
-            problem[at] = state.data_ptr()
-        if order is not None:
-            problem[_STATE_INDEX] = order.data_ptr()
-        _kernels.check(self._library.padless_forward(problem), "forward")
-        return output, finals
+        h_n = rows.new_empty((1, batch, self._hidden))
+        c_n = torch.empty_like(h_n) if self._cell == "LSTM" else None
+        scratch = torch.empty(problem.scratch_bytes + 64, dtype=torch.uint8)
+        problem.x, problem.y, problem.h_n = rows.data_ptr(), output.data_ptr(), h_n.data_ptr()
+        problem.forward_weights = packed.data_ptr()
+        problem.scratch = (scratch.data_ptr() + 63) & -64
+        if hx:
+            problem.h0 = hx[0].data_ptr()
+        if c_n is not None:
+            problem.c_n = c_n.data_ptr()
+            if hx:
+                problem.c0 = hx[1].data_ptr()
+        _kernels.check(self._library.padless_forward(addressof(problem)), "forward")
+        return output, (h_n,) if c_n is None else (h_n, c_n)
 
     def _refresh(self, weights: list[Tensor]) -> Tensor:
         """Return the packed weights, packed again if the contents of the weights changed."""
@@ -102,20 +100,20 @@ class PreparedLayer:
         self._kept = (contents, packed)
         return packed
 
-    def _new_block(self, steps: int, batch: int, weight_bytes: int) -> tuple[bytes, int, Tensor]:
-        """Return the argument block for T and B without its pointers, the scratch bytes, and the batch sizes."""
+    def _new_block(self, steps: int, batch: int, weight_bytes: int) -> tuple[bytes, Tensor]:
+        """Return the argument block for T and B without the pointers of a call, and the batch sizes it points to."""
         batch_sizes = torch.full((steps,), batch)
         problem = _kernels.Problem()
-        hidden = self._hidden
-        for at, value in {
-            0: _kernels.CELLS[self._cell], 1: _kernels.DTYPES[self._dtype], 3: 1,
-            4: batch, 5: steps * batch, 6: steps, 7: self._input, 8: hidden, 9: batch_sizes.data_ptr(),
-            11: steps * batch, 12: self._input, 16: steps * batch, 17: hidden, 21: batch,
-            23: hidden, 25: hidden, 27: hidden, 29: hidden, 31: weight_bytes,
-        }.items():  # fmt: skip
-            problem[at] = value
-        size = self._library.padless_scratch_bytes(problem, False)
-        if size < 0:
+        problem.cell, problem.dtype = _kernels.CELLS[self._cell], _kernels.DTYPES[self._dtype]
+        problem.threads = 1
+        problem.batch = problem.state_rows = batch
+        problem.rows = problem.x_rows = problem.y_rows = steps * batch
+        problem.steps, problem.batch_sizes = steps, batch_sizes.data_ptr()
+        problem.input_size = problem.x_stride = self._input
+        problem.hidden_size = problem.y_stride = self._hidden
+        problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
+        problem.forward_weights_bytes = weight_bytes
+        problem.scratch_bytes = self._library.padless_scratch_bytes(addressof(problem), False)
+        if problem.scratch_bytes < 0:
             raise BackendError(f"native {self._cell}: no scratch size for T = {steps}, B = {batch}")
-        problem[_SCRATCH + 1] = size
-        return bytes(problem), size, batch_sizes
+        return bytes(problem), batch_sizes

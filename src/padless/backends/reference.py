@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ..layout.schedule import Schedule
-from .contract import Cell, LayerWeights, States
+from .contract import Layer, LayerWeights, States
 
-__all__ = ["layer"]
+__all__ = ["run"]
 
 
-def layer(
-    cell: Cell, rows: Tensor, schedule: Schedule, states: States, weights: LayerWeights, *, reverse: bool
-) -> tuple[Tensor, States]:
+def run(layer: Layer) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction."""
+    cell, rows, schedule, states, weights, reverse = layer
     step = {"LSTM": _lstm, "GRU": _gru, "RNN_TANH": _rnn_tanh, "RNN_RELU": _rnn_relu}[cell]
     if schedule.steps == 0:
         width = states[0].shape[1]

@@ -23,7 +23,7 @@ __all__ = ["forward"]
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     """What `module(input, hx, lengths=lengths)` returns."""
-    if torch._C._is_tracing() and lengths is None and _is_torchs_kind(input):
+    if torch._C._is_tracing() and lengths is None and _is_taken_by_torch(input):
         # A trace holds torch's own operator, as that of torch's layer does: it is right at other lengths too.
         return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
     if lengths is None and not torch.compiler.is_compiling():
@@ -41,8 +41,12 @@ _TORCHS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _is_torchs_kind(input: Any) -> bool:
-    return isinstance(input, PackedSequence) or (isinstance(input, Tensor) and not input.is_nested)
+def _is_taken_by_torch(input: Any) -> bool:
+    """Whether torch's layer takes this input; it takes no sequences of length 0."""
+    if isinstance(input, PackedSequence):
+        order = input.sorted_indices
+        return order is None or len(order) == max(input.batch_sizes.tolist(), default=0)
+    return isinstance(input, Tensor) and not input.is_nested
 
 
 def _forward_kept_from_dynamo(*arguments: Any) -> tuple[Any, Any]:

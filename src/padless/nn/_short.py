@@ -55,12 +55,10 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         if rows.dim() != 3:
             return None
         steps, batch = rows.shape[:2]
-        if module.batch_first and batch != 1 and steps != 1:
+        if module.batch_first:
             steps, batch = batch, steps
-            if steps != 1:
+            if steps != 1 and batch != 1:
                 return None  # not time-major
-        elif module.batch_first:
-            steps, batch = batch, steps
     elif kind is PackedSequence and _is_one_step(input):
         rows, steps, batch = input.data, 1, int(input.batch_sizes[0])
         if rows.dim() != 2 or rows.shape[0] != batch:
@@ -177,7 +175,7 @@ def _infer(
     finals: list[tuple[Tensor, ...]] = []
     for at, (layer, mine) in enumerate(zip(prepared, layers, strict=True)):
         hx = states if len(layers) == 1 else tuple(s[at : at + 1] for s in states)
-        rows, final = layer.infer(mine, rows, steps, batch, hx, None)
+        rows, final = layer.infer(mine, rows, steps, batch, hx)
         finals.append(final)
     if len(finals) == 1:
         return rows, finals[0]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends._slots import into_slots, out_of_slots
-from ..backends.contract import Cell, LayerWeights, States
+from ..backends.contract import Cell, Layer, LayerWeights, States
 from ..layout.schedule import Schedule
 
 __all__ = ["Options", "reads_in_place", "run"]
@@ -103,14 +103,11 @@ def _run_layers(
             joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
         for direction in range(options.directions):
             place = layer * options.directions + direction
-            output, final = autograd.layer(
+            mine = _weights_of(weights, place, options)
+            reverse = direction == 1
+            output, final = autograd.run_layer(
                 kernels,
-                options.cell,
-                rows,
-                schedule,
-                initial[place],
-                _weights_of(weights, place, options),
-                reverse=direction == 1,
+                Layer(options.cell, rows, schedule, initial[place], mine, reverse),
                 out=None if joined is None else joined.chunk(2, 1)[direction],
             )
             outputs.append(output)
