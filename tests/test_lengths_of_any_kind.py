@@ -70,3 +70,11 @@ def test_what_is_not_whole_is_refused(bad):
     ):
         with pytest.raises(padless.LengthsError):
             take()
+
+
+@pytest.mark.parametrize(
+    "unordered", [{3, 1}, frozenset([2]), {0: 4, 1: 5}], ids=["set", "frozenset", "dict"]
+)
+def test_lengths_without_an_order_are_refused(unordered):
+    with pytest.raises(padless.LengthsError, match="in order, got"):
+        padless.Packed(torch.zeros(9, 2), unordered)

@@ -41,13 +41,17 @@ def test_a_model_that_packs_inside_is_traced_with_its_check(cell):
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 def test_sequences_of_length_0_are_traced(cell):
-    layer = getattr(padless.nn, cell)(3, 4)
-    batch_sizes, order = torch.tensor([2, 1]), torch.tensor([1, 2, 0])
+    class ByHand(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = getattr(padless.nn, cell)(3, 4)
 
-    def run(data):
-        output, state = layer(PackedSequence(data, batch_sizes, order, order.argsort()))
-        return output.data, state
+        def forward(self, data):
+            batch_sizes, order = torch.tensor([2, 1]), torch.tensor([1, 2, 0])
+            output, state = self.rnn(PackedSequence(data, batch_sizes, order, order.argsort()))
+            return output.data, state
 
+    run = ByHand()
     data = torch.randn(3, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

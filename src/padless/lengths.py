@@ -1,6 +1,6 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-The twin of `_checks.as_lengths` for code that must start in a tenth of a second; same errors, same words.
+As `layout.checks.as_lengths`, without torch, for commands that must start in a tenth of a second; same errors.
 """
 
 from __future__ import annotations

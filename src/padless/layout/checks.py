@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -71,6 +71,8 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
         return lengths.detach().cpu()  # synchronises when lengths live on a device
     if isinstance(lengths, (str, bytes)):
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
+    if isinstance(lengths, (set, frozenset, Mapping)):
+        raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     if isinstance(lengths, Sequence) and len(lengths) == 0:
         return torch.zeros(0, dtype=torch.int64)
     try:

@@ -49,7 +49,7 @@ class cached(Generic[T]):  # noqa: N801 a decorator
 class Layout:
     """B lengths, and all that follows from them; computed once, never changed.
 
-    `lengths` are trusted: they come from `_checks.as_lengths`. `order` is given where a
+    `lengths` are trusted: they come from `checks.as_lengths`. `order` is given where a
     `PackedSequence` or the caller has settled the slots; otherwise it follows from the lengths.
     """
 

@@ -32,7 +32,7 @@ def copied(indices: Tensor) -> Tensor:
 class Schedule:
     """The steps of N rows; computed once, shared by all layers and directions.
 
-    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`_checks.check_batch_sizes`). They are
+    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`checks.check_batch_sizes`). They are
     kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
     Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
     each slot, those of length 0 last; without it they come in the order of their slots.
