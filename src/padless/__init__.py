@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, data, losses, nn, rnn
+    from . import backends, data, losses, nn, ops, rnn
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
     from .packed import Packed, pack
     from .report import Waste, waste
@@ -32,6 +32,7 @@ __all__ = [
     "install",
     "losses",
     "nn",
+    "ops",
     "pack",
     "restore",
     "rnn",
@@ -56,6 +57,7 @@ _HOMES = {
     "install": "swap.installing",
     "losses": "losses",
     "nn": "nn",
+    "ops": "ops",
     "pack": "packed",
     "restore": "swap.accelerating",
     "rnn": "rnn",

@@ -92,6 +92,11 @@ class Layout:
         return torch.from_numpy(self._offsets)
 
     @cached
+    def owners(self) -> Tensor:
+        """`(N,)` the sequence of each back-to-back row."""
+        return torch.from_numpy(np.arange(self.batch).repeat(self._lengths))
+
+    @cached
     def _lengths(self) -> Numbers:
         return as_numbers(self.lengths)
 

@@ -1,0 +1,65 @@
+"""Operations along every sequence: as many rows as came in."""
+
+from __future__ import annotations
+
+import torch
+
+from ..layout.rows import move_rows
+from ..packed import Packed
+from ._kinds import Batch, of_kind, opened, owners
+from .reduce import _check_floating, _sum_dtype, _wide, shifted_sums
+
+__all__ = ["cumsum", "log_softmax", "softmax"]
+
+
+def softmax(packed: Batch) -> Batch:
+    """Softmax over the rows of every sequence, element by element; same kind and layout.
+
+    Raises:
+        TypeError: data that are not floating-point.
+
+    >>> softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
+    tensor([0.5000, 0.5000, 1.0000])
+    """
+    batch = opened(packed, "softmax")
+    _check_floating(batch, "softmax")
+    powers, _, sums = shifted_sums(batch)
+    rows = powers / sums.index_select(0, owners(batch))
+    return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
+
+
+def log_softmax(packed: Batch) -> Batch:
+    """Logarithm of the softmax over the rows of every sequence, element by element; same kind and layout.
+
+    Raises:
+        TypeError: data that are not floating-point.
+
+    >>> log_softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
+    tensor([-0.6931, -0.6931,  0.0000])
+    """
+    batch = opened(packed, "log_softmax")
+    _check_floating(batch, "log_softmax")
+    _, largest, sums = shifted_sums(batch)
+    of_row = owners(batch)
+    rows = _wide(batch.data) - largest.index_select(0, of_row) - sums.log().index_select(0, of_row)
+    return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
+
+
+def cumsum(packed: Batch) -> Batch:
+    """Running sums of every sequence's rows; same kind and layout; integers in int64.
+
+    One addition a time step over the sequences still running, so nothing of one sequence enters another.
+
+    >>> cumsum(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
+    tensor([1, 3, 6, 4])
+    """
+    batch = opened(packed, "cumsum")
+    layout, dtype = batch._layout, _sum_dtype(batch.dtype)
+    if layout.rows == 0:
+        return of_kind(batch.to(dtype), packed)
+    rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
+    sums = []
+    for step in move_rows(rows, layout.time_major).split(layout.batch_sizes.tolist()):
+        sums.append(step + sums[-1][: len(step)] if sums else step)
+    back = move_rows(torch.cat(sums), layout.time_major.inverted())
+    return of_kind(Packed._of(back.to(dtype), layout), packed)

@@ -1,0 +1,294 @@
+"""Operations that select, reorder, join and cut the rows of every sequence."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import LayoutError, LengthsError
+from ..layout.layout import Layout
+from ..packed import Packed
+from ._kinds import Batch, of_kind, opened, owners
+
+__all__ = [
+    "cat", "chunks", "cut", "expand", "first", "head", "last", "reverse", "roll", "shift", "split", "tail",
+]  # fmt: skip
+
+
+def first(packed: Batch, *, default: Any = None) -> Tensor:
+    """First row of every sequence, `(B, *)`, in the caller's order.
+
+    Args:
+        packed: data `(N, *)`, any dtype.
+        default: number or tensor `(*,)` for sequences of length 0.
+
+    Raises:
+        LengthsError: a sequence has length 0 and no default is given.
+
+    >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
+    tensor([ 1, -1,  4])
+    """
+    batch = opened(packed, "first")
+    return _one_each(batch, batch._layout.offsets[:-1], default, "first")
+
+
+def last(packed: Batch, *, default: Any = None) -> Tensor:
+    """Last row of every sequence, `(B, *)`, in the caller's order; arguments and errors as those of `first`.
+
+    >>> last(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]))
+    tensor([3, 4])
+    """
+    batch = opened(packed, "last")
+    return _one_each(batch, batch._layout.offsets[1:] - 1, default, "last")
+
+
+def reverse(packed: Batch) -> Batch:
+    """Every sequence with its rows in reverse order.
+
+    >>> reverse(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
+    tensor([3, 2, 1, 4])
+    """
+    batch = opened(packed, "reverse")
+    start, end, row = _places(batch)
+    return of_kind(_selected(batch, start + end - 1 - row), packed)
+
+
+def roll(packed: Batch, shift: int) -> Batch:
+    """Every sequence with its rows moved `shift` steps later; those that leave at the end come in at the start.
+
+    >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
+    tensor([3, 1, 2, 5, 4])
+    """
+    batch, steps = opened(packed, "roll"), _integer(shift, "roll: shift")
+    start, end, row = _places(batch)
+    return of_kind(_selected(batch, start + (row - start - steps) % (end - start)), packed)
+
+
+def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
+    """Every sequence with its rows moved `n` steps later (earlier if negative); rows without a source hold `fill`.
+
+    >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
+    tensor([-1,  1,  2, -1])
+    """
+    batch, steps = opened(packed, "shift"), _integer(n, "shift: n")
+    start, end, row = _places(batch)
+    source = row - steps
+    is_outside = (source < start) | (source >= end)
+    moved = _selected(batch, torch.where(is_outside, row, source))
+    mask = is_outside.to(batch.device).view(-1, *(1,) * (batch.data.dim() - 1))
+    return of_kind(moved.map(lambda rows: rows.masked_fill(mask, fill)), packed)
+
+
+def head(packed: Batch, k: int) -> Batch:
+    """The first `k` rows of every sequence, or all of a shorter one.
+
+    Raises:
+        ValueError: a negative `k`.
+
+    >>> head(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
+    [tensor([1, 2]), tensor([4])]
+    """
+    batch, count = opened(packed, "head"), _count(k, "head: k")
+    return of_kind(_window(batch, 0, count), packed)
+
+
+def tail(packed: Batch, k: int) -> Batch:
+    """The last `k` rows of every sequence, or all of a shorter one.
+
+    Raises:
+        ValueError: a negative `k`.
+
+    >>> tail(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
+    [tensor([2, 3]), tensor([4])]
+    """
+    batch, count = opened(packed, "tail"), _count(k, "tail: k")
+    lengths = batch._layout.lengths
+    return of_kind(_slices(batch, (lengths - count).clamp(min=0), lengths), packed)
+
+
+def cat(batches: Sequence[Batch]) -> Batch:
+    """Sequence i of each batch joined in time, in the order given.
+
+    Args:
+        batches: at least one, each with B sequences and rows of the same shape; the result is of the first one's kind.
+
+    Raises:
+        ValueError: no batches.
+        LayoutError: batches with different numbers of sequences.
+
+    >>> a, b = Packed(torch.tensor([1, 2, 3]), [2, 1]), Packed(torch.tensor([7, 8]), [0, 2])
+    >>> cat([a, b]).unpack()
+    [tensor([1, 2]), tensor([3, 7, 8])]
+    """
+    parts = [opened(batch, "cat") for batch in batches]
+    if not parts:
+        raise ValueError("cat needs at least one batch, got none")
+    for i, part in enumerate(parts):
+        if len(part) != len(parts[0]):
+            raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
+    lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
+    sizes = torch.tensor([part._layout.rows for part in parts])
+    begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
+    at = _ranges(begins.reshape(-1), lengths.reshape(-1))
+    data = torch.cat([part.data for part in parts])
+    return of_kind(Packed._of(data.index_select(0, at.to(data.device)), Layout(lengths.sum(1))), batches[0])
+
+
+def split(packed: Batch, sizes: int | Sequence[int]) -> list[Batch]:
+    """Every sequence cut at the same steps: a list of batches of B sequences, with length 0 where one has ended.
+
+    Args:
+        packed: data `(N, *)`.
+        sizes: steps of each piece; one number cuts into pieces of that size (`chunks`).
+
+    Raises:
+        ValueError: a negative size.
+        LengthsError: a sequence is longer than all pieces together.
+
+    >>> [piece.unpack() for piece in split(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), [2, 1])]
+    [[tensor([1, 2]), tensor([4])], [tensor([3]), tensor([], dtype=torch.int64)]]
+    """
+    if not isinstance(sizes, Sequence):
+        return chunks(packed, sizes)
+    batch = opened(packed, "split")
+    counts = [_count(size, f"split: sizes[{i}]") for i, size in enumerate(sizes)]
+    total = sum(counts)
+    if batch._layout.steps > total:
+        i = int(batch._layout.lengths.argmax())
+        raise LengthsError(f"split: sizes sum to {total}, but lengths[{i}] = {batch._layout.steps}")
+    pieces, begin = [], 0
+    for count in counts:
+        pieces.append(of_kind(_window(batch, begin, count), packed))
+        begin += count
+    return pieces
+
+
+def chunks(packed: Batch, k: int) -> list[Batch]:
+    """Windows of `k` steps, for truncated back-propagation: each has all B sequences, of length 0 where one has ended.
+
+    Raises:
+        ValueError: `k` below 1.
+
+    >>> [piece.lengths.tolist() for piece in chunks(Packed(torch.arange(6), [5, 1]), 2)]
+    [[2, 1], [2, 0], [1, 0]]
+    """
+    batch, count = opened(packed, "chunks"), _count(k, "chunks: k")
+    if count == 0:
+        raise ValueError("chunks: k must be at least 1, got 0")
+    return [of_kind(_window(batch, at, count), packed) for at in range(0, batch._layout.steps, count)]
+
+
+def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
+    """Every sequence cut before the rows where `where` is true: the pieces, and the sequence that each piece is of.
+
+    Args:
+        packed: data `(N, *)`.
+        where: bool `(N,)`, in the order of `packed.data`, or a batch of the same kind and layout. The first row of a
+            sequence begins a piece whatever it says. A sequence of length 0 has no piece.
+
+    Returns:
+        A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
+
+    Raises:
+        LayoutError: `where` is not bool `(N,)`.
+
+    >>> pieces, owner = cut(Packed(torch.arange(5), [3, 2]), torch.tensor([False, True, False, False, True]))
+    >>> pieces.unpack(), owner
+    ([tensor([0]), tensor([1, 2]), tensor([3]), tensor([4])], tensor([0, 0, 1, 1]))
+    """
+    batch = opened(packed, "cut")
+    marks = where.data if isinstance(where, (Packed, PackedSequence)) else where
+    if not isinstance(marks, Tensor) or marks.dtype != torch.bool or marks.shape != packed.data.shape[:1]:
+        got = f"{marks.dtype} {tuple(marks.shape)}" if isinstance(marks, Tensor) else type(marks).__name__
+        raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
+    if isinstance(packed, PackedSequence):
+        marks = opened(packed._replace(data=marks), "cut").data
+    begins = marks.cpu().clone()  # synchronises when the mask lives on a device: lengths are host values
+    offsets, lengths = batch._layout.offsets, batch._layout.lengths
+    begins[offsets[:-1][lengths > 0]] = True
+    starts = begins.nonzero().squeeze(1)
+    pieces = torch.diff(starts, append=torch.tensor([batch._layout.rows]))
+    owner = batch._layout.owners[starts].to(batch.device)
+    return of_kind(Packed._of(batch.data, Layout(pieces)), packed), owner
+
+
+def expand(packed: Batch, values: Tensor) -> Batch:
+    """`values[i]` as every row of sequence i: the kind and layout of `packed`.
+
+    Args:
+        packed: gives the layout; its data are not read.
+        values: `(B, *)`, on the data's device.
+
+    Raises:
+        LayoutError: `values` does not have B rows.
+
+    >>> expand(Packed(torch.zeros(4), [3, 1]), torch.tensor([10, 20])).data
+    tensor([10, 10, 10, 20])
+    """
+    batch = opened(packed, "expand")
+    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")
+    return of_kind(Packed._of(values.index_select(0, owners(batch)), batch._layout), packed)
+
+
+def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
+    is_empty = batch._layout.lengths == 0
+    if not bool(is_empty.any()):
+        return batch.data.index_select(0, at.to(batch.device))
+    if default is None:
+        i = int(is_empty.nonzero()[0, 0])
+        raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
+    fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *batch.data.shape[1:])
+    at = at.masked_fill(is_empty, batch._layout.rows)
+    return torch.cat([batch.data, fill]).index_select(0, at.to(batch.device))
+
+
+def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
+    """For every row: where its sequence starts and ends, and the row itself; `(N,)` each, on the host."""
+    layout = batch._layout
+    of_row = layout.owners
+    return layout.offsets[of_row], layout.offsets[of_row + 1], torch.arange(layout.rows)
+
+
+def _selected(batch: Packed, at: Tensor) -> Packed:
+    return Packed._of(batch.data.index_select(0, at.to(batch.device)), batch._layout)
+
+
+def _window(batch: Packed, begin: int, count: int) -> Packed:
+    """Steps `[begin, begin + count)` of every sequence."""
+    lengths = batch._layout.lengths
+    return _slices(batch, lengths.clamp(max=begin), lengths.clamp(max=begin + count))
+
+
+def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:
+    """Rows `[begin[i], end[i])` of sequence i."""
+    lengths = end - begin
+    at = _ranges(batch._layout.offsets[:-1] + begin, lengths)
+    return Packed._of(batch.data.index_select(0, at.to(batch.device)), Layout(lengths))
+
+
+def _ranges(begins: Tensor, counts: Tensor) -> Tensor:
+    """`begins[i], begins[i] + 1, ...`, `counts[i]` of them, one range after the other."""
+    ends = counts.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    return torch.arange(total) + (begins - (ends - counts)).repeat_interleave(counts)
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}") from None
+
+
+def _count(value: Any, name: str) -> int:
+    count = _integer(value, name)
+    if count < 0:
+        raise ValueError(f"{name} must not be negative, got {count}")
+    return count

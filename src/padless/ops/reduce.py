@@ -1,0 +1,165 @@
+"""Reductions: one row a sequence, `(B, *)`, in the caller's order."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..packed import Packed
+from ._kinds import Batch, opened, owners
+
+__all__ = ["logsumexp", "max", "mean", "min", "prod", "sum"]
+
+_NARROW = (torch.bfloat16, torch.float16)
+
+
+def sum(packed: Batch) -> Tensor:  # noqa: A001
+    """Sum of every sequence's rows, `(B, *)`; 0 for length 0.
+
+    Args:
+        packed: data `(N, *)`; integers and booleans are summed in int64, as torch does.
+
+    >>> from padless import Packed
+    >>> sum(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
+    tensor([6, 0, 4])
+    """
+    batch = opened(packed, "sum")
+    return row_sums(batch).to(_sum_dtype(batch.dtype))
+
+
+def mean(packed: Batch) -> Tensor:
+    """Mean of every sequence's rows, `(B, *)`; 0 for length 0.
+
+    Raises:
+        TypeError: data that are not floating-point or complex.
+
+    >>> from padless import Packed
+    >>> mean(Packed(torch.tensor([1.0, 2.0, 3.0, 4.0]), [3, 0, 1]))
+    tensor([2., 0., 4.])
+    """
+    batch = opened(packed, "mean")
+    _check_floating(batch, "mean")
+    counts = batch._layout.lengths.clamp(min=1).to(batch.device)
+    sums = row_sums(batch)
+    return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)
+
+
+def max(packed: Batch) -> Tensor:  # noqa: A001
+    """Largest value of every sequence, element by element, `(B, *)`; -inf, or the dtype's lowest value, for length 0.
+
+    A gradient is shared by the rows that tie, as in `torch.amax`.
+
+    >>> from padless import Packed
+    >>> max(Packed(torch.tensor([1.0, 5.0, 3.0, 4.0]), [3, 0, 1]))
+    tensor([5., -inf, 4.])
+    """
+    return _extreme(opened(packed, "max"), "amax")
+
+
+def min(packed: Batch) -> Tensor:  # noqa: A001
+    """Smallest value of every sequence, element by element, `(B, *)`; inf, or the dtype's highest value, for length 0.
+
+    >>> from padless import Packed
+    >>> min(Packed(torch.tensor([1, 5, 3, 4]), [3, 1]))
+    tensor([1, 4])
+    """
+    return _extreme(opened(packed, "min"), "amin")
+
+
+def prod(packed: Batch) -> Tensor:
+    """Product of every sequence's rows, `(B, *)`; 1 for length 0.
+
+    Neighbouring rows are multiplied, then neighbouring products: log2(T) operations, with gradients that are exact
+    where factors are 0.
+
+    >>> from padless import Packed
+    >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
+    tensor([6, 1, 4])
+    """
+    batch = opened(packed, "prod")
+    rows, lengths = _wide(batch.data), batch._layout.lengths
+    if not rows.is_floating_point() and not rows.is_complex():
+        rows = rows.long()
+    while lengths.numel() and int(lengths.max()) > 1:
+        halves = (lengths + 1) // 2
+        ends, half_ends = lengths.cumsum(0), halves.cumsum(0)
+        place = torch.arange(int(half_ends[-1])) - (half_ends - halves).repeat_interleave(halves)
+        left = (ends - lengths).repeat_interleave(halves) + 2 * place
+        has_right = left + 1 < ends.repeat_interleave(halves)
+        pairs = has_right.nonzero().squeeze(1)
+        factors = rows.index_select(0, left.to(rows.device))
+        right = rows.index_select(0, (left[pairs] + 1).to(rows.device))
+        at = pairs.to(rows.device)
+        rows = factors.index_copy(0, at, factors.index_select(0, at) * right)
+        lengths = halves
+    result = rows.new_ones(lengths.numel(), *rows.shape[1:])
+    there = lengths.nonzero().squeeze(1).to(rows.device)
+    return result.index_copy(0, there, rows).to(_sum_dtype(batch.dtype))
+
+
+def logsumexp(packed: Batch) -> Tensor:
+    """log(sum(exp(rows))) of every sequence, `(B, *)`; -inf for length 0. Large values do not overflow.
+
+    Raises:
+        TypeError: data that are not floating-point.
+
+    >>> from padless import Packed
+    >>> logsumexp(Packed(torch.tensor([0.0, 0.0, 1000.0]), [2, 0, 1]))
+    tensor([6.9315e-01, -inf, 1.0000e+03])
+    """
+    batch = opened(packed, "logsumexp")
+    _check_floating(batch, "logsumexp")
+    largest, sums = shifted_sums(batch)[1:]
+    is_empty = sums == 0  # no rows, or only -inf
+    logs = sums.masked_fill(is_empty, 1).log() + largest
+    return logs.masked_fill(is_empty, -torch.inf).to(batch.dtype)
+
+
+def row_sums(batch: Packed) -> Tensor:
+    """Sums in float32 or wider, int64 for integers: `(B, *)`."""
+    rows = _wide(batch.data)
+    if not rows.is_floating_point() and not rows.is_complex():
+        rows = rows.long()
+    return rows.new_zeros(len(batch), *rows.shape[1:]).index_add(0, owners(batch), rows)
+
+
+def shifted_sums(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
+    """`exp(rows - largest)` `(N, *)`, the largest row of each sequence and the sums of the exponentials, `(B, *)`.
+
+    The largest is a constant of the graph: it cancels. Where it is infinite it is replaced by 0.
+    """
+    wide = Packed._of(_wide(batch.data), batch._layout)
+    largest = _extreme(wide.detach(), "amax")
+    largest = largest.masked_fill(largest.isinf(), 0)
+    powers = (wide.data - largest.index_select(0, owners(batch))).exp()
+    return powers, largest, row_sums(Packed._of(powers, batch._layout))
+
+
+def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
+    rows = batch.data
+    info = torch.finfo(rows.dtype) if rows.is_floating_point() else None
+    if info is not None:
+        fill = -torch.inf if kind == "amax" else torch.inf
+    elif rows.dtype == torch.bool:
+        as_bytes = Packed._of(rows.to(torch.uint8), batch._layout)
+        return _extreme(as_bytes, kind).bool()
+    else:
+        fill = torch.iinfo(rows.dtype).min if kind == "amax" else torch.iinfo(rows.dtype).max
+    result = rows.new_full((len(batch), *rows.shape[1:]), fill)
+    index = owners(batch).view(-1, *(1,) * (rows.dim() - 1)).expand_as(rows)
+    return result.scatter_reduce(0, index, rows, kind, include_self=False)
+
+
+def _wide(rows: Tensor) -> Tensor:
+    return rows.float() if rows.dtype in _NARROW else rows
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.is_floating_point or dtype.is_complex else torch.int64
+
+
+def _check_floating(batch: Packed, name: str) -> None:
+    if not batch.data.is_floating_point() and not (name == "mean" and batch.data.is_complex()):
+        raise TypeError(f"{name} takes floating-point data, got {batch.dtype}")
