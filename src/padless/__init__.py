@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from . import backends, data, losses, nn, ops, rnn
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
     from .packed import Packed, pack
+    from .recurrent.decoding import decode
+    from .recurrent.scanning import scan
     from .report import Waste, waste
     from .swap.accelerating import accelerate, restore
     from .swap.installing import install, uninstall
@@ -29,6 +31,7 @@ __all__ = [
     "accelerate",
     "backends",
     "data",
+    "decode",
     "install",
     "losses",
     "nn",
@@ -36,6 +39,7 @@ __all__ = [
     "pack",
     "restore",
     "rnn",
+    "scan",
     "uninstall",
     "waste",
     "watch",
@@ -54,6 +58,7 @@ _HOMES = {
     "accelerate": "swap.accelerating",
     "backends": "backends",
     "data": "data",
+    "decode": "recurrent.decoding",
     "install": "swap.installing",
     "losses": "losses",
     "nn": "nn",
@@ -61,6 +66,7 @@ _HOMES = {
     "pack": "packed",
     "restore": "swap.accelerating",
     "rnn": "rnn",
+    "scan": "recurrent.scanning",
     "uninstall": "swap.installing",
     "waste": "report",
     "watch": "watching",

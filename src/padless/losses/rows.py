@@ -1,0 +1,242 @@
+"""Losses of rows, with means over the rows or sequences that count; named as in torch.nn.functional."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import LayoutError
+from ..ops import sum as sequence_sums
+from ..packed import Packed
+
+__all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "mse_loss", "nll_loss"]
+
+Batch = TypeVar("Batch", Packed, PackedSequence)
+Reduction = Literal["mean", "sum", "none", "sequence_mean"]
+_REDUCTIONS = ("mean", "sum", "none", "sequence_mean")
+
+
+def cross_entropy(
+    logits: Batch,
+    targets: Batch,
+    *,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+) -> Tensor | Batch:
+    """Cross entropy of every row, reduced; `torch.nn.functional.cross_entropy` of the rows.
+
+    Args:
+        logits: data `(N, C)` or `(N, C, *)`.
+        targets: of the same kind and layout: classes `(N, *)`, int64, or probabilities of the logits' shape.
+        reduction: "mean" over the rows that count, weighted as torch weights them; "sequence_mean" the mean over the
+            sequences that have rows that count of their own means; "sum"; or "none" for a batch of the logits' kind.
+        weight: `(C,)` weights of the classes.
+        label_smoothing: from 0 to 1.
+        ignore_index: rows of this class do not count.
+
+    Raises:
+        TypeError: not two batches of one kind.
+        LayoutError: batches of different layouts.
+        ValueError: an unknown reduction.
+
+    >>> logits, targets = Packed(torch.zeros(4, 2), [3, 1]), Packed(torch.tensor([0, 1, -100, 1]), [3, 1])
+    >>> cross_entropy(logits, targets)
+    tensor(0.6931)
+    """
+    data, wanted = _opened("cross_entropy", reduction, logits, targets)
+    losses = functional.cross_entropy(
+        data,
+        wanted,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    counts = None
+    if not wanted.is_floating_point():
+        counts = _class_counts(wanted, weight, ignore_index, losses)
+    return _reduced(losses, counts, logits, reduction)
+
+
+def nll_loss(
+    log_probabilities: Batch,
+    targets: Batch,
+    *,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Tensor | Batch:
+    """Negative log-likelihood of every row, reduced; arguments, reductions and errors as those of `cross_entropy`.
+
+    >>> log_probabilities = Packed(torch.full((2, 2), 0.5).log(), [1, 1])
+    >>> nll_loss(log_probabilities, Packed(torch.tensor([0, 1]), [1, 1]), reduction="sum")
+    tensor(1.3863)
+    """
+    data, wanted = _opened("nll_loss", reduction, log_probabilities, targets)
+    losses = functional.nll_loss(data, wanted, weight=weight, ignore_index=ignore_index, reduction="none")
+    counts = _class_counts(wanted, weight, ignore_index, losses)
+    return _reduced(losses, counts, log_probabilities, reduction)
+
+
+def mse_loss(predictions: Batch, targets: Batch, *, reduction: Reduction = "mean") -> Tensor | Batch:
+    """Squared error of every element, reduced; reductions and errors as those of `cross_entropy`.
+
+    Raises:
+        LayoutError: rows of different shapes, which torch would broadcast.
+
+    >>> a, b = Packed(torch.tensor([1.0, 2.0, 3.0, 9.0]), [3, 1]), Packed(torch.zeros(4), [3, 1])
+    >>> mse_loss(a, b), mse_loss(a, b, reduction="sequence_mean")  # 95 / 4, (14 / 3 + 81) / 2
+    (tensor(23.7500), tensor(42.8333))
+    """
+    data, wanted = _opened("mse_loss", reduction, predictions, targets)
+    _check_same_shape("mse_loss", data, wanted)
+    return _reduced(functional.mse_loss(data, wanted, reduction="none"), None, predictions, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Batch,
+    targets: Batch,
+    *,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Tensor | Batch:
+    """Binary cross entropy of every element, reduced; reductions and errors as those of `mse_loss`.
+
+    Args:
+        logits: data `(N, *)`.
+        targets: of the same kind, layout and shape, from 0 to 1.
+        reduction: as in `cross_entropy`.
+        weight: factor of each element, of a shape that broadcasts to `(N, *)`.
+        pos_weight: weight of positive targets, of a shape that broadcasts to `(N, *)`.
+
+    >>> logits, targets = Packed(torch.zeros(3), [2, 1]), Packed(torch.ones(3), [2, 1])
+    >>> binary_cross_entropy_with_logits(logits, targets)
+    tensor(0.6931)
+    """
+    data, wanted = _opened("binary_cross_entropy_with_logits", reduction, logits, targets)
+    _check_same_shape("binary_cross_entropy_with_logits", data, wanted)
+    losses = functional.binary_cross_entropy_with_logits(
+        data, wanted, weight=weight, pos_weight=pos_weight, reduction="none"
+    )
+    return _reduced(losses, None, logits, reduction)
+
+
+def ctc_loss(
+    logits: Packed | PackedSequence,
+    targets: Packed | PackedSequence,
+    *,
+    blank: int = 0,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """Connectionist temporal classification of every sequence, reduced as `torch.nn.functional.ctc_loss` does.
+
+    Args:
+        logits: data `(N, C)`; normalised here, which leaves log-probabilities as they are.
+        targets: labels `(S,)` of the same B sequences, whole numbers other than `blank`; lengths of their own.
+        blank: the class between labels.
+        reduction: "mean" of the losses over their numbers of labels; "sum"; or "none" for `(B,)`.
+        zero_infinity: whether losses of labels that do not fit their sequence are 0 instead of infinite.
+
+    Raises:
+        TypeError: inputs that are no batches.
+        LayoutError: different numbers of sequences.
+        ValueError: an unknown reduction.
+
+    >>> ctc_loss(Packed(torch.zeros(5, 3), [3, 2]), Packed(torch.tensor([1, 2]), [1, 1]), reduction="none")
+    tensor([1.5041, 1.0986])
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"ctc_loss: reduction must be mean, sum or none, got {reduction!r}")
+    frames, labels = _as_packed("ctc_loss", logits), _as_packed("ctc_loss", targets)
+    if len(frames) != len(labels):
+        raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
+    return functional.ctc_loss(
+        frames.map(lambda rows: rows.log_softmax(-1)).pad(batch_first=False),
+        labels.data,
+        frames._layout.lengths,
+        labels._layout.lengths,
+        blank=blank,
+        reduction=reduction,
+        zero_infinity=zero_infinity,
+    )
+
+
+def _as_packed(name: str, batch: Any) -> Packed:
+    if isinstance(batch, PackedSequence):
+        return Packed.from_packed_sequence(batch)
+    if not isinstance(batch, Packed):
+        raise TypeError(f"{name} takes a Packed or a PackedSequence, got {type(batch).__name__}")
+    return batch
+
+
+def _opened(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """The rows of both, in one order."""
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"{name}: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
+    for batch in (inputs, targets):
+        if not isinstance(batch, (Packed, PackedSequence)):
+            raise TypeError(f"{name} takes two Packed or PackedSequence, got {type(batch).__name__}")
+    if isinstance(inputs, Packed) and isinstance(targets, Packed):
+        if inputs._layout != targets._layout:
+            raise LayoutError(f"{name}: {_difference(inputs, targets)}")
+        return inputs.data, targets.data
+    if isinstance(inputs, Packed) or isinstance(targets, Packed):
+        raise TypeError(f"{name} takes two batches of one kind, got Packed and PackedSequence")
+    orders = inputs.sorted_indices, targets.sorted_indices
+    same_order = (orders[0] is None) == (orders[1] is None) and (orders[0] is None or torch.equal(*orders))
+    if not torch.equal(inputs.batch_sizes, targets.batch_sizes) or not same_order:
+        raise LayoutError(f"{name}: inputs and targets have different batch_sizes or sorted_indices")
+    return inputs.data, targets.data
+
+
+def _difference(inputs: Packed, targets: Packed) -> str:
+    if len(inputs) != len(targets):
+        return f"inputs have {len(inputs)} sequences, but targets have {len(targets)}"
+    a, b = inputs._layout.lengths, targets._layout.lengths
+    i = int((a != b).nonzero()[0, 0])
+    return f"lengths[{i}] is {int(a[i])} in the inputs, but {int(b[i])} in the targets"
+
+
+def _check_same_shape(name: str, data: Tensor, wanted: Tensor) -> None:
+    if data.shape != wanted.shape:
+        raise LayoutError(
+            f"{name}: rows have shape {tuple(data.shape[1:])}, targets {tuple(wanted.shape[1:])}"
+        )
+
+
+def _class_counts(targets: Tensor, weight: Tensor | None, ignore_index: int, losses: Tensor) -> Tensor:
+    """How much each row counts: the weight of its class, or 1; 0 where it is ignored."""
+    is_counted = targets != ignore_index
+    if weight is None:
+        return is_counted.to(losses.dtype)
+    return weight[targets.where(is_counted, 0)].to(losses.dtype).where(is_counted, 0)
+
+
+def _reduced(losses: Tensor, counts: Tensor | None, batch: Batch, reduction: str) -> Tensor | Batch:
+    if reduction == "none":
+        return (
+            batch._replace(data=losses) if isinstance(batch, PackedSequence) else batch.map(lambda _: losses)
+        )
+    if reduction == "sum":
+        return losses.sum()
+    if counts is None:
+        counts = torch.ones_like(losses)
+    if reduction == "mean":
+        return losses.sum() / counts.sum()
+    pair = (
+        torch.stack([losses.flatten(1).sum(1), counts.flatten(1).sum(1)], 1)
+        if losses.dim() > 1
+        else (torch.stack([losses, counts], 1))
+    )
+    rows = batch._replace(data=pair) if isinstance(batch, PackedSequence) else batch.map(lambda _: pair)
+    sums, weights = sequence_sums(rows).unbind(1)
+    has_rows = weights > 0
+    return (sums / weights.where(has_rows, 1)).where(has_rows, 0).sum() / has_rows.sum()

@@ -1,0 +1,80 @@
+"""Autoregressive decoding with a batch that shrinks as sequences end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ..layout.layout import Layout
+from ..packed import Packed
+
+__all__ = ["decode"]
+
+
+def decode(
+    step: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    start: Tensor,
+    state: Any,
+    *,
+    stop: int | Callable[[Tensor], Tensor],
+    max_length: int,
+) -> Packed:
+    """Generate B sequences row by row; a sequence that has stopped is computed no more.
+
+    Args:
+        step: `step(rows, state) -> (scores, state)`, called on the n sequences that go on. For tokens, `rows` is
+            `(n,)` int64, and `scores` is `(n, V)`, whose largest is the next token; or it is the next tokens
+            themselves, `(n,)`, where `step` samples. For other rows it is the next rows, like `start`.
+        start: `(B, *)`, the rows before the first; not part of the result.
+        state: a tensor `(B, *)` or a pytree of them.
+        stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The row that ends it is part of the result.
+        max_length: rows of a sequence at most.
+
+    Returns:
+        The generated rows, sequence i those after `start[i]`.
+
+    Raises:
+        ValueError: a negative `max_length`, or rows, scores or a mask of another shape.
+
+    >>> def count_up(tokens, state):
+    ...     return tokens + 1, state
+    >>> decode(count_up, torch.tensor([0, 3]), (), stop=4, max_length=10).unpack()
+    [tensor([1, 2, 3, 4]), tensor([4])]
+    """
+    if max_length < 0:
+        raise ValueError(f"decode: max_length must not be negative, got {max_length}")
+    rows, alive = start, torch.arange(len(start), device=start.device)
+    generated, owners = [start[:0]], [alive[:0]]
+    for _ in range(max_length):
+        if len(alive) == 0:
+            break
+        scores, state = step(rows, state)
+        rows = _next_rows(scores, rows)
+        generated.append(rows)
+        owners.append(alive)
+        ends = stop(rows) if callable(stop) else rows == stop
+        if not isinstance(ends, Tensor) or ends.shape != alive.shape or ends.dtype != torch.bool:
+            raise ValueError(f"decode: stop must give a bool tensor (n,) = ({len(alive)},)")
+        going = (~ends).nonzero().squeeze(1)  # synchronises: the next batch has that many rows
+        if len(going) < len(alive):
+            rows, alive = rows.index_select(0, going), alive.index_select(0, going)
+            state = tree_map(lambda leaf, going=going: leaf.index_select(0, going), state)
+    owner = torch.cat(owners)
+    by_sequence = owner.argsort(stable=True)
+    lengths = owner.cpu().bincount(minlength=len(start))
+    return Packed._of(torch.cat(generated).index_select(0, by_sequence), Layout(lengths))
+
+
+def _next_rows(scores: Tensor, rows: Tensor) -> Tensor:
+    if scores.shape == rows.shape:
+        return scores.to(rows.dtype)
+    if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
+        return scores.argmax(1).to(rows.dtype)
+    raise ValueError(
+        f"decode: step must return the next rows {tuple(rows.shape)}, or scores ({len(rows)}, V) for tokens, "
+        f"got {tuple(scores.shape)}"
+    )

@@ -1,0 +1,140 @@
+"""Losses of rows against torch's on the padded batch with the padding left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+import padless
+from padless import Packed, losses
+
+LENGTHS = [3, 0, 5, 1]
+each_kind = pytest.mark.parametrize("kind", ["Packed", "PackedSequence"])
+
+
+def batch_of(data, kind, lengths=LENGTHS):
+    packed = Packed(data, lengths)
+    return packed.to_packed_sequence() if kind == "PackedSequence" else packed
+
+
+def tensors(trailing=()):
+    torch.manual_seed(0)
+    logits = torch.randn(9, 4, *trailing, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(4, (9, *trailing))
+    targets.view(9, -1)[2] = -100
+    targets.view(9, -1)[8] = -100  # all of the last sequence
+    return logits, targets
+
+
+def assert_same_with_gradient(got, expected, *leaves):
+    torch.testing.assert_close(got, expected)
+    ours = torch.autograd.grad(got, leaves, retain_graph=True)
+    theirs = torch.autograd.grad(expected, leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@each_kind
+@pytest.mark.parametrize("trailing", [(), (2,)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_cross_entropy_is_that_of_the_rows(kind, trailing, weighted, smoothing, reduction):
+    logits, targets = tensors(trailing)
+    options = {
+        "weight": torch.rand(4, dtype=torch.float64) if weighted else None,
+        "label_smoothing": smoothing,
+    }
+    got = losses.cross_entropy(
+        batch_of(logits, kind), batch_of(targets, kind), reduction=reduction, **options
+    )
+    assert_same_with_gradient(
+        got, functional.cross_entropy(logits, targets, reduction=reduction, **options), logits
+    )
+
+
+@each_kind
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sequence_mean_is_the_mean_of_the_means_of_sequences_that_count(kind, weighted):
+    logits, targets = tensors()
+    weight = torch.rand(4, dtype=torch.float64) if weighted else None
+    got = losses.cross_entropy(
+        batch_of(logits, kind), batch_of(targets, kind), reduction="sequence_mean", weight=weight
+    )
+    parts = [functional.cross_entropy(logits[a:b], targets[a:b], weight=weight) for a, b in ((0, 3), (3, 8))]
+    assert_same_with_gradient(got, sum(parts) / 2, logits)
+
+
+@each_kind
+def test_none_returns_the_kind_that_came_in(kind):
+    logits, targets = tensors()
+    batch = batch_of(logits, kind)
+    got = losses.cross_entropy(batch, batch_of(targets, kind), reduction="none")
+    assert type(got) is type(batch)
+    rows = Packed.from_packed_sequence(got).data if kind == "PackedSequence" else got.data
+    torch.testing.assert_close(rows, functional.cross_entropy(logits, targets, reduction="none"))
+
+
+@each_kind
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_other_losses_are_those_of_the_rows(kind, reduction):
+    logits, targets = tensors()
+    logs = logits.log_softmax(1)
+    got = losses.nll_loss(batch_of(logs, kind), batch_of(targets, kind), reduction=reduction)
+    assert_same_with_gradient(got, functional.nll_loss(logs, targets, reduction=reduction), logits)
+    wanted = torch.rand(9, 4, dtype=torch.float64)
+    got = losses.mse_loss(batch_of(logits, kind), batch_of(wanted, kind), reduction=reduction)
+    assert_same_with_gradient(got, functional.mse_loss(logits, wanted, reduction=reduction), logits)
+    options = {"weight": torch.rand(4, dtype=torch.float64), "pos_weight": torch.rand(4, dtype=torch.float64)}
+    got = losses.binary_cross_entropy_with_logits(
+        batch_of(logits, kind), batch_of(wanted, kind), reduction=reduction, **options
+    )
+    expected = functional.binary_cross_entropy_with_logits(logits, wanted, reduction=reduction, **options)
+    assert_same_with_gradient(got, expected, logits)
+
+
+@each_kind
+def test_probabilities_are_targets(kind):
+    logits, _ = tensors()
+    wanted = torch.rand(9, 4, dtype=torch.float64)
+    got = losses.cross_entropy(batch_of(logits, kind), batch_of(wanted, kind))
+    assert_same_with_gradient(got, functional.cross_entropy(logits, wanted), logits)
+
+
+@each_kind
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_ctc_is_that_of_each_sequence(kind, reduction):
+    torch.manual_seed(0)
+    lengths, labels = [7, 5, 9], [2, 1, 3]
+    logits = torch.randn(21, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(1, 5, (6,))
+    got = losses.ctc_loss(
+        batch_of(logits, kind, lengths), batch_of(targets, kind, labels), reduction=reduction
+    )
+    alone = []
+    for x, y in zip(logits.split(lengths), targets.split(labels), strict=True):
+        alone.append(
+            functional.ctc_loss(x.log_softmax(1)[:, None], y[None], [len(x)], [len(y)], reduction="sum")
+        )
+    each = torch.stack(alone)
+    expected = {"none": each, "sum": each.sum(), "mean": (each / torch.tensor(labels)).mean()}[reduction]
+    assert_same_with_gradient(got.sum(), expected.sum(), logits)
+
+
+def test_bad_calls_name_what_is_wrong():
+    rows, targets = Packed(torch.zeros(3, 2), [2, 1]), Packed(torch.zeros(3, dtype=torch.int64), [2, 1])
+    with pytest.raises(
+        ValueError, match="reduction must be one of mean, sum, none, sequence_mean, got 'average'"
+    ):
+        losses.cross_entropy(rows, targets, reduction="average")
+    with pytest.raises(padless.LayoutError, match=r"lengths\[0\] is 2 in the inputs, but 1 in the targets"):
+        losses.cross_entropy(rows, Packed(targets.data, [1, 2]))
+    with pytest.raises(TypeError, match="two batches of one kind"):
+        losses.cross_entropy(rows, targets.to_packed_sequence())
+    with pytest.raises(TypeError, match="got Tensor"):
+        losses.mse_loss(rows, torch.zeros(3, 2))
+    with pytest.raises(padless.LayoutError, match=r"rows have shape \(2,\), targets \(\)"):
+        losses.mse_loss(rows, targets.to(torch.float32))
+    with pytest.raises(padless.LayoutError, match="logits have 2 sequences, but targets have 3"):
+        losses.ctc_loss(rows, Packed(targets.data, [1, 1, 1]))

@@ -1,0 +1,128 @@
+"""Any cell over time, and decoding: each sequence alone is the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+import padless
+from padless import Packed, decode, scan
+
+each_kind = pytest.mark.parametrize("kind", ["Packed", "PackedSequence"])
+each_direction = pytest.mark.parametrize("reverse", [False, True])
+LENGTHS = [[3, 1, 5, 2], [0, 4, 0, 1], [2, 2, 2], [1], [0, 0], []]
+
+
+def batch_of(sequences, kind):
+    data = torch.cat(sequences) if sequences else torch.zeros(0, 3, dtype=torch.float64)
+    packed = Packed(data, [len(s) for s in sequences])
+    return packed.to_packed_sequence() if kind == "PackedSequence" else packed
+
+
+def unpacked(batch):
+    return (Packed.from_packed_sequence(batch) if isinstance(batch, PackedSequence) else batch).unpack()
+
+
+@each_kind
+@each_direction
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_any_cell_runs_over_each_sequence(lengths, kind, reverse):
+    def cell(x, state):
+        h = (x[:, :2] + 0.5 * state["h"]).tanh()
+        return {"h": h, "count": state["count"] + 1}, {"h": h, "count": state["count"] + 1}
+
+    sequences = [torch.randn(n, 3, dtype=torch.float64) for n in lengths]
+    b = len(lengths)
+    state = {"h": torch.randn(b, 2, dtype=torch.float64), "count": torch.arange(b)}
+    output, final = scan(cell, batch_of(sequences, kind), state, reverse=reverse)
+    hs, counts = unpacked(output["h"]), unpacked(output["count"])
+    for i, sequence in enumerate(sequences):
+        alone = {name: s[i : i + 1] for name, s in state.items()}
+        for t in reversed(range(len(sequence))) if reverse else range(len(sequence)):
+            rows, alone = cell(sequence[t : t + 1], alone)
+            torch.testing.assert_close(hs[i][t], rows["h"][0])
+            assert counts[i][t] == rows["count"][0]
+        torch.testing.assert_close(final["h"][i], alone["h"][0])
+        assert final["count"][i] == alone["count"][0]
+
+
+@each_direction
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+def test_with_torchs_cells_it_is_the_layer(name, reverse):
+    layer = getattr(torch.nn, name)(3, 4, bidirectional=True, dtype=torch.float64)
+    cell = getattr(torch.nn, name + "Cell")(3, 4, dtype=torch.float64)
+    suffix = "_l0_reverse" if reverse else "_l0"
+    for own, value in cell.named_parameters():
+        value.data.copy_(getattr(layer, own + suffix).detach())
+    sequences = [torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (3, 5, 1)]
+    batch = batch_of(sequences, "PackedSequence")
+    h = torch.randn(3, 4, dtype=torch.float64)
+    state = (h, h + 1) if name == "LSTM" else h
+    output, final = scan(cell, batch, state, reverse=reverse)
+    both = tuple(torch.stack([s, s]) for s in state) if name == "LSTM" else torch.stack([h, h])
+    expected, last = layer(batch, both)
+    half = expected.data.chunk(2, 1)[reverse]
+    torch.testing.assert_close(output.data, half)
+    for got, wanted in zip(
+        final if name == "LSTM" else [final], last if name == "LSTM" else [last], strict=True
+    ):
+        torch.testing.assert_close(got, wanted[int(reverse)])
+    ours = torch.autograd.grad(output.data.square().sum(), sequences, retain_graph=True)
+    theirs = torch.autograd.grad(half.square().sum(), sequences)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_bad_cells_and_states_are_named():
+    packed = Packed(torch.zeros(3, 2), [2, 1])
+    with pytest.raises(ValueError, match="states must have B = 2 rows"):
+        scan(lambda x, s: (x, s), packed, torch.zeros(3))
+    with pytest.raises(ValueError, match="output must have the step's 2 rows"):
+        scan(lambda x, s: (x[:1], s), packed, torch.zeros(2))
+    with pytest.raises(ValueError, match="another structure"):
+        scan(lambda x, s: (x, (s, s)), packed, torch.zeros(2))
+    with pytest.raises(TypeError, match="got Tensor"):
+        scan(lambda x, s: (x, s), torch.zeros(3), torch.zeros(2))
+
+
+def test_decoding_calls_step_on_the_rows_that_are_alive():
+    sizes = []
+
+    def step(tokens, state):
+        sizes.append(len(tokens))
+        assert torch.equal(tokens % 10, state["seen"])
+        scores = torch.nn.functional.one_hot(tokens + 1, 40).float()
+        return scores, {"seen": state["seen"] + 1}
+
+    start = torch.tensor([3, 0, 5, 6])
+    result = decode(step, start, {"seen": start.clone()}, stop=6, max_length=4)
+    assert [s.tolist() for s in result.unpack()] == [[4, 5, 6], [1, 2, 3, 4], [6], [7, 8, 9, 10]]
+    assert sizes == [4, 3, 3, 2]
+
+
+def test_each_sequence_is_decoded_as_it_is_alone():
+    torch.manual_seed(0)
+    cell, head, embed = torch.nn.GRUCell(4, 8), torch.nn.Linear(8, 6), torch.nn.Embedding(6, 4)
+
+    def step(tokens, state):
+        h = cell(embed(tokens), state)
+        return head(h), h
+
+    start, state = torch.randint(6, (9,)), torch.randn(9, 8) * 3
+    together = decode(step, start, state, stop=2, max_length=12)
+    for i in range(9):
+        alone = decode(step, start[i : i + 1], state[i : i + 1], stop=2, max_length=12)
+        assert torch.equal(alone.data, together[i])
+
+
+def test_rows_that_are_no_tokens_end_by_a_predicate():
+    result = decode(
+        lambda x, s: (x * 2, s), torch.tensor([[1.0], [3.0]]), (), stop=lambda x: x[:, 0] > 8, max_length=9
+    )
+    assert [s.tolist() for s in result.unpack()] == [[[2.0], [4.0], [8.0], [16.0]], [[6.0], [12.0]]]
+    assert len(decode(lambda x, s: (x, s), torch.zeros(0), (), stop=1, max_length=3)) == 0
+    assert decode(lambda x, s: (x, s), torch.zeros(2), (), stop=1, max_length=0).lengths.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="must return the next rows"):
+        decode(lambda x, s: (x[:1], s), torch.zeros(2), (), stop=1, max_length=3)
+    assert padless.decode is decode
