@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, data, losses, nn, ops, rnn
+    from . import backends, data, losses, nn, ops, rnn, testing
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
     from .packed import Packed, pack
     from .recurrent.decoding import decode
@@ -40,6 +40,7 @@ __all__ = [
     "restore",
     "rnn",
     "scan",
+    "testing",
     "uninstall",
     "waste",
     "watch",
@@ -67,6 +68,7 @@ _HOMES = {
     "restore": "swap.accelerating",
     "rnn": "rnn",
     "scan": "recurrent.scanning",
+    "testing": "testing",
     "uninstall": "swap.installing",
     "waste": "report",
     "watch": "watching",

@@ -1,0 +1,116 @@
+"""Convolution over time that never reads across a border between sequences."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+from ..layout.layout import Layout
+from ..ops._kinds import of_kind, opened
+from ..packed import Packed
+
+__all__ = ["Conv1d"]
+
+
+class Conv1d(torch.nn.Conv1d):
+    """`torch.nn.Conv1d` over the time of every sequence; beyond both ends of a sequence there are zeros.
+
+    Parameters, initial values and `state_dict` are torch's.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, groups, bias, device, dtype: as in `torch.nn.Conv1d`.
+        padding: "same" for as many rows as came in (stride 1 only); "valid" for none; "causal" for rows that see no
+            later row; or the number of zeros at each end.
+        padding_mode: "zeros", the only one.
+
+    Raises:
+        ValueError: "same" with a stride, an unknown padding, another padding mode.
+
+    >>> conv = Conv1d(2, 5, 3)
+    >>> conv(Packed(torch.randn(4, 2), [3, 1])).data.shape
+    torch.Size([4, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | Literal["same", "valid", "causal"] = "same",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros"] = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f"Conv1d: padding_mode must be 'zeros', got {padding_mode!r}")
+        if isinstance(padding, str) and padding not in ("same", "valid", "causal"):
+            raise ValueError(f"Conv1d: padding must be same, valid, causal or a number, got {padding!r}")
+        torchs = "valid" if padding == "causal" else padding
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            torchs,
+            dilation,
+            groups,
+            bias,
+            device=device,
+            dtype=dtype,
+        )
+        if padding == "causal":
+            self.padding = padding  # type: ignore[assignment]
+
+    def forward(self, packed: Any) -> Any:  # type: ignore[override]
+        """Convolve a `Packed` or `PackedSequence` with data `(N, in_channels)`; returns the same kind.
+
+        A sequence of n rows gives as many rows as torch's convolution of it alone, and none if n is 0.
+
+        Raises:
+            TypeError: another kind of input.
+            ValueError: data of another width.
+        """
+        batch = opened(packed, "Conv1d")
+        rows, lengths = batch.data, batch._layout.lengths
+        if rows.dim() != 2 or rows.shape[1] != self.in_channels:
+            raise ValueError(f"Conv1d takes data (N, {self.in_channels}), got {tuple(rows.shape)}")
+        left, right = self._zeros()
+        stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
+        counts = ((lengths + left + right - reach - 1).div(stride, rounding_mode="floor") + 1).clamp(min=0)
+        counts = counts.where(lengths > 0, 0)
+        # The sequences stand in one row of time with their zeros between them. Each begins at a multiple of the stride,
+        # so that one convolution computes the windows of all.
+        spans = (lengths + left + right).clamp(min=reach + 1)
+        spans = (spans + stride - 1) // stride * stride
+        begins = spans.cumsum(0) - spans
+        total = int(spans.sum()) if len(spans) else 0
+        layout = Layout(counts)
+        if layout.rows == 0:
+            return of_kind(Packed._of(rows.new_zeros(0, self.out_channels) + 0 * rows.sum(), layout), packed)
+        owners = batch._layout.owners
+        at = torch.arange(batch._layout.rows) - batch._layout.offsets[owners] + begins[owners] + left
+        line = rows.new_zeros(total, self.in_channels).index_copy(0, at.to(rows.device), rows)
+        result = functional.conv1d(
+            line.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
+        )
+        of = layout.owners
+        windows = torch.arange(layout.rows) - layout.offsets[of] + (begins // stride)[of]
+        return of_kind(Packed._of(result[0].t().index_select(0, windows.to(rows.device)), layout), packed)
+
+    def _zeros(self) -> tuple[int, int]:
+        """Zeros before and after each sequence."""
+        reach = self.dilation[0] * (self.kernel_size[0] - 1)
+        if self.padding == "same":
+            return reach // 2, reach - reach // 2
+        if self.padding == "causal":
+            return reach, 0
+        if self.padding == "valid":
+            return 0, 0
+        (zeros,) = self.padding
+        return int(zeros), int(zeros)

@@ -1,0 +1,143 @@
+"""Linear-chain conditional random field over the tags of every sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..errors import LayoutError
+from ..ops._kinds import of_kind, opened
+from ..packed import Packed
+from ..recurrent.scanning import scan
+
+__all__ = ["CRF"]
+
+
+class CRF(torch.nn.Module):
+    """Linear-chain conditional random field: scores of tags, of neighbouring tags, and of first and last tags.
+
+    Source: Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001; forward algorithm and Viterbi decoding.
+
+    Args:
+        tags: number of tags, C.
+
+    Attributes:
+        transitions: `(C, C)` score of tag j after tag i.
+        start, end: `(C,)` scores of the first and the last tag.
+
+    >>> crf = CRF(3)
+    >>> emissions, tags = Packed(torch.randn(4, 3), [3, 1]), Packed(torch.tensor([0, 2, 1, 1]), [3, 1])
+    >>> loss = -crf(emissions, tags).mean()
+    >>> crf.decode(emissions).lengths
+    tensor([3, 1])
+    """
+
+    def __init__(self, tags: int, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        if tags < 1:
+            raise ValueError(f"CRF: tags must be at least 1, got {tags}")
+        self.tags = tags
+        self.transitions = torch.nn.Parameter(torch.empty(tags, tags, device=device, dtype=dtype))
+        self.start = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
+        self.end = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all scores uniformly from -0.1 to 0.1."""
+        for scores in self.parameters():
+            torch.nn.init.uniform_(scores, -0.1, 0.1)
+
+    def forward(self, emissions: Any, targets: Any) -> Tensor:
+        """Log-likelihood of the target tags of every sequence, `(B,)`; 0 for length 0.
+
+        Args:
+            emissions: `Packed` or `PackedSequence`, data `(N, C)`: the score of each tag at each row.
+            targets: tags `(N,)`, int64, of the same layout.
+
+        Raises:
+            LayoutError: different layouts.
+            ValueError: emissions of another width, or tags outside 0..C-1.
+        """
+        scores, tags = self._checked(emissions), opened(targets, "CRF")
+        if scores._layout != tags._layout:
+            raise LayoutError("CRF: emissions and targets have different lengths")
+        if tags.data.dtype != torch.int64 or tags.data.dim() != 1:
+            raise ValueError(f"CRF: targets must be int64 (N,), got {tags.dtype} {tuple(tags.data.shape)}")
+        if tags.data.numel() and not 0 <= int(tags.data.min()) <= int(tags.data.max()) < self.tags:
+            raise ValueError(f"CRF: tags must be from 0 to {self.tags - 1}")
+        now, before = tags.data, ops.shift(tags, 1).data
+        is_first = ops.shift(tags.map(torch.ones_like), 1).data == 0
+        of_row = scores.data.gather(1, now[:, None]).squeeze(1)
+        of_row = of_row + torch.where(is_first, self.start[now], self.transitions[before, now])
+        last = self.end[ops.last(tags, default=0)].where(self._has_rows(scores), 0)
+        return ops.sum(scores.map(lambda _: of_row)) + last - self._log_partition(scores)
+
+    def decode(self, emissions: Any) -> Any:
+        """The most likely tags of every sequence: int64 `(N,)`, of the kind and layout of `emissions` (Viterbi).
+
+        Raises:
+            ValueError: emissions of another width.
+        """
+        scores = self._checked(emissions)
+        best, later = self._first_and_later(scores.detach())
+        transitions = self.transitions.detach()
+
+        def forward(row: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+            values, tags = (best[:, :, None] + transitions).max(1)
+            return tags, values + row
+
+        def back(row: Tensor, tag: Tensor) -> tuple[Tensor, Tensor]:
+            before = row.gather(1, tag[:, None]).squeeze(1)
+            return before, before
+
+        pointers, best = scan(forward, later, best)
+        last = (best + self.end.detach()).argmax(1)
+        before, _ = scan(back, pointers, last, reverse=True)
+        lengths = scores._layout.lengths.clamp(max=1)
+        return of_kind(ops.cat([before, Packed(last[self._has_rows(scores)], lengths)]), emissions)
+
+    def marginals(self, emissions: Any) -> Any:
+        """The probability of every tag at every row: `(N, C)`, of the kind and layout of `emissions`; differentiable.
+
+        Raises:
+            ValueError: emissions of another width.
+        """
+        scores = self._checked(emissions)
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            data = scores.data if scores.data.requires_grad else scores.data.detach().requires_grad_()
+            total = self._log_partition(scores.map(lambda _: data)).sum()
+            # The derivative of the log-partition by a score is the probability of its tag.
+            (rows,) = torch.autograd.grad(total, data, create_graph=create_graph)
+        return of_kind(scores.map(lambda _: rows), emissions)
+
+    def _log_partition(self, scores: Packed) -> Tensor:
+        """Logarithm of the sum over all taggings of every sequence, `(B,)`; 0 for length 0."""
+        alpha, later = self._first_and_later(scores)
+
+        def cell(row: Tensor, alpha: Tensor) -> tuple[tuple[()], Tensor]:
+            return (), (alpha[:, :, None] + self.transitions).logsumexp(1) + row
+
+        _, alpha = scan(cell, later, alpha)
+        return (alpha + self.end).logsumexp(1).where(self._has_rows(scores), 0)
+
+    def _first_and_later(self, scores: Packed) -> tuple[Tensor, Packed]:
+        """The scores of the first row with those of `start`, and the other rows."""
+        _, later = ops.split(scores, [1, scores._layout.steps])
+        return ops.first(scores, default=0) + self.start, later
+
+    def _has_rows(self, scores: Packed) -> Tensor:
+        return (scores._layout.lengths > 0).to(scores.device)
+
+    def _checked(self, emissions: Any) -> Packed:
+        scores = opened(emissions, "CRF")
+        if scores.data.dim() != 2 or scores.data.shape[1] != self.tags:
+            raise ValueError(f"CRF takes emissions (N, {self.tags}), got {tuple(scores.data.shape)}")
+        return scores
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of the layer."""
+        return f"tags={self.tags}"

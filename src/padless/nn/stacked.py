@@ -1,0 +1,195 @@
+"""Any cell stacked over layers and directions, and cells with layer normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._pytree import tree_map
+
+from ..ops._kinds import of_kind, opened
+from ..packed import Packed
+from ..recurrent.scanning import scan
+
+__all__ = ["LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell", "Recurrent"]
+
+
+class Recurrent(torch.nn.Module):
+    """A cell run over time by `padless.scan`, stacked over layers and directions as torch's layers are.
+
+    Args:
+        cell: `cell(input_size, hidden_size) -> module`, whose output is `hidden_size` wide: `torch.nn.LSTMCell`,
+            `GRUCell`, `RNNCell`, or a class with `forward(rows, state) -> (output, state)`. It begins with
+            `module.initial_state(rows)`, states for `rows (B, I)`, or else with zeros `(B, hidden_size)`.
+        input_size, hidden_size, num_layers, bidirectional, dropout: as in `torch.nn.LSTM`.
+
+    >>> rnn = Recurrent(torch.nn.GRUCell, 3, 4, num_layers=2, bidirectional=True)
+    >>> output, state = rnn(Packed(torch.randn(4, 3), [3, 1]))
+    >>> output.data.shape, state.shape
+    (torch.Size([4, 8]), torch.Size([4, 2, 4]))
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be from 0 to 1, got {dropout}")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bidirectional, self.dropout = bidirectional, dropout
+        directions = 2 if bidirectional else 1
+        self.cells = torch.nn.ModuleList(
+            cell(input_size if layer == 0 else directions * hidden_size, hidden_size)
+            for layer in range(num_layers)
+            for _ in range(directions)
+        )
+
+    def forward(self, packed: Any, hx: Any = None) -> tuple[Any, Any]:
+        """Output `(N, D*H)` of the last layer, and the final states.
+
+        Args:
+            packed: `Packed` or `PackedSequence`, data `(N, I)`.
+            hx: initial states, a pytree like the cell's with one leading dimension more, `(L*D, B, *)`, in the caller's
+                order; the cell's own if None.
+
+        Returns:
+            The output, of the kind and layout of `packed`, and the final states, like `hx`.
+
+        Raises:
+            TypeError: another kind of input.
+            ValueError: data of another width, or states of another size.
+        """
+        batch = opened(packed, "Recurrent")
+        if batch.data.dim() != 2 or batch.data.shape[1] != self.input_size:
+            raise ValueError(f"Recurrent takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
+        directions = 2 if self.bidirectional else 1
+        finals = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(directions):
+                place = layer * directions + direction
+                cell = self.cells[place]
+                if hx is None:
+                    state = self._initial_state(cell, batch)
+                else:
+                    state = tree_map(lambda leaf, place=place: leaf[place], hx)
+                output, final = scan(cell, batch, state, reverse=direction == 1)
+                outputs.append(output.data)
+                finals.append(final)
+            rows = outputs[0] if directions == 1 else torch.cat(outputs, 1)
+            if layer < self.num_layers - 1:
+                rows = functional.dropout(rows, self.dropout, self.training)
+            batch = batch.map(lambda _, rows=rows: rows)
+        return of_kind(batch, packed), tree_map(lambda *leaves: torch.stack(leaves), finals[0], *finals[1:])
+
+    def _initial_state(self, cell: Any, batch: Packed) -> Any:
+        rows = batch.data.new_zeros(len(batch), batch.data.shape[1])
+        if hasattr(cell, "initial_state"):
+            return cell.initial_state(rows)
+        h = rows.new_zeros(len(batch), self.hidden_size)
+        return (h, h) if isinstance(cell, torch.nn.LSTMCell) else h
+
+
+class _LayerNormCell(torch.nn.Module):
+    def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.weight_ih = torch.nn.Parameter(torch.empty(gates * hidden_size, input_size))
+        self.weight_hh = torch.nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
+        self.norm_ih = torch.nn.LayerNorm(gates * hidden_size)
+        self.norm_hh = torch.nn.LayerNorm(gates * hidden_size)
+        bound = hidden_size**-0.5
+        for weight in (self.weight_ih, self.weight_hh):
+            torch.nn.init.uniform_(weight, -bound, bound)
+
+    def _products(self, rows: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            self.norm_ih(functional.linear(rows, self.weight_ih)),
+            self.norm_hh(functional.linear(h, self.weight_hh)),
+        )
+
+
+class LayerNormLSTMCell(_LayerNormCell):
+    """An LSTM cell that normalises its input product, its hidden product, and the cell where h reads it.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016, equations 20 to 22. Gates in torch's order: i, f, g, o.
+
+    >>> h, (_, c) = LayerNormLSTMCell(3, 4)(torch.randn(2, 3), (torch.zeros(2, 4), torch.zeros(2, 4)))
+    >>> h.shape, c.shape
+    (torch.Size([2, 4]), torch.Size([2, 4]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, 4)
+        self.norm_c = torch.nn.LayerNorm(hidden_size)
+
+    def initial_state(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros `(B, H)` for h and c."""
+        zeros = rows.new_zeros(len(rows), self.hidden_size)
+        return zeros, zeros
+
+    def forward(self, rows: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Output and state of n rows `(n, I)` and states `(n, H)`."""
+        h, c = state
+        x_product, h_product = self._products(rows, h)
+        i, f, g, o = (x_product + h_product).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * self.norm_c(c).tanh()
+        return h, (h, c)
+
+
+class LayerNormGRUCell(_LayerNormCell):
+    """A GRU cell that normalises its input product and its hidden product.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization", 2016. Gates in torch's order: r, z, n; r acts on the
+    normalised hidden product.
+
+    >>> h, _ = LayerNormGRUCell(3, 4)(torch.randn(2, 3), torch.zeros(2, 4))
+    >>> h.shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, 3)
+
+    def forward(self, rows: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Output and state, the same tensor, of n rows `(n, I)` and states `(n, H)`."""
+        x_product, h_product = self._products(rows, state)
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = x_product.chunk(3, 1), h_product.chunk(3, 1)
+        z, n = (x_z + h_z).sigmoid(), (x_n + (x_r + h_r).sigmoid() * h_n).tanh()
+        h = n + z * (state - n)
+        return h, h
+
+
+class LayerNormLSTM(Recurrent):
+    """`Recurrent` over `LayerNormLSTMCell`; its other arguments are those of `Recurrent`.
+
+    >>> output, (h, c) = LayerNormLSTM(3, 4)(Packed(torch.randn(4, 3), [3, 1]))
+    >>> output.data.shape, c.shape
+    (torch.Size([4, 4]), torch.Size([1, 2, 4]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(LayerNormLSTMCell, input_size, hidden_size, **options)
+
+
+class LayerNormGRU(Recurrent):
+    """`Recurrent` over `LayerNormGRUCell`; its other arguments are those of `Recurrent`.
+
+    >>> output, h = LayerNormGRU(3, 4, bidirectional=True)(Packed(torch.randn(4, 3), [3, 1]))
+    >>> output.data.shape, h.shape
+    (torch.Size([4, 8]), torch.Size([2, 2, 4]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(LayerNormGRUCell, input_size, hidden_size, **options)

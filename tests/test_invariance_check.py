@@ -1,0 +1,87 @@
+"""`padless.testing.check_batch_invariance` finds the module that reads padding, and no other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+import padless
+from padless.testing import check_batch_invariance
+
+
+def padded(sequences):
+    return pad_sequence(sequences, batch_first=True), torch.tensor([len(s) for s in sequences])
+
+
+class Model(nn.Module):
+    def __init__(self, reads_padding: bool):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.conv = nn.Conv1d(4, 4, 3, padding=1)
+        self.rnn = padless.nn.GRU(4, 5, batch_first=True)
+        self.reads_padding = reads_padding
+
+    def forward(self, x, lengths):
+        h = self.first(x)
+        if self.reads_padding:
+            h = self.conv(h.transpose(1, 2)).transpose(1, 2)
+        return self.rnn(h, lengths=lengths)[0]
+
+
+class Transposed(Model):
+    def forward(self, x, lengths):
+        h = self.first(x)
+        mask = torch.arange(x.shape[1])[None, :, None] < lengths[:, None, None]
+        return nn.functional.softmax(h, 1) * mask
+
+
+SEQUENCES = [torch.randn(n, 3) for n in (4, 2, 7)]
+
+
+def test_a_model_that_reads_only_its_rows_is_invariant():
+    result = check_batch_invariance(Model(False), SEQUENCES, batch=padded)
+    assert result.is_invariant
+    assert result.compared == 4  # first, the GRU's output and state, the model
+    assert "same result alone and in company (4 outputs)" in str(result)
+
+
+def test_the_first_module_that_reads_padding_is_named():
+    result = check_batch_invariance(Transposed(True), SEQUENCES, batch=padded, raise_exception=False)
+    assert result.module == ""
+    assert result.sequence in (0, 1)
+    with pytest.raises(AssertionError, match="the model itself .Transposed. is the first"):
+        check_batch_invariance(Transposed(True), SEQUENCES, batch=padded)
+    # The bias of the linear layer makes padded cells non-zero, and the convolution reads them at the borders.
+    result = check_batch_invariance(Model(True), SEQUENCES, batch=padded, raise_exception=False)
+    assert result.module == "conv"
+    assert "module 'conv' (Conv1d) is the first whose output depends on the batch" in str(result)
+
+
+def test_channels_before_time_are_compared_without_their_padding():
+    model = Model(True)
+    model.conv = nn.Conv1d(4, 4, 1)  # reads no neighbour
+    assert check_batch_invariance(model, SEQUENCES, batch=padded).compared == 5
+
+
+def test_packed_models_are_checked_and_left_in_their_mode():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = padless.nn.Conv1d(3, 4, 3)
+            self.drop = padless.nn.LockedDropout(0.5)
+            self.rnn = padless.nn.LSTM(4, 5, bidirectional=True)
+
+        def forward(self, batch):
+            return padless.ops.max(self.rnn(self.drop(self.conv(batch)))[0])
+
+    model = Tagger()
+    model.conv.eval()
+    result = check_batch_invariance(model, SEQUENCES)
+    assert result.is_invariant
+    assert result.compared == 6
+    assert model.training
+    assert not model.conv.training
+    with pytest.raises(ValueError, match="at least two sequences, got 1"):
+        check_batch_invariance(model, SEQUENCES[:1])
