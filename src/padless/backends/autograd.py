@@ -137,7 +137,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Gradients:
-        rows, h0, c0, *weights, output = ctx.saved_tensors[:9]
+        tensors = ctx.saved_tensors  # once: checkpointing computes them again for every read
+        rows, h0, c0, *weights, output = tensors[:9]
         states = (h0,) if c0 is None else (h0, c0)
         layer = Layer(ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse)
         needs = ctx.needs_input_grad[4:]
@@ -145,7 +146,7 @@ class _Layer(torch.autograd.Function):
         with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), _without_autocast(rows.device.type):
             if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
                 return (None,) * 4 + _differentiable_backward(ctx.kernels, layer, grads, needs)
-            saved = ctx.saved_tensors[9:]
+            saved = tensors[9:]
             return (None,) * 4 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
 
 
