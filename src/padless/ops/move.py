@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
+from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
 from ._kinds import Batch, of_kind, opened, owners
 
@@ -78,10 +79,10 @@ def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     batch, steps = opened(packed, "shift"), _integer(n, "shift: n")
     start, end, row = _places(batch)
     source = row - steps
-    is_outside = (source < start) | (source >= end)
-    moved = _selected(batch, torch.where(is_outside, row, source))
-    mask = is_outside.to(batch.device).view(-1, *(1,) * (batch.data.dim() - 1))
-    return of_kind(moved.map(lambda rows: rows.masked_fill(mask, fill)), packed)
+    count = batch._layout.rows
+    index = source.where((source >= start) & (source < end), count)
+    rows = RowMap(index, None, count, count, has_fill=steps != 0, has_drop=steps != 0)
+    return of_kind(Packed._of(move_rows(batch.data, rows, fill=fill), batch._layout), packed)
 
 
 def head(packed: Batch, k: int) -> Batch:
@@ -136,7 +137,7 @@ def cat(batches: Sequence[Batch]) -> Batch:
     begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
     at = _ranges(begins.reshape(-1), lengths.reshape(-1))
     data = torch.cat([part.data for part in parts])
-    return of_kind(Packed._of(data.index_select(0, at.to(data.device)), Layout(lengths.sum(1))), batches[0])
+    return of_kind(Packed._of(move_rows(data, RowMap.permutation(at)), Layout(lengths.sum(1))), batches[0])
 
 
 def split(packed: Batch, sizes: int | Sequence[int]) -> list[Batch]:
@@ -257,7 +258,8 @@ def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _selected(batch: Packed, at: Tensor) -> Packed:
-    return Packed._of(batch.data.index_select(0, at.to(batch.device)), batch._layout)
+    """The batch whose row i is row `at[i]`; `at` is a permutation."""
+    return Packed._of(move_rows(batch.data, RowMap.permutation(at)), batch._layout)
 
 
 def _window(batch: Packed, begin: int, count: int) -> Packed:
@@ -270,7 +272,9 @@ def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:
     """Rows `[begin[i], end[i])` of sequence i."""
     lengths = end - begin
     at = _ranges(batch._layout.offsets[:-1] + begin, lengths)
-    return Packed._of(batch.data.index_select(0, at.to(batch.device)), Layout(lengths))
+    count = batch._layout.rows
+    rows = RowMap(at, None, count, len(at), has_fill=False, has_drop=len(at) < count)
+    return Packed._of(move_rows(batch.data, rows), Layout(lengths))
 
 
 def _ranges(begins: Tensor, counts: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def shifted_sums(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
     wide = Packed._of(_wide(batch.data), batch._layout)
     largest = _extreme(wide.detach(), "amax")
     largest = largest.masked_fill(largest.isinf(), 0)
-    powers = (wide.data - largest.index_select(0, owners(batch))).exp()
+    powers = (wide.data - largest.index_select(0, owners(batch))).exp_()
     return powers, largest, row_sums(Packed._of(powers, batch._layout))
 
 
