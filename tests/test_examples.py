@@ -13,9 +13,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 LAST_LINES = {
     "batches.py": r"went on with 1\d batches of \d+ rows or more",
+    "caption.py": r"loss 0\.\d+, 1\d\d of 200 captions are right",
     "classify.py": r"epoch 30: loss 0\.\d+, 24 of 24 right",
     "count_waste.py": r" +16  sorted +\d+ +\d+ +\d+\.\d%",
     "one_line.py": r"largest difference, relative to the largest value: \de-0[5-9]",
+    "speech.py": r"frames up to \d+ a sequence; loss \d\.\d+, (9\d|100) of 100 are right",
+    "tagger.py": r"200 sentences, \d+ tokens: (9\d\.\d|100\.0)% of the tags are right",
 }
 
 ELSEWHERE = {"train_ddp.py": "test_train_ddp.py"}  # under torchrun

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import strategies
 import torch
+from hypothesis import given
 from torch.nn.utils.rnn import PackedSequence
 
 import padless
@@ -167,8 +169,8 @@ def test_cut_begins_a_piece_where_it_is_told(kind):
         torch.tensor([True, True, False, True]),
     ]
     batch, where = batch_of(sequences, kind), batch_of(marks, kind)
-    for given in (where, where.data):
-        pieces, owner = ops.cut(batch, given)
+    for mask in (where, where.data):
+        pieces, owner = ops.cut(batch, mask)
         assert owner.tolist() == [0, 0, 2, 2, 2]
         expected = [sequences[0][:2], sequences[0][2:], sequences[2][:1], sequences[2][1:3], sequences[2][3:]]
         for got, piece in zip(unpacked(pieces), expected, strict=True):
@@ -200,3 +202,16 @@ def test_expand_gives_every_row_the_value_of_its_sequence(lengths, kind):
 def test_a_bad_call_names_what_is_wrong(call, error, text):
     with pytest.raises(error, match=text):
         call(Packed(torch.zeros(3), [2, 1]))
+
+
+@given(lengths=strategies.lengths())
+def test_every_operation_holds_for_any_lengths(lengths):
+    sequences = rows_of(lengths)
+    for kind in ("Packed", "PackedSequence"):
+        batch = batch_of(sequences, kind)
+        for name, theirs in REDUCTIONS.items():
+            for row, sequence in zip(getattr(ops, name)(batch), sequences, strict=True):
+                torch.testing.assert_close(row, theirs(sequence))
+        for ours, theirs in ALONG.values():
+            for rows, sequence in zip(unpacked(ours(batch)), sequences, strict=True):
+                torch.testing.assert_close(rows, theirs(sequence))
