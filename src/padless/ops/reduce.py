@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..layout.layout import Layout
 from ..packed import Packed
 from ._kinds import Batch, opened, owners
 
@@ -71,17 +72,53 @@ def min(packed: Batch) -> Tensor:  # noqa: A001
 def prod(packed: Batch) -> Tensor:
     """Product of every sequence's rows, `(B, *)`; 1 for length 0.
 
-    Neighbouring rows are multiplied, then neighbouring products: log2(T) operations, with gradients that are exact
-    where factors are 0.
+    Gradients are exact where factors are 0.
 
     >>> from padless import Packed
     >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
     tensor([6, 1, 4])
     """
     batch = opened(packed, "prod")
-    rows, lengths = _wide(batch.data), batch._layout.lengths
+    rows = _wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
+    return _Prod.apply(rows, batch._layout).to(_sum_dtype(batch.dtype))
+
+
+class _Prod(torch.autograd.Function):
+    """Products whose derivative is product / factor, or that of a tree of products where this cannot be divided."""
+
+    @staticmethod
+    def forward(rows: Tensor, layout: Layout) -> Tensor:
+        if rows.is_complex():
+            return _tree_of_products(rows, layout)
+        index = layout.owners.to(rows.device).view(-1, *(1,) * (rows.dim() - 1)).expand_as(rows)
+        return rows.new_ones(layout.batch, *rows.shape[1:]).scatter_reduce_(0, index, rows, "prod")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        rows, ctx.layout = inputs
+        ctx.save_for_backward(rows, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, product = ctx.saved_tensors
+        is_divisible = int(torch.count_nonzero(rows)) == rows.numel() and bool(product.isfinite().all())
+        if torch.is_grad_enabled() or rows.is_complex() or not is_divisible:
+            with torch.enable_grad():
+                leaf = (
+                    rows if torch.is_grad_enabled() and rows.requires_grad else rows.detach().requires_grad_()
+                )
+                products = _tree_of_products(leaf, ctx.layout)
+                create_graph = rows.requires_grad or grads[0].requires_grad
+                return torch.autograd.grad(products, leaf, grads[0], create_graph=create_graph)[0], None
+        owners = ctx.layout.owners.to(rows.device)
+        return (grads[0] * product).index_select(0, owners).div_(rows), None
+
+
+def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:
+    """Neighbouring rows multiplied, then neighbouring products: differentiable where factors are 0."""
+    lengths = layout.lengths
     while lengths.numel() and int(lengths.max()) > 1:
         halves = (lengths + 1) // 2
         ends, half_ends = lengths.cumsum(0), halves.cumsum(0)
@@ -96,7 +133,7 @@ def prod(packed: Batch) -> Tensor:
         lengths = halves
     result = rows.new_ones(lengths.numel(), *rows.shape[1:])
     there = lengths.nonzero().squeeze(1).to(rows.device)
-    return result.index_copy(0, there, rows).to(_sum_dtype(batch.dtype))
+    return result.index_copy(0, there, rows)
 
 
 def logsumexp(packed: Batch) -> Tensor:
