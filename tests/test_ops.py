@@ -215,3 +215,41 @@ def test_every_operation_holds_for_any_lengths(lengths):
         for ours, theirs in ALONG.values():
             for rows, sequence in zip(unpacked(ours(batch)), sequences, strict=True):
                 torch.testing.assert_close(rows, theirs(sequence))
+
+
+def test_values_that_tie_share_a_gradient_even_at_infinity():
+    data = torch.tensor([-torch.inf, -torch.inf, 1.0, 1.0], requires_grad=True)
+    for run in (ops.max, ops.min):
+        (grad,) = torch.autograd.grad(run(Packed(data, [2, 0, 2]))[[0, 2]].sum(), data)
+        assert grad.tolist() == [0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, when jvp is first used
+@pytest.mark.parametrize("name", [*REDUCTIONS, *ALONG])
+def test_transforms_see_through(name):
+    def run(data):
+        packed = Packed(data, [3, 1, 4])
+        result = ALONG[name][0](packed) if name in ALONG else getattr(ops, name)(packed)
+        return result.data if isinstance(result, Packed) else result
+
+    data = torch.randn(8, 2, dtype=torch.float64)
+    _, tangent = torch.func.jvp(run, (data,), (torch.ones_like(data),))
+    jacobian = torch.func.jacrev(run)(data)
+    torch.testing.assert_close(tangent, jacobian.flatten(-2).sum(-1))
+
+
+def test_any_number_of_steps_is_taken():
+    packed = Packed(torch.arange(4), [3, 1])
+    for same in (ops.head(packed, 10**19), ops.tail(packed, 10**19), ops.split(packed, [10**19])[0]):
+        assert torch.equal(same.data, packed.data)
+    assert ops.shift(packed, 10**12, fill=7).data.tolist() == [7, 7, 7, 7]
+
+
+def test_a_default_that_the_data_cannot_hold_is_refused():
+    whole = Packed(torch.arange(3), [3, 0])
+    with pytest.raises(TypeError, match="first: default is torch.float32, which torch.int64 cannot hold"):
+        ops.first(whole, default=0.5)
+    with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(2,\), got \(3,\)"):
+        ops.last(Packed(torch.zeros(3, 2), [3, 0]), default=torch.zeros(3))
+    with pytest.raises(TypeError, match="max takes data that have an order"):
+        ops.max(Packed(torch.zeros(3, dtype=torch.complex64), [3]))

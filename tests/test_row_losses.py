@@ -138,3 +138,14 @@ def test_bad_calls_name_what_is_wrong():
         losses.mse_loss(rows, targets.to(torch.float32))
     with pytest.raises(padless.LayoutError, match="logits have 2 sequences, but targets have 3"):
         losses.ctc_loss(rows, Packed(targets.data, [1, 1, 1]))
+
+
+def test_ctc_of_no_frames_is_0_where_there_are_no_labels():
+    frames, labels = Packed(torch.zeros(0, 3), [0, 0]), Packed(torch.zeros(0, dtype=torch.int64), [0, 0])
+    assert losses.ctc_loss(frames, labels, reduction="none").tolist() == [0, 0]
+
+
+def test_means_of_narrow_floats_count_in_float32():
+    rows = Packed(torch.ones(2001, dtype=torch.bfloat16), [2001])
+    assert losses.mse_loss(rows, rows * 0).item() == 1
+    assert losses.mse_loss(rows, rows * 0, reduction="sequence_mean").item() == 1

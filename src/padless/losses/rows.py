@@ -35,7 +35,8 @@ def cross_entropy(
         logits: data `(N, C)` or `(N, C, *)`.
         targets: of the same kind and layout: classes `(N, *)`, int64, or probabilities of the logits' shape.
         reduction: "mean" over the rows that count, weighted as torch weights them; "sequence_mean" the mean over the
-            sequences that have rows that count of their own means; "sum"; or "none" for a batch of the logits' kind.
+            sequences that have rows that count of their own means, both NaN where no row counts, as torch's; "sum";
+            or "none" for a batch of the logits' kind.
         weight: `(C,)` weights of the classes.
         label_smoothing: from 0 to 1.
         ignore_index: rows of this class do not count.
@@ -159,7 +160,10 @@ def ctc_loss(
     if len(frames) != len(labels):
         raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
     return functional.ctc_loss(
-        frames.map(lambda rows: rows.log_softmax(-1)).pad(batch_first=False),
+        frames.map(lambda rows: rows.log_softmax(-1)).pad(
+            batch_first=False,
+            total_length=max(frames._layout.steps, 1),  # torch refuses none
+        ),
         labels.data,
         frames._layout.lengths,
         labels._layout.lengths,
@@ -227,10 +231,10 @@ def _reduced(losses: Tensor, counts: Tensor | None, batch: Batch, reduction: str
         )
     if reduction == "sum":
         return losses.sum()
-    if counts is None:
-        counts = torch.ones_like(losses)
+    dtype, losses = losses.dtype, losses.float() if losses.dtype.itemsize < 4 else losses
+    counts = torch.ones_like(losses) if counts is None else counts.to(losses.dtype)
     if reduction == "mean":
-        return losses.sum() / counts.sum()
+        return (losses.sum() / counts.sum()).to(dtype)
     pair = (
         torch.stack([losses.flatten(1).sum(1), counts.flatten(1).sum(1)], 1)
         if losses.dim() > 1
@@ -239,4 +243,4 @@ def _reduced(losses: Tensor, counts: Tensor | None, batch: Batch, reduction: str
     rows = batch._replace(data=pair) if isinstance(batch, PackedSequence) else batch.map(lambda _: pair)
     sums, weights = sequence_sums(rows).unbind(1)
     has_rows = weights > 0
-    return (sums / weights.where(has_rows, 1)).where(has_rows, 0).sum() / has_rows.sum()
+    return (sums / weights.where(has_rows, 1)).where(has_rows, 0).sum().div(has_rows.sum()).to(dtype)

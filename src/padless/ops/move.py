@@ -108,7 +108,7 @@ def tail(packed: Batch, k: int) -> Batch:
     [tensor([2, 3]), tensor([4])]
     """
     batch, count = opened(packed, "tail"), _count(k, "tail: k")
-    lengths = batch._layout.lengths
+    lengths, count = batch._layout.lengths, _at_most(count, batch)
     return of_kind(_slices(batch, (lengths - count).clamp(min=0), lengths), packed)
 
 
@@ -245,7 +245,15 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     if default is None:
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
-    fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *batch.data.shape[1:])
+    given = torch.as_tensor(default)
+    if not torch.can_cast(given.dtype, batch.dtype):
+        raise TypeError(f"{name}: default is {given.dtype}, which {batch.dtype} cannot hold")
+    row = batch.data.shape[1:]
+    if given.dim() and given.shape != row:
+        raise LengthsError(
+            f"{name}: default must be a number or have shape {tuple(row)}, got {tuple(given.shape)}"
+        )
+    fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *row)
     at = at.masked_fill(is_empty, batch._layout.rows)
     return torch.cat([batch.data, fill]).index_select(0, at.to(batch.device))
 
@@ -264,8 +272,13 @@ def _selected(batch: Packed, at: Tensor) -> Packed:
 
 def _window(batch: Packed, begin: int, count: int) -> Packed:
     """Steps `[begin, begin + count)` of every sequence."""
-    lengths = batch._layout.lengths
-    return _slices(batch, lengths.clamp(max=begin), lengths.clamp(max=begin + count))
+    lengths, end = batch._layout.lengths, _at_most(begin + count, batch)
+    return _slices(batch, lengths.clamp(max=_at_most(begin, batch)), lengths.clamp(max=end))
+
+
+def _at_most(count: int, batch: Packed) -> int:
+    """The count, or T if it is larger: any number of steps fits a tensor then."""
+    return min(count, batch._layout.steps)
 
 
 def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
 from ..packed import Packed
@@ -82,7 +83,9 @@ def prod(packed: Batch) -> Tensor:
     rows = _wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
-    return _Prod.apply(rows, batch._layout).to(_sum_dtype(batch.dtype))
+    is_transformed = peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    product = (_tree_of_products if is_transformed else _Prod.apply)(rows, batch._layout)
+    return product.to(_sum_dtype(batch.dtype))
 
 
 class _Prod(torch.autograd.Function):
@@ -92,7 +95,7 @@ class _Prod(torch.autograd.Function):
     def forward(rows: Tensor, layout: Layout) -> Tensor:
         if rows.is_complex():
             return _tree_of_products(rows, layout)
-        index = layout.owners.to(rows.device).view(-1, *(1,) * (rows.dim() - 1)).expand_as(rows)
+        index = _per_element(Packed._of(rows, layout))
         return rows.new_ones(layout.batch, *rows.shape[1:]).scatter_reduce_(0, index, rows, "prod")
 
     @staticmethod
@@ -175,18 +178,26 @@ def shifted_sums(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
-    rows = batch.data
-    info = torch.finfo(rows.dtype) if rows.is_floating_point() else None
-    if info is not None:
-        fill = -torch.inf if kind == "amax" else torch.inf
-    elif rows.dtype == torch.bool:
-        as_bytes = Packed._of(rows.to(torch.uint8), batch._layout)
-        return _extreme(as_bytes, kind).bool()
-    else:
-        fill = torch.iinfo(rows.dtype).min if kind == "amax" else torch.iinfo(rows.dtype).max
-    result = rows.new_full((len(batch), *rows.shape[1:]), fill)
-    index = owners(batch).view(-1, *(1,) * (rows.dim() - 1)).expand_as(rows)
-    return result.scatter_reduce(0, index, rows, kind, include_self=False)
+    rows, is_max = batch.data, kind == "amax"
+    if rows.is_complex():
+        raise TypeError(f"{kind[1:]} takes data that have an order, got {batch.dtype}")
+    if rows.dtype == torch.bool:
+        return _extreme(batch.map(lambda flags: flags.to(torch.uint8)), kind).bool()
+    shape, index = (len(batch), *rows.shape[1:]), _per_element(batch)
+    if rows.is_floating_point():
+        # The start is NaN, which ties with nothing: torch would give it a share of the gradient.
+        result = rows.new_full(shape, torch.nan).scatter_reduce(0, index, rows, kind, include_self=False)
+        is_empty = (batch._layout.lengths == 0).to(rows.device).view(-1, *(1,) * (rows.dim() - 1))
+        return result.masked_fill(is_empty, -torch.inf if is_max else torch.inf)
+    info = torch.iinfo(rows.dtype)
+    return rows.new_full(shape, info.min if is_max else info.max).scatter_reduce(
+        0, index, rows, kind, include_self=False
+    )
+
+
+def _per_element(batch: Packed) -> Tensor:
+    """The sequence of every element, `(N, *)`, without memory of its own."""
+    return owners(batch).view(-1, *(1,) * (batch.data.dim() - 1)).expand_as(batch.data)
 
 
 def _wide(rows: Tensor) -> Tensor:
