@@ -78,14 +78,15 @@ def test_an_operation_along_time_is_that_of_each_sequence(name, lengths, kind):
         torch.testing.assert_close(row, theirs(sequence))
 
 
+@each_kind
 @pytest.mark.parametrize("name", [*REDUCTIONS, *ALONG, "first", "last"])
-def test_gradients_are_right_twice(name):
-    lengths = [3, 1, 4]
-
+def test_gradients_are_right_twice(name, kind):
     def run(data):
-        packed = Packed(data, lengths)
+        packed = Packed(data, [3, 1, 4])
+        if kind == "PackedSequence":
+            packed = packed.to_packed_sequence()
         result = ALONG[name][0](packed) if name in ALONG else getattr(ops, name)(packed)
-        return result.data if isinstance(result, Packed) else result
+        return result if isinstance(result, torch.Tensor) else result.data
 
     data = torch.randn(8, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(run, data)

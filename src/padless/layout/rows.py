@@ -162,7 +162,7 @@ def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor,
 
 
 def _place(data: Tensor, inverse: Tensor, count: int, fill: Any) -> Tensor:
-    return data.new_full((count, *data.shape[1:]), fill).index_put_((inverse,), data)
+    return data.new_full((count, *data.shape[1:]), fill).index_copy_(0, inverse.long(), data)
 
 
 def _is_placed_faster(data: Tensor) -> bool:
