@@ -75,10 +75,25 @@ def main(count: int = 4096, mean_length: int = 50, width: int = 128) -> None:
             lambda d: d.softmax(1).square(),
             lambda g: g.masked_fill(~mask, low).softmax(1).square() * mask,
         ),
+        "log_softmax": (
+            lambda d: ops.log_softmax(of(d)).data.square(),
+            lambda d: d.log_softmax(1).square(),
+            lambda g: g.masked_fill(~mask, low).log_softmax(1).masked_fill(~mask, 0).square(),
+        ),
         "cumsum": (lambda d: ops.cumsum(of(d)).data, lambda d: d.cumsum(1), lambda g: g.cumsum(1) * mask),
         "prod": (lambda d: ops.prod(of(d)), lambda d: d.prod(1), lambda g: g.masked_fill(~mask, 1).prod(1)),
         "reverse": (lambda d: ops.reverse(of(d)).data, lambda d: d.flip(1), lambda g: g.flip(1) * mask),
         "shift": (lambda d: ops.shift(of(d), 1).data, lambda d: d.roll(1, 1), lambda g: g.roll(1, 1) * mask),
+        "head": (
+            lambda d: ops.head(of(d), 10).data,
+            lambda d: d[:, :10].clone(),
+            lambda g: (g * mask)[:, :10],
+        ),
+        "cat": (
+            lambda d: ops.cat([of(d), of(d)]).data,
+            lambda d: torch.cat([d, d], 1),
+            lambda g: torch.cat([g, g], 1) * torch.cat([mask, mask], 1),
+        ),
         "last": (
             lambda d: ops.last(of(d)),
             lambda d: d[:, -1],

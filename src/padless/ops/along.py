@@ -11,7 +11,7 @@ from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ._kinds import Batch, of_kind, opened, owners
-from .reduce import _check_floating, _sum_dtype, _wide, row_sums, shifted_sums
+from .reduce import _check_floating, _sum_dtype, _wide, row_sums, shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
 
@@ -32,12 +32,13 @@ def softmax(packed: Batch) -> Batch:
 
 
 class _Softmax(torch.autograd.Function):
-    """Softmax with the derivative y (g - sum(g y)): two large tensors in backward instead of six."""
+    """Softmax whose derivative is y (g - sum(g y)): two large tensors in backward instead of six."""
 
     @staticmethod
     def forward(data: Tensor, layout: Layout) -> Tensor:
         batch = Packed._of(data, layout)
-        powers, _, sums = shifted_sums(batch)
+        powers = shifted(batch)[0].exp_()
+        sums = row_sums(Packed._of(powers, layout))
         return powers.mul_(sums.reciprocal_().index_select(0, owners(batch)))
 
     @staticmethod
@@ -48,17 +49,40 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _Softmax._derivative(ctx, grads[0]), None
+        return _Softmax.jvp(ctx, *grads), None  # the Jacobian is symmetric
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        return _Softmax._derivative(ctx, tangents[0])
+        (y,) = ctx.saved_tensors
+        product = Packed._of(tangents[0] * y, ctx.layout)
+        return product.data - y * row_sums(product).index_select(0, owners(product))
+
+
+class _LogSoftmax(torch.autograd.Function):
+    """Its logarithm, whose derivative is g - exp(y) sum(g)."""
 
     @staticmethod
-    def _derivative(ctx: Any, direction: Tensor) -> Tensor:
+    def forward(data: Tensor, layout: Layout) -> Tensor:
+        batch = Packed._of(data, layout)
+        # Two differences: one of the sum would lose the digits of the logarithm beside a large row.
+        rows = shifted(batch)[0]
+        powers = rows.exp()
+        logs = row_sums(Packed._of(powers, layout)).log_()
+        return rows.sub_(torch.index_select(logs, 0, owners(batch), out=powers))
+
+    setup_context = _Softmax.setup_context
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
-        product = Packed._of(direction * y, ctx.layout)
-        return product.data - y * row_sums(product).index_select(0, owners(product))
+        batch = Packed._of(grads[0], ctx.layout)
+        return grads[0] - y.exp() * row_sums(batch).index_select(0, owners(batch)), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        product = Packed._of(tangents[0] * y.exp(), ctx.layout)
+        return tangents[0] - row_sums(product).index_select(0, owners(product))
 
 
 def log_softmax(packed: Batch) -> Batch:
@@ -72,9 +96,7 @@ def log_softmax(packed: Batch) -> Batch:
     """
     batch = opened(packed, "log_softmax")
     _check_floating(batch, "log_softmax")
-    _, largest, sums = shifted_sums(batch)
-    of_row = owners(batch)
-    rows = _wide(batch.data) - largest.index_select(0, of_row) - sums.log().index_select(0, of_row)
+    rows = _LogSoftmax.apply(_wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 

@@ -151,7 +151,8 @@ def logsumexp(packed: Batch) -> Tensor:
     """
     batch = opened(packed, "logsumexp")
     _check_floating(batch, "logsumexp")
-    largest, sums = shifted_sums(batch)[1:]
+    rows, largest = shifted(batch)
+    sums = row_sums(Packed._of(rows.exp_(), batch._layout))
     is_empty = sums == 0  # no rows, or only -inf
     logs = sums.masked_fill(is_empty, 1).log() + largest
     return logs.masked_fill(is_empty, -torch.inf).to(batch.dtype)
@@ -165,16 +166,16 @@ def row_sums(batch: Packed) -> Tensor:
     return rows.new_zeros(len(batch), *rows.shape[1:]).index_add(0, owners(batch), rows)
 
 
-def shifted_sums(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
-    """`exp(rows - largest)` `(N, *)`, the largest row of each sequence and the sums of the exponentials, `(B, *)`.
+def shifted(batch: Packed) -> tuple[Tensor, Tensor]:
+    """Rows less the largest of their sequence `(N, *)`, and that largest `(B, *)`, a constant of the graph.
 
-    The largest is a constant of the graph: it cancels. Where it is infinite it is replaced by 0.
+    Where the largest is infinite it is replaced by 0.
     """
-    wide = Packed._of(_wide(batch.data), batch._layout)
-    largest = _extreme(wide.detach(), "amax")
+    rows = _wide(batch.data)
+    largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
     largest = largest.masked_fill(largest.isinf(), 0)
-    powers = (wide.data - largest.index_select(0, owners(batch))).exp_()
-    return powers, largest, row_sums(Packed._of(powers, batch._layout))
+    of_row = largest.index_select(0, owners(batch))
+    return of_row.neg_().add_(rows), largest  # in place: new memory costs more than the arithmetic
 
 
 def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
