@@ -29,7 +29,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, message: 
 # ---- help ---------------------------------------------------------------------------------------------
 
 
-def test_version_is_told():
+def test_version_is_reported():
     done = run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"padless {padless.__version__}\n", "")
 
@@ -38,7 +38,7 @@ COMMANDS = ("demo", "draw", "bench", "report", "doctor", "completion")
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
-def test_help_is_told_on_stdout_with_examples(command):
+def test_help_is_reported_on_stdout_with_examples(command):
     done = run(*command, "--help", COLUMNS="80")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: {' '.join(('padless', *command))} ")

@@ -126,7 +126,7 @@ def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_sa
 # ---- checkpoints that cannot be resumed ---------------------------------------------------------------
 
 
-def test_a_checkpoint_cut_short_anywhere_is_told_in_one_line(checkpoint, data):
+def test_a_checkpoint_cut_short_anywhere_is_reported_in_one_line(checkpoint, data):
     whole = checkpoint.read_bytes()
     message = f"{checkpoint} is not a whole checkpoint; start anew without --resume"
     for size in (0, 1, 4, 100, len(whole) // 2, len(whole) - 1):
@@ -136,7 +136,7 @@ def test_a_checkpoint_cut_short_anywhere_is_told_in_one_line(checkpoint, data):
         assert str(caught.value) == message, size
 
 
-def test_a_checkpoint_of_noise_is_told_in_one_line(checkpoint, data):
+def test_a_checkpoint_of_noise_is_reported_in_one_line(checkpoint, data):
     checkpoint.write_bytes(random.Random(0).randbytes(5_000))
     with pytest.raises(PadlessError, match="is not a whole checkpoint"):
         resume_run(checkpoint, data)
@@ -162,7 +162,7 @@ def test_a_checkpoint_executes_nothing(tmp_path, data):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_folder_in_the_checkpoint_s_place_is_told(tmp_path, data):
+def test_a_folder_in_the_checkpoint_s_place_is_reported(tmp_path, data):
     with pytest.raises(PadlessError, match=r"^cannot read .*: Is a directory$"):
         resume_run(tmp_path, data)
 
@@ -183,7 +183,7 @@ def test_other_software_is_named_with_both_its_values(checkpoint, data, name, th
     )
 
 
-def test_another_library_is_told(checkpoint, data):
+def test_another_library_is_reported(checkpoint, data):
     other = replace(data, labels=data.labels[::-1])
     with pytest.raises(
         PadlessError, match=r"was trained on the library of Python 3\..* here differs; start anew"
@@ -191,7 +191,7 @@ def test_another_library_is_told(checkpoint, data):
         resume_run(checkpoint, other)
 
 
-def test_weights_of_another_shape_are_told(checkpoint, data):
+def test_weights_of_another_shape_are_reported(checkpoint, data):
     state = read_checkpoint(checkpoint)
     state["settings"]["hidden_size"] = 9
     torch.save(state, checkpoint)
@@ -241,7 +241,7 @@ def test_a_full_disk_ends_the_demo_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_folder_is_told_before_anything_is_read(tmp_path):
+def test_an_unwritable_folder_is_reported_before_anything_is_read(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PadlessError) as caught:
         command.run_demo(out=tmp_path / "file" / "below")

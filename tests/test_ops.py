@@ -162,7 +162,7 @@ def test_pieces_joined_again_are_the_whole(lengths, kind):
 
 
 @each_kind
-def test_cut_begins_a_piece_where_it_is_told(kind):
+def test_cut_begins_a_piece_where_it_is_reported(kind):
     sequences = rows_of([3, 0, 4])
     marks = [
         torch.tensor([False, False, True]),

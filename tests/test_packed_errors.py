@@ -229,7 +229,9 @@ USING = [
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [*MAKING, *USING])
-def test_a_wrong_call_is_told_what_is_wrong_with_it(call: Any, error: type[Exception], message: str) -> None:
+def test_a_wrong_call_is_reported_what_is_wrong_with_it(
+    call: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message

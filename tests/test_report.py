@@ -130,7 +130,7 @@ def test_sequences_of_words_and_large_numbers(tmp_path, monkeypatch, capsys):
         """)  # fmt: skip
 
 
-def test_one_sequence_is_told_in_the_singular(tmp_path, monkeypatch, capsys):
+def test_one_sequence_is_reported_in_the_singular(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("one.jsonl").write_text("[1]\n")
     found = report(capsys, "one.jsonl", "--batch-size", "1", "--policy", "given")
@@ -446,15 +446,15 @@ def test_short_times_are_told_in_milliseconds():
 
 
 @pytest.mark.parametrize(
-    ("load", "threads", "is_told"), [(9.0, "2", True), (0.0, "2", False), (9.0, "1", False)]
+    ("load", "threads", "reported"), [(9.0, "2", True), (0.0, "2", False), (9.0, "1", False)]
 )
-def test_wall_time_on_a_busy_machine_is_told(file, capsys, monkeypatch, load, threads, is_told):
+def test_wall_time_on_a_busy_machine_is_reported(file, capsys, monkeypatch, load, threads, reported):
     monkeypatch.setattr("padless.bench.policies.load", lambda: load)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     text = report(capsys, file, *MEASURE, "--threads", threads, "--policy", "given")
     told = "busy: 9.0 processes wanted the 4 cores before this began; --threads 1 counts CPU time, which they spare"
-    assert (told in text.splitlines()) is is_told
-    assert ("busy:" in text) is is_told
+    assert (told in text.splitlines()) is reported
+    assert ("busy:" in text) is reported
 
 
 def test_sequences_of_length_0_are_left_out_of_timing_and_batches_without_rows_too(tmp_path, capsys):
@@ -535,7 +535,7 @@ def test_standard_input_is_read_where_no_file_is_given(arguments):
     ],
     ids=["txt", "jsonl", "objects", "csv", "forced"],
 )
-def test_the_format_of_standard_input_is_told_by_its_first_line(text, arguments, rows):
+def test_the_format_of_standard_input_is_reported_by_its_first_line(text, arguments, rows):
     done = run("--json", *arguments, input=text)
     if rows is None:
         assert done.stderr == "padless: standard input, line 2: 1 cells, where the first row has 2\n"
@@ -649,7 +649,7 @@ def test_what_is_wrong_is_one_line_on_standard_error_and_an_exit_code(file, caps
         assert err == f"padless: {message}\n"
 
 
-def test_a_file_that_may_not_be_read_is_told(file, capsys, monkeypatch):
+def test_a_file_that_may_not_be_read_is_reported(file, capsys, monkeypatch):
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -684,7 +684,7 @@ def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path):
     )
 
 
-def test_a_page_that_cannot_be_written_is_told_before_anything_is_read(capsys):
+def test_a_page_that_cannot_be_written_is_reported_before_anything_is_read(capsys):
     assert cli.main(["report", "missing.txt", "--html", "missing/page.html"]) == 1
     assert (
         capsys.readouterr().err == "padless: cannot write to missing/page.html: No such file or directory\n"

@@ -192,14 +192,14 @@ def test_a_text_of_many_blocks_is_read_whole_and_progress_tells_its_bytes(write,
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_progress_of_a_packed_file_is_told_in_the_file_s_own_bytes(write):
+def test_progress_of_a_packed_file_is_reported_in_the_file_s_own_bytes(write):
     path = write("words.txt.gz", gzip.compress(lines(["a b"] * 100_000).encode()))
     seen: list[tuple[int, int | None]] = []
     read_lengths(path, progress=lambda done, total: seen.append((done, total)))
     assert all(done <= os.path.getsize(path) == total for done, total in seen)  # type: ignore[operator]
 
 
-def test_progress_of_parquet_is_told_in_rows(write):
+def test_progress_of_parquet_is_reported_in_rows(write):
     seen: list[tuple[int, int | None]] = []
     read_lengths(write("n.parquet", {"n": LENGTHS}), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (8, 8)
@@ -291,7 +291,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"), BAD, ids=[f"{i}-{m[:60]}" for i, (*_, m) in enumerate(BAD)]
 )
-def test_what_is_wrong_is_told_in_one_line_with_its_place(write, name, content, options, message):
+def test_what_is_wrong_is_reported_in_one_line_with_its_place(write, name, content, options, message):
     path = write(name, content)
     with pytest.raises(PadlessError) as caught:
         read_lengths(path, **options)
@@ -303,7 +303,7 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place(write, name, content, 
     assert isinstance(caught.value, UsageError) or not is_usage or "whole number" in message
 
 
-def test_what_is_no_file_is_told(tmp_path):
+def test_what_is_no_file_is_reported(tmp_path):
     for path, message in [
         (tmp_path / "missing", "No such file or directory"),
         (tmp_path, "Is a directory"),
@@ -312,7 +312,7 @@ def test_what_is_no_file_is_told(tmp_path):
             read_lengths(str(path))
 
 
-def test_a_path_with_a_nul_is_told():
+def test_a_path_with_a_nul_is_reported():
     with pytest.raises(UsageError, match="^cannot read 'a\\\\x00b': embedded null byte$"):
         read_lengths("a\0b")
 
@@ -326,7 +326,7 @@ def test_a_line_that_no_format_of_whole_lines_can_hold_is_refused_before_it_is(w
         read_lengths(path)
 
 
-def test_without_pyarrow_parquet_is_told_to_need_it(write, monkeypatch):
+def test_without_pyarrow_parquet_is_reported_to_need_it(write, monkeypatch):
     path = write("a.parquet", {"n": [4]})
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(

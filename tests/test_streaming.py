@@ -222,7 +222,7 @@ def test_a_dataset_that_may_share_itself_out_is_refused_where_there_are_several_
         next(iter(loader_of(streamed(Stream(), batch_size=4), num_workers=2)))
 
 
-def test_a_sample_over_the_budget_is_told_once():
+def test_a_sample_over_the_budget_is_reported_once():
     with pytest.warns(UserWarning) as told:
         batches = list(streamed([(0, 1), (1, 9), (2, 8), (3, 2)], tokens=5))
     assert sorted(map(len, batches)) == [1, 1, 2]
@@ -256,7 +256,7 @@ def test_streams_too_short_for_all_ranks_are_an_error(samples, options, message)
     assert str(caught.value) == message
 
 
-def test_an_iterator_that_was_read_through_is_told():
+def test_an_iterator_that_was_read_through_is_reported():
     stream = StreamBatches(iter(SAMPLES[:4]), len, batch_size=2)
     assert len(list(stream)) == 2
     with pytest.raises(LengthsError) as caught:

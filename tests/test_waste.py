@@ -65,7 +65,7 @@ def test_a_policy_is_named_in_the_order_of_its_batches():
     assert [batch.cells for batch in waste(LENGTHS, batch_size=4, policy="sorted").batches] == [32, 20]
 
 
-def test_a_waste_of_one_sequence_is_told_in_the_singular():
+def test_a_waste_of_one_sequence_is_reported_in_the_singular():
     assert str(waste([3])) == "3 rows of 3 cells: 0.0 % wasted, 1 sequence in 1 batch"
     assert (
         str(waste([1000] * 3, batch_size=2))

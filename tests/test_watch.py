@@ -384,7 +384,7 @@ def test_what_is_not_written_in_python_is_watched_by_iterating_over_the_watch(lo
     assert str(watched).endswith("(lengths: batch, a Packed)")
 
 
-def test_what_cannot_be_iterated_is_told_at_once():
+def test_what_cannot_be_iterated_is_reported_at_once():
     with pytest.raises(TypeError, match="^watch takes a loader, something to iterate over, got int$"):
         padless.watch(5)
 

@@ -68,9 +68,9 @@ def _label(what: str) -> str:
     return f"  {what:<10} "
 
 
-def _line(what: str, done: int, total: int, told: str) -> str:
+def _line(what: str, done: int, total: int, suffix: str) -> str:
     filled = _WIDTH * done // total
-    return f"\r{_label(what)}{'#' * filled}{'.' * (_WIDTH - filled)} {told}"
+    return f"\r{_label(what)}{'#' * filled}{'.' * (_WIDTH - filled)} {suffix}"
 
 
 def _erasing(line: str) -> str:

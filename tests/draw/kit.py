@@ -1,4 +1,4 @@
-"""What the tests of pictures share: the batch told once more, step by step, without the code under test."""
+"""What the tests of pictures share: the batch described once more, step by step, without the code under test."""
 
 from __future__ import annotations
 

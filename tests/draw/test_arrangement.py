@@ -1,4 +1,4 @@
-"""Who stands where: against torch's own packing, and against the batch told step by step."""
+"""Positions of cells: against torch's own packing, and against the batch described step by step."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_formats_are_those_of_the_reader():
 # ---- where it goes ------------------------------------------------------------------------------------
 
 
-def test_pictures_are_written_and_their_paths_told(tmp_path):
+def test_pictures_are_written_and_their_paths_reported(tmp_path):
     svg, html, png = (tmp_path / f"batch.{kind}" for kind in ("svg", "html", "png"))
     pytest.importorskip("matplotlib")
     done = run(*WORDS, "--svg", str(svg), "--html", str(html), "--png", str(png))

@@ -125,7 +125,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("typed", "message"), MISTAKES, ids=[typed[:12] for typed, _ in MISTAKES])
-def test_a_mistake_is_told_and_the_last_good_picture_stays(reader, typed, message):
+def test_a_mistake_is_reported_and_the_last_good_picture_stays(reader, typed, message):
     before = reader.colour("grid", *cell(0, 0, corner=True))
     reader.paste(typed)
     reader.wait(lambda: reader.text("problem"))
@@ -324,7 +324,7 @@ def test_the_memory_is_read_by_keyboard(reader):
     assert ": row 0 in memory." in reader.text("found")
 
 
-def test_what_changes_is_told_to_screen_readers(reader):
+def test_what_changes_is_reported_to_screen_readers(reader):
     for name in ("saving", "found"):
         assert reader.find(name).get_attribute("role") == "status"
     for name in ("grid", "memory"):

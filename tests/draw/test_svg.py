@@ -1,4 +1,4 @@
-"""A batch as SVG: read as XML, and held against the batch told step by step."""
+"""A batch as SVG: read as XML, and held against the batch described step by step."""
 
 from __future__ import annotations
 

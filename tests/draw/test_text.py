@@ -1,4 +1,4 @@
-"""A batch in a terminal: what it says is read back, line by line, and held against the batch told step by step."""
+"""A batch in a terminal: what it says is read back, line by line, and held against the batch described step by step."""
 
 from __future__ import annotations
 

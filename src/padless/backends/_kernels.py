@@ -2,7 +2,7 @@
 
 The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
 A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
-(t, slot) of a matrix stands at `data[step[t] + sequence[slot]]`; without the two, rows are time-major.
+(t, slot) of a matrix is at `data[step[t] + sequence[slot]]`; without the two, rows are time-major.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Rows(NamedTuple):
-    """A matrix whose row (t, slot) stands at `data[step[t] + sequence[slot]]`."""
+    """A matrix whose row (t, slot) is at `data[step[t] + sequence[slot]]`."""
 
     data: Tensor  # (rows, width), unit column stride, row stride at least the width
     step: Tensor | None = None  # (T,) int64, contiguous; None with sequence: time-major

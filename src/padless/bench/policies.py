@@ -76,7 +76,7 @@ def measure_policies(
                     )
                 if taken:
                     timings[name] = _time_batches(taken, network, layers, seconds)
-        return Measured((*_told(report, network), *_told_of_others(busy), *notes), timings)
+        return Measured((*_described(report, network), *_note_on_other_load(busy), *notes), timings)
     finally:
         torch.set_num_threads(before)
 
@@ -174,7 +174,7 @@ def _bytes(lengths: Sequence[int], network: Network) -> int:
     return 4 * a_cell * len(lengths) * max(lengths)
 
 
-def _told(report: Report, network: Network) -> list[str]:
+def _described(report: Report, network: Network) -> list[str]:
     threads = torch.get_num_threads()
     clock = "1 thread, CPU time" if threads == 1 else f"{threads} threads, wall time"
     padded, ours = (
@@ -199,10 +199,10 @@ def _told(report: Report, network: Network) -> list[str]:
     return lines
 
 
-def _told_of_others(busy: float | None) -> list[str]:
-    """Where threads wait for one another, and one of them for a core, wall time tells of the machine's other work."""
+def _note_on_other_load(busy: float | None) -> list[str]:
+    """A note where threads compete with other processes for cores, so that wall time includes waiting for them."""
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if busy is None or threads == 1 or round(busy) + threads <= cores:
         return []
-    told = f"busy: {busy:.1f} processes wanted the {cores} cores before this began"
-    return [f"{told}; --threads 1 counts CPU time, which they spare"]
+    note = f"busy: {busy:.1f} processes wanted the {cores} cores before this began"
+    return [f"{note}; --threads 1 counts CPU time, which they spare"]

@@ -31,7 +31,7 @@ examples:
   padless bench --quick
   padless doctor
 
-padless COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 bad usage."""
+See padless COMMAND --help for more. Exit codes: 0 done, 1 failed, 2 bad usage."""
 _DEMO_EXAMPLES = """\
 examples:
   padless demo --quick --out runs/quick
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "doctor",
         _doctor,
         "what runs here, and why",
-        "Tells the version, the backend and why it was chosen, the instruction set, threads and torch.",
+        "Shows the version, the backend and why it was chosen, the instruction set, threads and torch.",
         _DOCTOR_EXAMPLES,
     )
     doctor.add_argument("--json", action="store_true", help="the same as JSON")

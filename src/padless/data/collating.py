@@ -64,7 +64,7 @@ class _Collation:
         for i, value in enumerate(values):
             if _kind_of(value) != kind:
                 raise TypeError(
-                    f"{_where(i, name)} is {_told(value)}, but {_where(0, name)} is {_told(values[0])}"
+                    f"{_where(i, name)} is {_described(value)}, but {_where(0, name)} is {_described(values[0])}"
                 )
         if kind == "dict":
             return self._dict(values, name)
@@ -187,6 +187,6 @@ def _within(name: str, part: Any) -> str:
     return f"{name}.{part}" if name else str(part)
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     kind, name = _kind_of(value), type(value).__name__
     return f"a {kind} ({name})" if kind in ("sequence", "number") else f"a {name}"

@@ -133,14 +133,14 @@ class StreamBatches(IterableDataset[list[Any]]):
         """Samples and their lengths, a pool at a time; the last has up to twice as many, so that none is small."""
         unit = rule.step_size or rule.world_size  # whole steps, or at least what ranks can share one by one
         size = max(self.pool // unit, 1) * unit
-        held, lengths, count, told = [], [], 0, False
+        held, lengths, count, warned = [], [], 0, False
         for sample in samples:
             if len(held) == 2 * size:
                 yield held[:size], lengths[:size]
                 del held[:size], lengths[:size]
             length = whole(f"the length of sample {count}", self.length(sample), 0)
-            if rule.tokens is not None and length > rule.tokens and not told:
-                told = True
+            if rule.tokens is not None and length > rule.tokens and not warned:
+                warned = True
                 warnings.warn(
                     f"sample {count} of the stream has length {length}, over tokens={rule.tokens}: "
                     f"it is a batch of its own, and so is every other",

@@ -28,7 +28,7 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
 
     Args:
         lengths: `(B,)` of any kind that `waste` takes: up to 10,000 sequences of up to a billion steps.
-        name: where the lengths come from, as the page tells it.
+        name: where the lengths come from; the page shows it.
 
     Raises:
         LengthsError: a length is negative or not whole, there is no row to draw, or there is more than a page can show.

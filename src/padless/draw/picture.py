@@ -15,7 +15,7 @@ __all__ = ["save_picture"]
 _PADDING, _HATCH, _INK = "#ececec", "#bdbdbd", "#31446b"
 _STRIPS = 32  # at most this many sequences keep a gap between them that the eye can see, and a label
 _BANDS = 300  # lines of the grid; of more sequences, several share one
-_NUMBERED = 40  # at most this many steps are told apart and have their batch size written
+_NUMBERED = 40  # up to this many steps are drawn separately, each with its batch size
 _PIECES = 1500  # about as many as the picture has pixels across
 
 

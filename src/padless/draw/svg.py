@@ -155,7 +155,7 @@ def _grid(parts: list[str], batch: Arrangement, colours: list[str], y: float) ->
 def _labels(
     parts: list[str], batch: Arrangement, colours: list[str], y: float, line: float, cell: float
 ) -> None:
-    """The sequence's index in each real cell, where there is room."""
+    """The sequence's index in each real cell, if it fits."""
     if cell < 8 + 7 * len(f"{batch.sequences - 1}"):
         return
     for slot, length in enumerate(batch.lengths):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .arrangement import arrange
 from .colours import sequence_colours
-from .pen import ASCII, UNICODE, Pen
+from .terminal import ASCII, UNICODE, TerminalStyle
 from .text_grid import grid_lines
 from .text_memory import memory_lines
 from .words import saving
@@ -49,13 +49,13 @@ def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only:
     6 of 9 cells are real: 3 multiplications in 9 saved
     """
     batch = arrange(lengths)
-    pen = Pen(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)
+    style = TerminalStyle(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)
     colours = sequence_colours(batch)
     lines = [
-        *grid_lines(batch, colours, pen),
+        *grid_lines(batch, colours, style),
         "",
-        *memory_lines(batch, colours, pen),
+        *memory_lines(batch, colours, style),
         "",
-        *textwrap.wrap(saving(batch.numbers), pen.width),
+        *textwrap.wrap(saving(batch.numbers), style.width),
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 
 from .arrangement import Arrangement, Band
-from .pen import Pen
+from .terminal import TerminalStyle
 
 __all__ = ["grid_lines"]
 
@@ -15,7 +15,7 @@ _LINES = 32  # at most this many lines; above it several sequences share one
 
 @dataclass(frozen=True)
 class _Scale:
-    """How a grid of B by T cells stands in characters."""
+    """The scale of a grid of B by T cells in characters."""
 
     bands: list[Band]
     steps: int  # a column
@@ -29,54 +29,54 @@ class _Scale:
         return self.bands[0].stop
 
 
-def _scale(batch: Arrangement, pen: Pen) -> _Scale:
+def _scale(batch: Arrangement, style: TerminalStyle) -> _Scale:
     bands = batch.bands(_LINES)
     names = max(len("sequence"), *(len(_name(batch, band, bands[0].stop)) for band in bands))
     numbers = max(
-        len("batch size") - 2 - names, len("length"), *(len(pen.count(band.longest)) for band in bands)
+        len("batch size") - 2 - names, len("length"), *(len(style.count(band.longest)) for band in bands)
     )
     left = (names, numbers)
-    room = pen.width - sum(left) - 6
+    space = style.width - sum(left) - 6
     digits = max(len(f"{batch.sequences}"), len(f"{batch.steps - 1}"))
     for cell in (digits + 2, digits + 1, 1):
-        if batch.steps * cell <= room:
+        if batch.steps * cell <= space:
             return _Scale(bands, 1, batch.steps, cell, left)
-    steps = -(-batch.steps // room)
+    steps = -(-batch.steps // space)
     return _Scale(bands, steps, -(-batch.steps // steps), 1, left)
 
 
-def grid_lines(batch: Arrangement, colours: list[str], pen: Pen) -> list[str]:
+def grid_lines(batch: Arrangement, colours: list[str], style: TerminalStyle) -> list[str]:
     """What is drawn and how it is scaled, a line a sequence or several, and the steps below."""
-    scale = _scale(batch, pen)
+    scale = _scale(batch, style)
     shared = scale.shared > 1
     sizes = ((batch.sequences, "sequence"), (batch.steps, "step"), (batch.numbers.cells, "cell"))
     head = [
-        f"padded: {', '.join(pen.count(*size) for size in sizes)} ({pen.glyphs.padding} is padding)",
+        f"padded: {', '.join(style.count(*size) for size in sizes)} ({style.glyphs.padding} is padding)",
         "longest first, equal lengths in your order" + ("" if shared else "; sequences are numbered from 0"),
     ]
     if shared or scale.steps > 1:
-        head.append("scaled: " + ", ".join(_scaled(scale, pen)))
+        head.append("scaled: " + ", ".join(_scaled(scale, style)))
     rows = []
     for band in scale.bands:
-        label = _left(scale, _name(batch, band, scale.shared), pen.count(band.longest))
-        rows.append(label + _line(batch, band, scale, colours[(band.start + band.stop - 1) // 2], pen))
+        label = _left(scale, _name(batch, band, scale.shared), style.count(band.longest))
+        rows.append(label + _line(batch, band, scale, colours[(band.start + band.stop - 1) // 2], style))
     labels = _left(scale, "slots" if shared else "sequence", "up to" if shared else "length")
     return [
-        *(line for text in head for line in textwrap.wrap(text, pen.width)),
+        *(line for text in head for line in textwrap.wrap(text, style.width)),
         "",
-        pen.faint(labels.rstrip()),
+        style.faint(labels.rstrip()),
         *rows,
-        *_steps(batch, scale, pen),
+        *_steps(batch, scale, style),
     ]
 
 
-def _scaled(scale: _Scale, pen: Pen) -> list[str]:
+def _scaled(scale: _Scale, style: TerminalStyle) -> list[str]:
     parts = []
     if scale.steps > 1:
-        parts.append(f"one column is {pen.count(scale.steps)} steps")
+        parts.append(f"one column is {style.count(scale.steps)} steps")
     if scale.shared > 1:
         parts.append(
-            f"one line is {pen.count(scale.shared)} sequences ({pen.glyphs.some} where only some cells are real)"
+            f"one line is {style.count(scale.shared)} sequences ({style.glyphs.some} where only some cells are real)"
         )
     return parts
 
@@ -92,18 +92,18 @@ def _left(scale: _Scale, name: str, number: str) -> str:
     return f"  {name:>{scale.left[0]}}  {number:>{scale.left[1]}}  "
 
 
-def _line(batch: Arrangement, band: Band, scale: _Scale, colour: str, pen: Pen) -> str:
+def _line(batch: Arrangement, band: Band, scale: _Scale, colour: str, style: TerminalStyle) -> str:
     """One sequence, or several, as real cells and padding."""
     whole, some, eighths = _filled(band, scale, batch.steps)
-    padding = pen.faint(
-        pen.glyphs.padding.center(scale.cell) * (scale.columns - whole - some - bool(eighths))
+    padding = style.faint(
+        style.glyphs.padding.center(scale.cell) * (scale.columns - whole - some - bool(eighths))
     )
     if scale.shared == 1 and scale.cell > 1:
-        return pen.block(f"{batch.order[band.start]}".center(scale.cell) * whole, colour) + padding
-    bar = pen.glyphs.full * (scale.cell * whole) + pen.glyphs.some * (scale.cell * some)
+        return style.block(f"{batch.order[band.start]}".center(scale.cell) * whole, colour) + padding
+    bar = style.glyphs.full * (scale.cell * whole) + style.glyphs.some * (scale.cell * some)
     if eighths:
-        bar += pen.glyphs.eighths[eighths - 1]
-    return pen.ink(bar, colour) + padding
+        bar += style.glyphs.eighths[eighths - 1]
+    return style.colored(bar, colour) + padding
 
 
 def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
@@ -115,19 +115,19 @@ def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
     return whole, 0, min(max(1, 8 * rest // scale.steps), 7) if rest else 0
 
 
-def _steps(batch: Arrangement, scale: _Scale, pen: Pen) -> list[str]:
+def _steps(batch: Arrangement, scale: _Scale, style: TerminalStyle) -> list[str]:
     """The axis below the grid: steps, and how many sequences run at each."""
-    steps = [pen.count(column * scale.steps) for column in range(scale.columns)]
+    steps = [style.count(column * scale.steps) for column in range(scale.columns)]
     sizes = [batch.size(column * scale.steps) for column in range(scale.columns)]
-    lines = {"step": steps, "batch size": [pen.count(size) for size in sizes]}
+    lines = {"step": steps, "batch size": [style.count(size) for size in sizes]}
     if scale.cell > 1:
         lines = {name: "".join(text.center(scale.cell) for text in texts) for name, texts in lines.items()}
     else:
         apart = max(8, *(len(text) + 2 for texts in lines.values() for text in texts))
         ticks = [c for c in range(0, scale.columns, apart) if c == 0 or c + apart - 2 <= scale.columns]
         lines = {name: "".join(texts[c].ljust(apart) for c in ticks) for name, texts in lines.items()}
-        if pen.glyphs.levels:
+        if style.glyphs.levels:
             heights = (-(-8 * size // batch.sequences) for size in sizes)
-            lines[""] = "".join(pen.glyphs.levels[height] for height in heights)
+            lines[""] = "".join(style.glyphs.levels[height] for height in heights)
     margin = sum(scale.left) + 4
     return [f"{name:>{margin}}  {line}".rstrip() for name, line in lines.items()]

@@ -84,8 +84,8 @@ class Conv1d(torch.nn.Conv1d):
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         counts = ((lengths + left + right - reach - 1).div(stride, rounding_mode="floor") + 1).clamp(min=0)
         counts = counts.where(lengths > 0, 0)
-        # The sequences stand in one row of time with their zeros between them. Each begins at a multiple of the stride,
-        # so that one convolution computes the windows of all.
+        # The sequences lie one after another along one time axis, separated by their zeros. Each begins at a
+        # multiple of the stride, so that one convolution computes the windows of all.
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans

@@ -20,9 +20,11 @@ _MOST_ROWS = 2**61  # sums of lengths and budgets stay far from where int64 wrap
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """B lengths and what a look at each of them told."""
+    """B lengths, checked, with their sum and maximum."""
 
-    values: NDArray[Any]  # (B,) whole numbers of the caller's own dtype: his memory, where he gave an array
+    values: NDArray[
+        Any
+    ]  # (B,) whole numbers of the caller's dtype; the caller's memory if an array was given
     rows: int  # N
     longest: int  # T
 

@@ -47,18 +47,18 @@ def _follow(following: NDArray[np.int64]) -> Bounds:
 def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
     """Batches of up to `budget` rows by best fit, longest first: the order of the sequences, and bounds.
 
-    Batches come fullest first. A sequence goes to the fullest batch that has room for it. Batches with the same
-    room are alike, and so are sequences of the same length; so whole groups of both are placed at once, and a pool
-    costs in proportion to its different lengths.
+    Batches come fullest first. A sequence goes to the fullest batch that has space for it. Batches with the same
+    space left are alike, and so are sequences of the same length; so whole groups of both are placed at once, and
+    the time is proportional to the number of different lengths.
 
     Args:
         costs: `(n,)`, longest first.
     """
     batch_of: list[int] = []  # of each sequence
-    rooms, opened = _Rooms(), 0
+    open_batches, opened = _OpenBatches(), 0
     for start, stop in _runs(costs):
         cost, left = int(costs[start]), stop - start
-        for share, group in rooms.take(cost, left):
+        for share, group in open_batches.take(cost, left):
             batch_of += group * share
             left -= len(group) * share
         if left:
@@ -66,11 +66,11 @@ def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
             full, rest = divmod(left, share)
             group = list(range(opened, opened + full))
             batch_of += group * share
-            rooms.put(budget - share * cost, group)
+            open_batches.put(budget - share * cost, group)
             opened += full
             if rest:
                 batch_of += [opened] * rest
-                rooms.put(budget - rest * cost, [opened])
+                open_batches.put(budget - rest * cost, [opened])
                 opened += 1
     batches = np.array(batch_of)
     loads = np.bincount(batches, weights=costs)
@@ -80,50 +80,50 @@ def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
     return batches.argsort(kind="stable"), np.append(0, np.bincount(batches).cumsum())
 
 
-class _Rooms:
-    """Batches that are not full, by the rows that they still have room for."""
+class _OpenBatches:
+    """Batches that are not full, by the rows that they still have space for."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []  # those of `groups`, smallest first
         self.groups: dict[int, list[int]] = {}  # none is empty
 
-    def put(self, room: int, group: list[int]) -> None:
-        if room <= 0 or not group:
+    def put(self, space: int, group: list[int]) -> None:
+        if space <= 0 or not group:
             return
-        if room not in self.groups:
-            insort(self.sizes, room)
-            self.groups[room] = []
-        self.groups[room] += group
+        if space not in self.groups:
+            insort(self.sizes, space)
+            self.groups[space] = []
+        self.groups[space] += group
 
     def take(self, cost: int, count: int) -> Iterator[tuple[int, list[int]]]:
         """Groups of batches and the share that each batch of them takes of `count` sequences of this cost.
 
-        The least room that suffices goes first. What is left of it is less still, so the same batch takes
-        sequences until it has no room for another.
+        The batch with the least sufficient space is filled first. It then has even less space, so the same batch takes
+        sequences until it has no space for another.
         """
         while count and (at := bisect_left(self.sizes, cost)) < len(self.sizes):
-            room = self.sizes[at]
-            share = min(room // cost, count)
-            group = self._draw(room, at, count // share)
+            space = self.sizes[at]
+            share = min(space // cost, count)
+            group = self._draw(space, at, count // share)
             yield share, group
-            self.put(room - share * cost, group)
+            self.put(space - share * cost, group)
             count -= share * len(group)
 
-    def _draw(self, room: int, at: int, most: int) -> list[int]:
-        """Up to `most` batches of this room, which is `sizes[at]`, and no longer among those waiting."""
-        waiting = self.groups[room]
+    def _draw(self, space: int, at: int, most: int) -> list[int]:
+        """Up to `most` batches of this space, which is `sizes[at]`, and no longer among those waiting."""
+        waiting = self.groups[space]
         if most < len(waiting):
             group = waiting[-most:]
             del waiting[-most:]
             return group
         del self.sizes[at]
-        return self.groups.pop(room)
+        return self.groups.pop(space)
 
 
 def split_evenly(bounds: Bounds, parts: int) -> Bounds | None:
     """`bounds` with batches split until their number is a multiple of `parts`; None where no split is enough.
 
-    Batches are split at the end, the one of most sequences first, so that the split ones stand side by side.
+    Batches are split at the end, the one of most sequences first, so that the parts of a split batch are neighbours.
     """
     batches, end = len(bounds) - 1, int(bounds[-1])
     missing = -batches % parts

@@ -94,8 +94,8 @@ def _add_hash(half: Any, other: Any, key: NDArray[np.uint64], size: np.uint64) -
     half -= size * (half >= size)
 
 
-def longest_first(lengths: Lengths, room: int) -> Iterator[Indices]:
-    """Every index, longest first, ties in their order: blocks of up to `room`, or as many as share a length.
+def longest_first(lengths: Lengths, block: int) -> Iterator[Indices]:
+    """Every index, longest first, ties in their order: blocks of up to `block`, or as many as share a length.
 
     One pass over the lengths for each block; they may lie in a file.
     """
@@ -105,7 +105,7 @@ def longest_first(lengths: Lengths, room: int) -> Iterator[Indices]:
         counts += np.bincount((chunk >> shift).astype(np.int64), minlength=len(counts))
     held, high = 0, len(counts)
     for size in np.flatnonzero(counts)[::-1].tolist():
-        if held and held + counts[size] > room:
+        if held and held + counts[size] > block:
             yield _between(lengths, (size + 1) << shift, high << shift)
             held, high = 0, size + 1
         held += int(counts[size])

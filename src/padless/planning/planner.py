@@ -87,7 +87,7 @@ class Planner:
 
         Args:
             marks: by pool, how many batches a rank has before it, as far as known; grows as pools are planned.
-                Pools that it tells to be before `start` are not planned again.
+                Pools that lie before `start` according to it are not planned again.
         """
         ranks = self.rule.world_size
         marks = {0: 0} if marks is None else marks
@@ -135,7 +135,7 @@ class Planner:
             firsts = [steps * number // pools for number in range(pools + 1)]
             return [step_start(first, size, count, rule.world_size) for first in firsts]
         # A number of sequences that all ranks can share, if need be, one by one; only one pool takes what is over:
-        # the first, so that what cannot be dealt is told at once, or where it is the longest, the last.
+        # the first, so that an error about what cannot be dealt comes at once; the last one if that holds the longest.
         each, over = divmod(count, rule.world_size)
         pools = max(count // max(self.pool, rule.world_size), 1)
         shared = [each * number // pools * rule.world_size for number in range(pools + 1)]

@@ -87,7 +87,7 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
 
     Args:
         options: of `add_arguments`.
-        measure: `padless.bench.policies.measure`, or what stands for it. It needs torch and the layers, which are
+        measure: `padless.bench.policies.measure`, or a replacement for it. It needs torch and the layers, which are
             above this package, so the caller passes it in.
 
     Raises:

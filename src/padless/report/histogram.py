@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 14, 46  # margins, for the labels
 _LABELS = 10  # at most, below the bars
 _TICKS = 4  # about as many, beside them
-_GAP = 1  # between bars; the open bin stands off by a bar's half
+_GAP = 1  # between bars; the open bin is set off by half a bar
 
 
 def histogram_svg(spread: Spread) -> str:

@@ -165,7 +165,7 @@ def _compared(
 
 
 def _by_sequence(output: Any, lengths: list[int]) -> list[Tensor] | None:
-    """What of an output belongs to each sequence, or None where that cannot be told."""
+    """What of an output belongs to each sequence, or None where that is unclear."""
     if isinstance(output, PackedSequence):
         output = Packed.from_packed_sequence(output)
     if isinstance(output, Packed):

@@ -6,7 +6,7 @@ function createPens(canvas, context) {
   let theme;
   const wear = (look) => { theme = look; };
 
-  /** Padding: slanted lines, so that it is told by more than its colour. */
+  /** Padding: slanted lines, so that it differs by more than its colour. */
   function hatch(x, y, width, height, colour) {
     if (width <= 0) return;
     context.save();
@@ -24,7 +24,7 @@ function createPens(canvas, context) {
     context.restore();
   }
 
-  /** A heading, with `more` behind it where there is room. */
+  /** A heading, with `more` after it if that fits. */
   function title(text, x, y, more = "") {
     context.font = `600 15px ${theme.font}`;
     context.fillStyle = theme.ink;

@@ -1,4 +1,4 @@
-// One colour a sequence, as in every other picture of padless; no colour stands without a label.
+// One colour a sequence, as in every other picture of padless; no colour is used without a label.
 
 const FEW = {{few}};
 const MANY = {{many}};
@@ -6,7 +6,7 @@ const MANY = {{many}};
 const partsOf = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
 const hexOf = (parts) => "#" + parts.map((part) => Math.round(part).toString(16).padStart(2, "0")).join("");
 
-/** The colour of each slot; `last` stands in for the black that a dark page would swallow. */
+/** The colour of each slot; `last` replaces black, which cannot be seen on a dark page. */
 function sequenceColours(batch, last) {
   if (batch.sequences <= FEW.length) {
     return batch.order.map((index) => (index === FEW.length - 1 ? last : FEW[index]));

@@ -1,4 +1,4 @@
-// What hands do: pointing, typing, keys; every change goes through the functions of page.js.
+// Input by pointer and keyboard; every change goes through the functions of page.js.
 
 function listen() {
   find("lengths").addEventListener("input", readLengths);

@@ -1,4 +1,4 @@
-// Where everything stands on the canvas, in CSS pixels; draws nothing.
+// Positions of everything on the canvas, in CSS pixels; draws nothing.
 
 const CELL = 36; // at most
 const TALLEST = 396; // the grid, at most
@@ -8,12 +8,12 @@ const DIGIT = 8; // the width of a figure, amply
 
 const digits = (number) => counted(number).length * DIGIT;
 
-/** Grid and memory, side by side where both are small and there is room, else one under the other. */
+/** Grid and memory, side by side where both are small and fit, else one under the other. */
 function geometry(batch, width) {
   const gutter = Math.max(digits(batch.sequences - 1) + 14, 40);
   const beside = besideEachOther(batch, width, gutter);
   if (beside) return beside;
-  const grid = gridOf(batch, { x: gutter, room: width - gutter, most: CELL });
+  const grid = gridOf(batch, { x: gutter, space: width - gutter, most: CELL });
   const memory = memoryOf(batch, { x: 0, y: grid.end + 30, width, cell: Math.min(grid.cw, grid.ch, 32) });
   return { grid, memory, height: memory.end + 6 };
 }
@@ -22,7 +22,7 @@ function besideEachOther(batch, width, gutter) {
   const most = Math.min(CELL, Math.floor(TALLEST / batch.sequences));
   const across = gutter + batch.steps * most;
   if (width < 700 || most < 20 || across > 0.5 * width) return null;
-  const grid = gridOf(batch, { x: gutter, room: width - gutter, most });
+  const grid = gridOf(batch, { x: gutter, space: width - gutter, most });
   for (let cell = most; cell >= 20; cell -= 2) {
     const x = across + 48;
     const memory = memoryOf(batch, { x, y: 0, width: width - x, cell });
@@ -33,11 +33,11 @@ function besideEachOther(batch, width, gutter) {
   return null;
 }
 
-function gridOf(batch, { x, room, most }) {
+function gridOf(batch, { x, space, most }) {
   const lines = Math.min(batch.sequences, TALLEST >> 1); // two pixels a line at least
   const share = Math.ceil(batch.sequences / lines);
   const shown = Math.ceil(batch.sequences / share);
-  const cw = Math.min(most, room / batch.steps);
+  const cw = Math.min(most, space / batch.steps);
   const ch = Math.min(Math.max(cw, 22), most, TALLEST / shown);
   const y = HEAD, height = ch * shown, width = cw * batch.steps;
   const numbered = cw >= 8 + digits(Math.max(batch.sequences, batch.steps - 1));
@@ -54,7 +54,7 @@ function memoryOf(batch, { x, y, width, cell }) {
     let across = Math.floor((width - margin) / size);
     if (across >= 8) across -= across % 4; // lines that begin at round numbers
     const lines = Math.ceil(batch.cells / across);
-    const pitch = size + (lines * (size + 22) <= DEEPEST ? 22 : 6); // room for a note under the rows of a step, or not
+    const pitch = size + (lines * (size + 22) <= DEEPEST ? 22 : 6); // space for a note under the rows of a step, or not
     if (lines * pitch > DEEPEST) continue;
     const height = lines * pitch;
     return { exact: true, x: x + margin, y: top, width: Math.min(across, batch.cells) * size, height, across, lines, size,

@@ -91,7 +91,7 @@ function tellStep() {
   const size = sizeAt(batch, step), packed = rowsThrough(batch, step), padded = batch.sequences * (step + 1);
   find("step").value = step;
   find("step").setAttribute("aria-valuetext", `step ${step} of 0 to ${batch.steps - 1}`);
-  find("told").textContent = `${counted(step)}: ${counted(size)} of ${counted(batch.sequences)} still run`;
+  find("status").textContent = `${counted(step)}: ${counted(size)} of ${counted(batch.sequences)} still run`;
   find("padded-now").textContent = counted(batch.sequences, "row");
   find("packed-now").textContent = counted(size, "row");
   find("padded-sum").textContent = counted(padded);
@@ -121,7 +121,7 @@ function describe({ step, slot }) {
   }
   const first = row - slot;
   return `${head}: row ${counted(row)} in memory. Step ${counted(step)} begins at row ${counted(first)}, ` +
-    `after the batches of the steps before, and the sequence stands at place ${counted(slot)} in it.`;
+    `after the batches of the steps before, and the sequence is at place ${counted(slot)} in it.`;
 }
 
 // ---- the picture
@@ -174,7 +174,7 @@ function stop() {
   playing = null;
   flight = 1;
   find("play").textContent = "Play";
-  find("told").setAttribute("aria-live", "polite");
+  find("status").setAttribute("aria-live", "polite");
   if (places) redraw();
 }
 
@@ -185,7 +185,7 @@ function play() {
   const stride = Math.ceil(batch.steps / 300);
   const flies = places.memory.exact && places.grid.cw >= 8 && pace >= 400 && !calm.matches;
   find("play").textContent = "Pause";
-  find("told").setAttribute("aria-live", "off"); // or a screen reader would be told every step
+  find("status").setAttribute("aria-live", "off"); // or a screen reader would announce every step
   found = null;
   tellFound();
   step = begin;

@@ -140,7 +140,7 @@ function createPicture(canvas) {
     title(head, x, y - 33, batch.rows < batch.cells ? missing : "");
     if (lines > 1) write("row", x - 8, y - 10, theme.quiet, "right");
     const landed = rowsThrough(batch, step) - (flight < 1 ? sizeAt(batch, step) : 0);
-    const room = size >= 6 + digits(batch.sequences - 1);
+    const fits = size >= 6 + digits(batch.sequences - 1);
     for (const run of batch.runs) {
       for (let row = run.row; row < run.row + (run.stop - run.start) * run.size; row++) {
         const slot = (row - run.row) % run.size;
@@ -149,7 +149,7 @@ function createPicture(canvas) {
         context.globalAlpha = row < landed ? 1 : theme.ahead;
         context.fillRect(left + (slot ? 0 : 3), top, size - (slot ? 1 : 4), size);
         context.globalAlpha = 1;
-        if (room) {
+        if (fits) {
           const ink = row < landed ? inkOn(colours[slot]) : theme.ink;
           write(`${batch.order[slot]}`, left + size / 2 + (slot ? 0 : 1), top + size / 2, ink, "center");
         }

@@ -25,10 +25,10 @@ def read_lengths(
 
     Args:
         file: a path, or `-` for standard input. What begins as gzip does is unpacked.
-        format: one of `FORMATS`; None goes by the suffix, and where there is none that tells, by the first line.
+        format: one of `FORMATS`; None: by the suffix, or by the first line if the suffix is unknown.
         column: whose values to take, for csv, tsv, parquet and objects in json and jsonl.
         words: count words everywhere, where an integer would otherwise be a length (txt, csv, tsv).
-        progress: called now and then with how much is done and how much there is (None: nobody knows).
+        progress: called now and then with the amount done and the total (None: unknown).
 
     Raises:
         LengthsError: what was read holds no lengths; the message names the file and the line.

@@ -48,7 +48,7 @@ class Collected:
             raise LengthsError(f"{self.source}: a sequence has more than {MOST:,} parts") from None
 
     def add_numbers(self, numbers: Sequence[int], place: Callable[[int], str]) -> None:
-        """More lengths as they were given; `place(i)` says where the i-th of them stands.
+        """More lengths as they were given; `place(i)` names the position of the i-th.
 
         Raises:
             LengthsError: one is negative or over `MOST`.

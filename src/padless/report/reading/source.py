@@ -26,7 +26,7 @@ _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _BLOCK = 1 << 20
-_HEAD = 1 << 16  # the format is told from the first line, or from this much of it
+_HEAD = 1 << 16  # the format is recognised from the first line, or from this much of it
 LONGEST_LINE = 1 << 26  # characters, in formats whose lines must be whole to be read
 _BEGINS_AN_ARRAY = re.compile(r'\[\s*(?:[\[{"0-9-]|$)')  # of several lines; text may begin "[Applause]"
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"

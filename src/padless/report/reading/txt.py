@@ -37,7 +37,7 @@ class _Reader:
     def __init__(self, collected: Collected, words: bool) -> None:
         self.collected = collected
         self.words = words
-        self.done = 0  # lines before those in hand
+        self.done = 0  # lines before the current block
         self.blank = 0  # the last of them, where they are blank and it is not known yet what that means
         self.open = ""  # the unfinished line; or, where it is long, it is empty and these two are not:
         self.folded: int | None = None  # words in it so far

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .colours import ink_on, terminal_colour
 from .words import count
 
-__all__ = ["ASCII", "UNICODE", "Glyphs", "Pen"]
+__all__ = ["ASCII", "UNICODE", "Glyphs", "TerminalStyle"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ ASCII = Glyphs("#", "+", ".", "+++++++", "", "...")
 
 
 @dataclass(frozen=True)
-class Pen:
+class TerminalStyle:
     """What a terminal shows: how wide, in which colours, with which characters."""
 
     width: int
@@ -39,17 +39,17 @@ class Pen:
         return count(number, noun, shorten_from=10**12 if self.width >= 80 else 10**6)
 
     def block(self, text: str, colour: str) -> str:
-        """`text` on a ground of the colour."""
+        """`text` on a background of the colour."""
         if not self.color:
             return text
-        ground = terminal_colour(colour)
-        ink = 16 if ink_on(colour) == "#000000" else 231
-        return f"\033[38;5;{ink};48;5;{ground}m{text}\033[0m"
+        background = terminal_colour(colour)
+        foreground = 16 if ink_on(colour) == "#000000" else 231
+        return f"\033[38;5;{foreground};48;5;{background}m{text}\033[0m"
 
-    def ink(self, text: str, colour: str) -> str:
+    def colored(self, text: str, colour: str) -> str:
         """`text` in the colour."""
         return f"\033[38;5;{terminal_colour(colour)}m{text}\033[0m" if self.color and text else text
 
     def faint(self, text: str) -> str:
-        """`text` that stands back."""
+        """`text`, dimmed."""
         return f"\033[2m{text}\033[0m" if self.color and text else text
