@@ -17,9 +17,10 @@ from torch import Tensor
 from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
-from .errors import LayoutError
+from .errors import LayoutError, LengthsError
 from .layout.checks import as_lengths
 from .layout.layout import Layout
+from .layout.operators import pack_indices, pad_indices
 from .layout.rows import move_rows, split_rows
 from .packed.packed_sequence import layout_of_packed_sequence
 
@@ -109,6 +110,8 @@ def pack_padded_sequence(
         raise TypeError(f"pack_padded_sequence: input must be a padded tensor, got {kind}")
     _check_flag("pack_padded_sequence", batch_first)
     batch, steps = _grid_shape("pack_padded_sequence: input", input, batch_first)
+    if torch.compiler.is_compiling():
+        return _traced_pack(input, _traced_lengths(lengths, batch), batch_first, enforce_sorted)
     layout = _slotted(as_lengths(lengths, batch=batch, steps=steps), enforce_sorted)
     cells, batch_first = _cells(input, batch_first)
     from_cells = layout.padded_time_major(steps, batch_first=batch_first).inverted()
@@ -145,6 +148,8 @@ def pad_packed_sequence(
     """
     _check_packed_sequence("pad_packed_sequence", sequence)
     _check_flag("pad_packed_sequence", batch_first)
+    if torch.compiler.is_compiling():
+        return _traced_pad(sequence, batch_first, padding_value, total_length)
     fill = _checked_fill("pad_packed_sequence", sequence.data, padding_value)
     layout = layout_of_packed_sequence(sequence)
     steps = layout.steps
@@ -276,6 +281,34 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
         i = int((inverse[permutation] != places).nonzero()[0, 0])
         raise LayoutError(f"invert_permutation: permutation has {int(permutation[i])} more than once")
     return inverse
+
+
+def _traced_lengths(lengths: Any, batch: int) -> Tensor:
+    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
+    if given.shape != (batch,):
+        raise LengthsError(f"lengths has shape {tuple(given.shape)} for a batch of {batch}")
+    return given.cpu()
+
+
+def _traced_pack(input: Tensor, lengths: Tensor, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
+    """`pack_padded_sequence` under `torch.compile`; indices are always stored, for no value decides about them."""
+    steps = input.shape[1] if batch_first else input.shape[0]
+    cells, batch_sizes, order, slots = pack_indices(lengths, steps, batch_first, enforce_sorted)
+    device = input.device
+    data = input.flatten(0, 1).index_select(0, cells.to(device))
+    return PackedSequence(data, batch_sizes, order.to(device), slots.to(device))
+
+
+def _traced_pad(
+    sequence: PackedSequence, batch_first: bool, padding_value: float, total_length: int | None
+) -> tuple[Tensor, Tensor]:
+    """`pad_packed_sequence` under `torch.compile`."""
+    data, batch_sizes, order, _ = sequence
+    steps = batch_sizes.shape[0] if total_length is None else total_length
+    rows, lengths = pad_indices(batch_sizes, order, data.shape[0], steps, batch_first)
+    filled = torch.cat([data, data.new_full((1, *data.shape[1:]), padding_value)])
+    grid = filled.index_select(0, rows.flatten().to(data.device))
+    return grid.view(*rows.shape, *data.shape[1:]), lengths
 
 
 def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> PackedSequence:

@@ -46,18 +46,22 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     return out, _forward(layer, out, None, None)
 
 
-def forward(layer: Layer) -> tuple[Tensor, States, Saved]:
-    """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs."""
+def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States, Saved]:
+    """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs.
+
+    `saved`, gates and cells of N rows, takes what backward needs; without it, it is made here.
+    """
     cell, rows, schedule, _, weights, _ = layer
     if rows.dtype in _kernels.NARROW_DTYPES:
-        output, finals, saved = forward(_widened(layer))
+        output, finals, saved = forward(_widened(layer), saved=saved)
         return output.to(rows.dtype), _to(rows.dtype, finals), saved
-    hidden = _hidden(weights)
-    gates = _kernels.empty(rows, schedule.rows, 0 if is_recomputing() else _kernels.saved_width(cell, hidden))
-    cells = _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
+    if saved is None:
+        hidden = _hidden(weights)
+        width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
+        gates = _kernels.empty(rows, schedule.rows, width)
+        saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
     output = new_output(rows, schedule, weights.w_hh.shape[1])
-    finals = _forward(layer, output, gates, cells)
-    return output, finals, (gates, cells)
+    return output, _forward(layer, output, *saved), saved
 
 
 def _widened(layer: Layer) -> Layer:

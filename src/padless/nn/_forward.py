@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, cast
 
 import torch
@@ -14,8 +13,9 @@ from ..backends import choose
 from ..backends.contract import Cell, States
 from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
-from ._kinds import Batch, in_time_major, open_input
+from ._kinds import in_time_major, open_input
 from ._short import short_forward
+from ._traced import run_traced, traced_batch
 from ._weights import weight_shapes
 
 __all__ = ["forward"]
@@ -23,16 +23,15 @@ __all__ = ["forward"]
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     """What `module(input, hx, lengths=lengths)` returns."""
+    if torch.compiler.is_compiling():
+        return _traced_forward(module, input, hx, lengths)
     if torch._C._is_tracing() and lengths is None and _is_taken_by_torch(input):
         # A trace holds torch's own operator, as that of torch's layer does: it is right at other lengths too.
         return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
-    if lengths is None and not torch.compiler.is_compiling():
+    if lengths is None:
         short = short_forward(module, input, hx)
         if short is not None:
             return short
-    # If Dynamo is not loaded, nothing is being compiled, and importing it would take two seconds.
-    if "torch._dynamo" in sys.modules:
-        return _forward_kept_from_dynamo(module, input, hx, lengths)
     return _forward(module, input, hx, lengths)
 
 
@@ -49,21 +48,32 @@ def _is_taken_by_torch(input: Any) -> bool:
     return isinstance(input, Tensor) and not input.is_nested
 
 
-def _forward_kept_from_dynamo(*arguments: Any) -> tuple[Any, Any]:
-    """`_forward` as one step that `torch.compile` leaves alone: its loops depend on the lengths."""
-    global _disabled_forward
-    if _disabled_forward is None:
-        _disabled_forward = torch.compiler.disable(_forward)
-    return _disabled_forward(*arguments)
-
-
-_disabled_forward: Any = None
+def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
+    """`_forward` as `torch.compile` and `torch.export` trace it: `padless::layer` operators."""
+    batch = traced_batch(module, input, lengths)
+    states = _initial_states(module, batch.rows, batch.batch, hx, batch.is_padded, batch.is_unbatched)
+    weights = [getattr(module, name) for name in module._flat_weights_names]
+    device_type = batch.rows.device.type
+    if _autocasts(device_type):
+        low = torch.get_autocast_dtype(device_type)
+        rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
+        output, finals = run_traced(module, batch._replace(rows=rows), states, weights)
+        output_dtype, *state_dtypes = _autocast_dtypes(
+            cast(Cell, module.mode), low, is_padded=batch.is_padded, projected=module.proj_size > 0
+        )
+        output = output.to(output_dtype)
+        finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
+    else:
+        output, finals = run_traced(module, batch, states, weights)
+    if batch.is_unbatched:
+        finals = tuple(s.squeeze(1) for s in finals)
+    return batch.restore(output), finals if module.mode == "LSTM" else finals[0]
 
 
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     _find_weights(module)
     batch = open_input(module, input, lengths)
-    states = _initial_states(module, batch, hx)
+    states = _initial_states(module, batch.rows, batch.schedule.batch, hx, batch.is_padded, batch.is_unbatched)
     weights = _checked_weights(module, batch.rows)
     options = Options(
         cell=cast(Cell, module.mode),
@@ -82,7 +92,9 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
         with torch.autocast(device_type, enabled=False):
             output, finals = run(rows, batch.schedule, states, weights, options)
-        output_dtype, *state_dtypes = _autocast_dtypes(options, low, is_padded=batch.is_padded)
+        output_dtype, *state_dtypes = _autocast_dtypes(
+            options.cell, low, is_padded=batch.is_padded, projected=options.projected
+        )
         output = output.to(output_dtype)
         finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
     else:
@@ -117,22 +129,24 @@ def _checked_weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
     return cast("list[Tensor]", weights)
 
 
-def _initial_states(module: RNNBase, batch: Batch, hx: Any) -> States:
+def _initial_states(
+    module: RNNBase, rows: Tensor, batch: int, hx: Any, is_padded: bool, is_unbatched: bool
+) -> States:
     """The states `(L*D, B, *)` in the caller's order, checked; zeros where none are given."""
     places = module.num_layers * (2 if module.bidirectional else 1)
     widths = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if module.mode == "LSTM" else 1]
-    shapes = [(places, batch.schedule.batch, width) for width in widths]
+    shapes = [(places, batch, width) for width in widths]
     if hx is None:
-        h0 = batch.rows.new_zeros(shapes[0])
+        h0 = rows.new_zeros(shapes[0])
         return (h0,) if len(shapes) == 1 else (h0, h0 if shapes[1] == shapes[0] else h0.new_zeros(shapes[1]))
     given = _as_state_tuple(module.mode, hx)
-    if batch.is_padded:
-        _check_state_dims(module.mode, given, is_unbatched=batch.is_unbatched)
-        if batch.is_unbatched:
+    if is_padded:
+        _check_state_dims(module.mode, given, is_unbatched=is_unbatched)
+        if is_unbatched:
             given = tuple(s.unsqueeze(1) for s in given)
     for i, (state, shape) in enumerate(zip(given, shapes, strict=True)):
         name = f"hidden[{i}]" if module.mode == "LSTM" else "hidden"
-        check_state(state, shape, batch.rows, name, any_dtype=_autocasts(batch.rows.device.type))
+        check_state(state, shape, rows, name, any_dtype=_autocasts(rows.device.type))
     return given
 
 
@@ -165,15 +179,17 @@ def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
-def _autocast_dtypes(options: Options, low: torch.dtype, *, is_padded: bool) -> tuple[torch.dtype, ...]:
+def _autocast_dtypes(
+    cell: Cell, low: torch.dtype, *, is_padded: bool, projected: bool
+) -> tuple[torch.dtype, ...]:
     """Dtypes of output and states that torch's own layers have on the CPU under autocast.
 
     There autocast lowers the products, and what follows them mixes: torch 2.13 gives low precision
     wherever no float32 state takes part, and its padded LSTM (oneDNN) lowers everything.
     """
     full = torch.float32
-    if options.cell == "LSTM":
-        if options.projected:
+    if cell == "LSTM":
+        if projected:
             return low, low, full
         return (low, low, low) if is_padded else (full, full, full)
-    return (full, full) if options.cell == "GRU" else (low, low)
+    return (full, full) if cell == "GRU" else (low, low)

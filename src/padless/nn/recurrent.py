@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
+from . import _dynamo
 from ._forward import forward as _forward
 
 __all__ = ["GRU", "LSTM", "RNN"]
+
+_dynamo.allow_rnn()
 
 # Each class is its torch twin with another forward and nothing else: constructor, parameters, state_dict,
 # repr and every helper method are inherited, and `accelerate` may turn one into the other.

@@ -1,0 +1,210 @@
+"""The kernels as operators of `torch.library`, for `torch.compile`, `torch.export` and ONNX.
+
+Eager calls do not come here: `autograd.run_layer` is faster. An operator takes and returns tensors only, has a fake
+implementation that gives the shapes of its results, and gradients that are operators too. What it is given at run time
+may come from a saved program, so it checks every index that reaches a kernel.
+
+    padless::layer           one layer in one direction, and what its backward needs
+    padless::layer_backward  the gradients
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library, register_autograd, register_fake
+
+from ..errors import LayoutError
+from ..layout.checks import check_batch_sizes, check_permutation
+from ..layout.schedule import Place, Schedule, copied
+from . import _kernels, choose, native, reference
+from ._slots import into_slots, out_of_slots
+from .contract import Cell, Layer, LayerWeights, States
+
+__all__ = ["layer"]
+
+_LAYER = (
+    "str cell, Tensor rows, Tensor batch_sizes, Tensor? order, Tensor? step, Tensor? sequence, Tensor h0, Tensor? c0, "
+    "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_hr, bool reverse"
+)
+_library = Library("padless", "FRAGMENT")
+_library.define(f"layer({_LAYER}, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    f"layer_backward({_LAYER}, Tensor output, Tensor gates, Tensor cells, Tensor? grad_output, Tensor? grad_h, "
+    "Tensor? grad_c, bool[] needs) -> Tensor[]"
+)
+layer = torch.ops.padless.layer.default
+_layer_backward = torch.ops.padless.layer_backward.default
+
+
+def _checked(
+    cell: str,
+    rows: Tensor,
+    batch_sizes: Tensor,
+    order: Tensor | None,
+    step: Tensor | None,
+    sequence: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None,
+    reverse: bool,
+) -> Layer:
+    """The arguments as a layer; batch sizes may end in zeros, of steps that no sequence has."""
+    steps = int(torch.count_nonzero(batch_sizes))
+    sizes = copied(batch_sizes[:steps])
+    place = None
+    if step is not None and sequence is not None:
+        count = int(sizes.sum())
+        slots = int(sizes[0]) if steps else 0
+        if len(step) < steps or len(sequence) < slots:
+            raise LayoutError(f"{len(step)} steps and {len(sequence)} sequences have a place, of {steps} and {slots}")
+        place = Place(copied(step[:steps]), copied(sequence[:slots]), rows.shape[0], count < rows.shape[0])
+    else:
+        count = rows.shape[0]
+    slots = check_batch_sizes(sizes, rows=count)
+    if order is not None:
+        check_permutation(order, at_least=slots, name="sorted_indices")
+    batch = slots if order is None else len(order)
+    if h0.shape[0] != batch:
+        raise LayoutError(f"the initial state has {h0.shape[0]} rows for {batch} sequences")
+    states = (h0,) if c0 is None else (h0, c0)
+    weights = LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)
+    return Layer(
+        cell,  # type: ignore[arg-type]
+        rows,
+        Schedule(sizes, place, rows=count, slots=slots, order=order),
+        states,
+        weights,
+        reverse,
+    )
+
+
+def _is_native(rows: Tensor) -> bool:
+    return choose(rows.device.type) == "native" and native.computes(rows)
+
+
+def _saved_widths(cell: Cell, rows: Tensor, w_hh: Tensor, w_hr: Tensor | None, keep: bool) -> tuple[int, int]:
+    """Columns of what is kept for backward; none where it is computed again by torch's operations."""
+    if not keep or not _is_native(rows):
+        return 0, 0
+    hidden = (w_hh if w_hr is None else w_hr).shape[1]
+    return _kernels.saved_width(cell, hidden), _kernels.cells_width(cell, hidden)
+
+
+def _kept_dtype(rows: Tensor) -> torch.dtype:
+    return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
+
+
+def _composed(layer: Layer) -> tuple[Tensor, States]:
+    """Output and final states by torch's operations, for any device."""
+    schedule = layer.schedule
+    at = schedule.addresses.to(layer.rows.device)
+    output, finals = reference.run(
+        layer._replace(rows=layer.rows.index_select(0, at), states=into_slots(layer.states, schedule))
+    )
+    output = output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output)
+    return output, out_of_slots(finals, layer.states, schedule)
+
+
+@torch.library.impl(_library, "layer", "CompositeExplicitAutograd")
+def _layer(*arguments: Any) -> tuple[Tensor, ...]:
+    *given, keep = arguments
+    layer = _checked(*given)
+    rows, weights = layer.rows, layer.weights
+    widths = _saved_widths(layer.cell, rows, weights.w_hh, weights.w_hr, keep)
+    gates, cells = (rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths)
+    if not _is_native(rows):
+        with torch.no_grad():
+            output, finals = _composed(layer)
+    elif keep:
+        output, finals, _ = native.forward(layer, saved=(gates[: layer.schedule.rows], cells[: layer.schedule.rows]))
+    else:
+        output, finals = native.infer(layer)
+    h_n, c_n = finals if len(finals) == 2 else (finals[0], rows.new_empty(0))
+    return output, h_n, c_n, gates, cells
+
+
+@register_fake("padless::layer")
+def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
+    cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep = arguments
+    widths = _saved_widths(cell, rows, w_hh, w_hr, keep)
+    gates, cells = (rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths)
+    c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
+    return rows.new_empty(rows.shape[0], w_hh.shape[1]), h0.new_empty(h0.shape), c_n, gates, cells
+
+
+@torch.library.impl(_library, "layer_backward", "CompositeExplicitAutograd")
+def _backward(*arguments: Any) -> list[Tensor]:
+    *given, output, gates, cells, grad_output, grad_h, grad_c, needs = arguments
+    layer = _checked(*given)
+    grad_finals = (grad_h,) if given[7] is None else (grad_h, grad_c)
+    count = layer.schedule.rows
+    if _is_native(layer.rows):
+        found = native.backward(
+            layer, output, (gates[:count], cells[:count]), grad_output, grad_finals, tuple(needs)
+        )
+    else:
+        found = _composed_backward(layer, (grad_output, *grad_finals), needs)
+    return [layer.rows.new_empty(0) if grad is None else grad for grad in found]
+
+
+def _composed_backward(
+    layer: Layer, grads: tuple[Tensor | None, ...], needs: list[bool]
+) -> list[Tensor | None]:
+    h0, *c0 = layer.states
+    given: list[Tensor | None] = [layer.rows, h0, c0[0] if c0 else None, *layer.weights]
+    inputs: list[Any] = [
+        t if t is None else t.detach().requires_grad_(need) for t, need in zip(given, needs, strict=True)
+    ]
+    with torch.enable_grad():
+        states = tuple(inputs[1 : 1 + len(layer.states)])
+        output, finals = _composed(
+            layer._replace(rows=inputs[0], states=states, weights=LayerWeights(*inputs[3:]))
+        )
+    pairs = [(v, g) for v, g in zip((output, *finals), grads, strict=True) if g is not None and v.requires_grad]
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]
+    found = iter(
+        torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs], materialize_grads=True)
+    )
+    return [next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True)]
+
+
+@register_fake("padless::layer_backward")
+def _fake_backward(*arguments: Any) -> list[Tensor]:
+    _, rows, _, _, _, _, h0, c0, *weights = arguments[:13]
+    needs = arguments[-1]
+    return [
+        t.new_empty(t.shape) if need and t is not None else rows.new_empty(0)
+        for t, need in zip((rows, h0, c0, *weights), needs, strict=True)
+    ]
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cell, *tensors, reverse, _ = inputs
+    ctx.cell, ctx.reverse = cell, reverse
+    ctx.save_for_backward(*tensors, output[0], output[3], output[4])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    given, (output, gates, cells) = tensors[:12], tensors[12:]
+    needs = [ctx.needs_input_grad[1], *ctx.needs_input_grad[6:13]]
+    grad_c = None if given[6] is None else grads[2]
+    found = _layer_backward(
+        ctx.cell, *given, ctx.reverse, output, gates, cells, grads[0], grads[1], grad_c, needs
+    )
+    rows, *others = (
+        grad if need and t is not None else None
+        for grad, need, t in zip(found, needs, (given[0], *given[5:]), strict=True)
+    )
+    return None, rows, None, None, None, None, *others, None, None
+
+
+register_autograd("padless::layer", _gradients, setup_context=_keep_inputs)

@@ -1,0 +1,117 @@
+"""Index arithmetic of lengths as operators of `torch.library`, for `torch.compile` and `torch.export`.
+
+A compiled program knows the shapes of lengths and batch sizes, not their values. An operator works them out on the
+host at every call, checked as in eager mode; its fake implementation gives their shapes, some of which depend on the
+values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.library import Library, get_ctx, register_fake
+
+from ..errors import LengthsError
+from .checks import as_lengths, check_batch_sizes, check_permutation
+from .layout import Layout
+
+__all__ = ["grid_schedule", "pack_indices", "pad_indices", "rows_schedule"]
+
+_library = Library("padless", "FRAGMENT")
+_library.define("grid_schedule(Tensor lengths, SymInt steps) -> (Tensor, Tensor)")
+_library.define("rows_schedule(Tensor lengths, SymInt rows) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    "pack_indices(Tensor lengths, SymInt steps, bool batch_first, bool enforce_sorted)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "pad_indices(Tensor batch_sizes, Tensor? order, SymInt rows, SymInt steps, bool batch_first) -> (Tensor, Tensor)"
+)
+grid_schedule = torch.ops.padless.grid_schedule.default
+rows_schedule = torch.ops.padless.rows_schedule.default
+pack_indices = torch.ops.padless.pack_indices.default
+pad_indices = torch.ops.padless.pad_indices.default
+
+
+def _indices(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.int64, device="cpu")
+
+
+@torch.library.impl(_library, "grid_schedule", "CompositeExplicitAutograd")
+def _grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Batch sizes `(steps,)`, which may end in zeros, and order `(B,)` of the sequences of a padded batch."""
+    layout = Layout(as_lengths(lengths, steps=steps))
+    batch_sizes = torch.zeros(steps, dtype=torch.int64)
+    batch_sizes[: layout.steps] = layout.batch_sizes
+    return batch_sizes, layout.order.clone()
+
+
+@register_fake("padless::grid_schedule")
+def _fake_grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    return _indices(steps), _indices(lengths.shape[0])
+
+
+@torch.library.impl(_library, "rows_schedule", "CompositeExplicitAutograd")
+def _rows_schedule(lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch sizes `(T,)`, order `(B,)` and the first row of the sequence in each slot `(B,)`, for rows back to back."""
+    layout = Layout(as_lengths(lengths))
+    if layout.rows != rows:
+        raise LengthsError(f"lengths sum to {layout.rows}, but the data have {rows} rows")
+    return layout.batch_sizes.clone(), layout.order.clone(), layout.offsets[layout.order]
+
+
+@register_fake("padless::rows_schedule")
+def _fake_rows_schedule(lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    return _indices(get_ctx().new_dynamic_size()), _indices(lengths.shape[0]), _indices(lengths.shape[0])
+
+
+@torch.library.impl(_library, "pack_indices", "CompositeExplicitAutograd")
+def _pack_indices(
+    lengths: Tensor, steps: int, batch_first: bool, enforce_sorted: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cell `(N,)` of each time-major row in a padded batch, batch sizes `(T,)`, order and slots `(B,)`."""
+    checked = as_lengths(lengths, steps=steps)
+    layout = Layout(checked, order=torch.arange(checked.numel()) if enforce_sorted else None)
+    if enforce_sorted and not layout.is_sorted:
+        raise RuntimeError(
+            "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True; "
+            "pass `enforce_sorted=False` to have the sequences sorted"
+        )
+    cells = layout.padded_time_major(steps, batch_first=batch_first).inverse.long()
+    return cells, layout.batch_sizes.clone(), layout.order.clone(), layout.slots.clone()
+
+
+@register_fake("padless::pack_indices")
+def _fake_pack_indices(
+    lengths: Tensor, steps: int, batch_first: bool, enforce_sorted: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, sizes = lengths.shape[0], get_ctx().new_dynamic_size
+    return _indices(sizes()), _indices(sizes()), _indices(batch), _indices(batch)
+
+
+@torch.library.impl(_library, "pad_indices", "CompositeExplicitAutograd")
+def _pad_indices(
+    batch_sizes: Tensor, order: Tensor | None, rows: int, steps: int, batch_first: bool
+) -> tuple[Tensor, Tensor]:
+    """The time-major row of each cell `(T, B)` or `(B, T)`, `rows` where there is none, and lengths `(B,)`."""
+    slots = check_batch_sizes(batch_sizes, rows=rows)
+    if order is None:
+        order = torch.arange(slots)
+    else:
+        check_permutation(order, at_least=slots, name="sorted_indices")
+    layout = Layout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()))
+    if steps < layout.steps:
+        raise ValueError(
+            "Expected total_length to be at least the length of the longest sequence in input, "
+            f"but got total_length={steps} and max sequence length being {layout.steps}"
+        )
+    index = layout.padded_time_major(steps, batch_first=batch_first).index.long()
+    return index.view((layout.batch, steps) if batch_first else (steps, layout.batch)), layout.lengths.clone()
+
+
+@register_fake("padless::pad_indices")
+def _fake_pad_indices(
+    batch_sizes: Tensor, order: Tensor | None, rows: int, steps: int, batch_first: bool
+) -> tuple[Tensor, Tensor]:
+    batch = get_ctx().new_dynamic_size() if order is None else order.shape[0]
+    return _indices(*((batch, steps) if batch_first else (steps, batch))), _indices(batch)

@@ -1,0 +1,155 @@
+"""The forward of the three layers under `torch.compile`, `torch.export` and ONNX: operators instead of Python loops.
+
+It computes what `_forward` does, from shapes alone: lengths and batch sizes are tensors of which nothing is known while
+the program is traced. The operators check them at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.modules.rnn import RNNBase
+from torch.nn.utils.rnn import PackedSequence
+
+from ..backends import operators
+from ..layout.operators import grid_schedule, rows_schedule
+from ..packed import Packed
+
+__all__ = ["TracedBatch", "run_traced", "traced_batch"]
+
+
+class TracedBatch(NamedTuple):
+    """Any kind of input as the arguments of `padless::layer`, and the way back."""
+
+    rows: Tensor
+    batch_sizes: Tensor
+    order: Tensor | None
+    step: Tensor | None
+    sequence: Tensor | None
+    batch: Any  # B, which may be symbolic
+    restore: Callable[[Tensor], Any]
+    is_padded: bool = False
+    is_unbatched: bool = False
+
+
+def traced_batch(module: RNNBase, input: Any, lengths: Any) -> TracedBatch:
+    """`input` of any kind; errors as `open_input` raises them, where shapes and types tell."""
+    is_padded = isinstance(input, Tensor) and not input.is_nested
+    if lengths is not None and not is_padded:
+        raise TypeError(
+            f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
+        )
+    if isinstance(input, PackedSequence):
+        return _of_packed_sequence(module, input)
+    if isinstance(input, Packed):
+        return _of_packed(module, input)
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"input must be a PackedSequence, a padless.Packed or a tensor, got {type(input).__name__}"
+        )
+    if input.is_nested:
+        return _of_nested(module, input)
+    return _of_padded(module, input, lengths)
+
+
+def _of_packed_sequence(module: RNNBase, packed: PackedSequence) -> TracedBatch:
+    data, batch_sizes, order, unsorted = packed.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+    module.check_input(data, batch_sizes)
+    batch = None if order is None else order.shape[0]
+    if batch is None:
+        batch = batch_sizes[0].item()
+        torch._check(batch > 0)
+        torch._check(batch <= data.shape[0])
+    return TracedBatch(
+        data, batch_sizes, order, None, None, batch, lambda output: PackedSequence(output, batch_sizes, order, unsorted)
+    )
+
+
+def _of_packed(module: RNNBase, packed: Packed) -> TracedBatch:
+    data, layout = packed._data, packed._layout
+    module.check_input(data, layout.lengths)
+    batch = _of_rows(data, layout.lengths)
+    return batch._replace(restore=lambda output: Packed._of(output, layout))
+
+
+def _of_rows(data: Tensor, lengths: Tensor) -> TracedBatch:
+    batch_sizes, order, begins = rows_schedule(lengths, data.shape[0])
+    step = torch.arange(batch_sizes.shape[0])
+    return TracedBatch(data, batch_sizes, order, step, begins, lengths.shape[0], lambda output: output)
+
+
+def _of_nested(module: RNNBase, nested: Any) -> TracedBatch:
+    if nested.lengths() is not None:
+        raise NotImplementedError("a compiled layer takes jagged tensors without holes")
+    data, offsets = nested.values(), nested.offsets()
+    module.check_input(data, offsets)
+    batch = _of_rows(data, offsets.diff().cpu())
+    return batch._replace(restore=lambda output: torch.nested.nested_tensor_from_jagged(output, offsets))
+
+
+def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
+    if input.dim() not in (2, 3):
+        name = "RNN" if module.mode.startswith("RNN") else module.mode
+        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"
+        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
+    is_unbatched = input.dim() == 2
+    if is_unbatched and lengths is not None:
+        raise ValueError("lengths goes with a batch of sequences; an unbatched input (T, I) is one sequence")
+    batch_dim = 0 if module.batch_first else 1
+    grid = input.unsqueeze(batch_dim) if is_unbatched else input
+    module.check_input(grid, None)
+    size, steps = grid.shape[batch_dim], grid.shape[1 - batch_dim]
+    order = None
+    if lengths is None:
+        batch_sizes = torch.ones(steps, dtype=torch.int64) * size
+        sequence = torch.arange(size)
+    else:
+        given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
+        if given.shape != (size,):
+            raise ValueError(f"lengths has shape {tuple(given.shape)} for a batch of {size}")
+        batch_sizes, sequence = grid_schedule(given, steps)
+        order = sequence.to(input.device)
+    step_stride, sequence_stride = (1, steps) if module.batch_first else (size, 1)
+    step, sequence = torch.arange(steps) * step_stride, sequence * sequence_stride
+    shape = grid.shape[:2]
+
+    def restore(cells: Tensor) -> Tensor:
+        output = cells.view(*shape, cells.shape[1])
+        return output.squeeze(batch_dim) if is_unbatched else output
+
+    return TracedBatch(
+        grid.reshape(size * steps, grid.shape[2]), batch_sizes, order, step, sequence, size, restore, True, is_unbatched
+    )
+
+
+def run_traced(
+    module: RNNBase, batch: TracedBatch, states: tuple[Tensor, ...], weights: list[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Output `(M, D*P)` of the last layer, placed as the rows, and final states `(L*D, B, *)`."""
+    rows = batch.rows
+    directions = 2 if module.bidirectional else 1
+    count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
+    keep = torch.is_grad_enabled()
+    finals: list[tuple[Tensor, ...]] = []
+    for number in range(module.num_layers):
+        outputs = []
+        for direction in range(directions):
+            place = number * directions + direction
+            mine: list[Any] = list(weights[place * count : (place + 1) * count])
+            w_hr = mine.pop() if module.proj_size else None
+            w_ih, w_hh, b_ih, b_hh = mine if module.bias else (*mine, None, None)
+            output, h_n, c_n, _, _ = operators.layer(
+                module.mode, rows, batch.batch_sizes, batch.order, batch.step, batch.sequence,
+                states[0][place], states[1][place] if len(states) == 2 else None,
+                w_ih, w_hh, b_ih, b_hh, w_hr, direction == 1, keep,
+            )  # fmt: skip
+            outputs.append(output)
+            finals.append((h_n, c_n)[: len(states)])
+        rows = outputs[0] if directions == 1 else torch.cat(outputs, 1)
+        if module.dropout and module.training and number < module.num_layers - 1:
+            rows = functional.dropout(rows, module.dropout, training=True)
+    return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
