@@ -144,10 +144,16 @@ class _Layer(torch.autograd.Function):
         needs = ctx.needs_input_grad[4:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.
         with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), _without_autocast(rows.device.type):
-            if torch.is_grad_enabled():  # create_graph: this gradient will be differentiated itself
+            # create_graph: this gradient will be differentiated itself. Batched gradients (`is_grads_batched`) have no
+            # memory that a kernel could read.
+            if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):
                 return (None,) * 4 + _differentiable_backward(ctx.kernels, layer, grads, needs)
             saved = tensors[9:]
             return (None,) * 4 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
+
+
+def _is_batched(grad: Tensor) -> bool:
+    return torch._C._functorch.is_legacy_batchedtensor(grad) or torch._C._functorch.is_batchedtensor(grad)
 
 
 def _differentiable_backward(
@@ -155,6 +161,19 @@ def _differentiable_backward(
 ) -> Gradients:
     """The same gradients, by composed operations that carry a graph of their own."""
     inputs = _inputs(layer)
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        return _by_composed(kernels, layer, inputs, grads, needs, create_graph)
+
+
+def _by_composed(
+    kernels: ModuleType,
+    layer: Layer,
+    inputs: Gradients,
+    grads: Gradients,
+    needs: tuple[bool, ...],
+    create_graph: bool,
+) -> Gradients:
     # Aliases keep the arguments apart where a caller passed one tensor twice (h0 is c0).
     alias: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     rows, h0, c0, *weights = alias
@@ -173,7 +192,7 @@ def _differentiable_backward(
             [value for value, _ in pairs],
             wanted,
             [grad for _, grad in pairs],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )

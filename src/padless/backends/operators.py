@@ -19,9 +19,9 @@ from torch.library import Library, register_autograd, register_fake
 from ..errors import LayoutError
 from ..layout.checks import check_batch_sizes, check_permutation
 from ..layout.schedule import Place, Schedule, copied
-from . import _kernels, choose, native, reference
+from . import _kernels, choose, native, portable
 from ._slots import into_slots, out_of_slots
-from .contract import Cell, Layer, LayerWeights, States
+from .contract import Cell, Gradients, Layer, LayerWeights, States
 
 __all__ = ["layer"]
 
@@ -63,7 +63,9 @@ def _checked(
         count = int(sizes.sum())
         slots = int(sizes[0]) if steps else 0
         if len(step) < steps or len(sequence) < slots:
-            raise LayoutError(f"{len(step)} steps and {len(sequence)} sequences have a place, of {steps} and {slots}")
+            raise LayoutError(
+                f"{len(step)} steps and {len(sequence)} sequences have a place, of {steps} and {slots}"
+            )
         place = Place(copied(step[:steps]), copied(sequence[:slots]), rows.shape[0], count < rows.shape[0])
     else:
         count = rows.shape[0]
@@ -89,11 +91,15 @@ def _is_native(rows: Tensor) -> bool:
     return choose(rows.device.type) == "native" and native.computes(rows)
 
 
+def _hidden(w_hh: Tensor, w_hr: Tensor | None) -> int:
+    return (w_hh if w_hr is None else w_hr).shape[1]
+
+
 def _saved_widths(cell: Cell, rows: Tensor, w_hh: Tensor, w_hr: Tensor | None, keep: bool) -> tuple[int, int]:
     """Columns of what is kept for backward; none where it is computed again by torch's operations."""
     if not keep or not _is_native(rows):
         return 0, 0
-    hidden = (w_hh if w_hr is None else w_hr).shape[1]
+    hidden = _hidden(w_hh, w_hr)
     return _kernels.saved_width(cell, hidden), _kernels.cells_width(cell, hidden)
 
 
@@ -101,15 +107,53 @@ def _kept_dtype(rows: Tensor) -> torch.dtype:
     return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
 
 
-def _composed(layer: Layer) -> tuple[Tensor, States]:
-    """Output and final states by torch's operations, for any device."""
-    schedule = layer.schedule
-    at = schedule.addresses.to(layer.rows.device)
-    output, finals = reference.run(
-        layer._replace(rows=layer.rows.index_select(0, at), states=into_slots(layer.states, schedule))
+def _new_saved(rows: Tensor, widths: tuple[int, int]) -> list[Tensor]:
+    return [rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths]
+
+
+def _zero_unused(saved: Tensor, rows: int, hidden: int) -> None:
+    """Zero what holds no value, so that equal calls have equal results: rows past the last, columns past `hidden`."""
+    saved[rows:].zero_()
+    padded = -(-hidden // 16) * 16  # columns of each gate
+    if saved.numel() and padded > hidden:
+        saved.view(len(saved), -1, padded)[:, :, hidden:].zero_()
+
+
+def _for_portable(layer: Layer) -> tuple[Layer, Tensor]:
+    """The layer as the portable backend takes it, and where each of its time-major rows lies, `(N,)`."""
+    at = layer.schedule.addresses.to(layer.rows.device)
+    states = into_slots(layer.states, layer.schedule)
+    rows = layer.rows.index_select(0, at)
+    return layer._replace(rows=rows, states=states, schedule=layer.schedule.in_time_major()), at
+
+
+def _portable_forward(layer: Layer) -> tuple[Tensor, States]:
+    inner, at = _for_portable(layer)
+    rows, finals = portable.infer(inner)
+    output = rows.new_zeros(layer.schedule.storage_rows, rows.shape[1]).index_copy_(0, at, rows)
+    return output, tuple(s.clone() for s in out_of_slots(finals, layer.states, layer.schedule))
+
+
+def _portable_backward(
+    layer: Layer, grad_output: Tensor | None, grad_finals: Gradients, needs: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients by the portable backend, which computes the forward again."""
+    inner, at = _for_portable(layer)
+    output, _, saved = portable.forward(inner)
+    if grad_output is not None:
+        grad_output = grad_output.index_select(0, at)
+    given = tuple(
+        s.new_zeros(s.shape) if g is None else g for g, s in zip(grad_finals, layer.states, strict=True)
     )
-    output = output.new_zeros(schedule.storage_rows, output.shape[1]).index_copy(0, at, output)
-    return output, out_of_slots(finals, layer.states, schedule)
+    slotted = into_slots(given, layer.schedule)
+    found = list(portable.backward(inner, output, saved, grad_output, slotted, needs))
+    if found[0] is not None:
+        found[0] = layer.rows.new_zeros(layer.rows.shape).index_copy_(0, at, found[0])
+    for place, grad in enumerate(given, 1):
+        slots = found[place]
+        if slots is not None:
+            (found[place],) = out_of_slots((slots,), (grad,), layer.schedule)
+    return found
 
 
 @torch.library.impl(_library, "layer", "CompositeExplicitAutograd")
@@ -118,12 +162,14 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     layer = _checked(*given)
     rows, weights = layer.rows, layer.weights
     widths = _saved_widths(layer.cell, rows, weights.w_hh, weights.w_hr, keep)
-    gates, cells = (rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths)
+    gates, cells = _new_saved(rows, widths)
     if not _is_native(rows):
-        with torch.no_grad():
-            output, finals = _composed(layer)
+        output, finals = _portable_forward(layer)
     elif keep:
-        output, finals, _ = native.forward(layer, saved=(gates[: layer.schedule.rows], cells[: layer.schedule.rows]))
+        count = layer.schedule.rows
+        output, finals, _ = native.forward(layer, saved=(gates[:count], cells[:count]))
+        _zero_unused(gates, count, _hidden(weights.w_hh, weights.w_hr))
+        _zero_unused(cells, count, _hidden(weights.w_hh, weights.w_hr))
     else:
         output, finals = native.infer(layer)
     h_n, c_n = finals if len(finals) == 2 else (finals[0], rows.new_empty(0))
@@ -134,7 +180,7 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
 def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
     cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep = arguments
     widths = _saved_widths(cell, rows, w_hh, w_hr, keep)
-    gates, cells = (rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths)
+    gates, cells = _new_saved(rows, widths)
     c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
     return rows.new_empty(rows.shape[0], w_hh.shape[1]), h0.new_empty(h0.shape), c_n, gates, cells
 
@@ -150,29 +196,15 @@ def _backward(*arguments: Any) -> list[Tensor]:
             layer, output, (gates[:count], cells[:count]), grad_output, grad_finals, tuple(needs)
         )
     else:
-        found = _composed_backward(layer, (grad_output, *grad_finals), needs)
-    return [layer.rows.new_empty(0) if grad is None else grad for grad in found]
-
-
-def _composed_backward(
-    layer: Layer, grads: tuple[Tensor | None, ...], needs: list[bool]
-) -> list[Tensor | None]:
-    h0, *c0 = layer.states
-    given: list[Tensor | None] = [layer.rows, h0, c0[0] if c0 else None, *layer.weights]
-    inputs: list[Any] = [
-        t if t is None else t.detach().requires_grad_(need) for t, need in zip(given, needs, strict=True)
-    ]
-    with torch.enable_grad():
-        states = tuple(inputs[1 : 1 + len(layer.states)])
-        output, finals = _composed(
-            layer._replace(rows=inputs[0], states=states, weights=LayerWeights(*inputs[3:]))
-        )
-    pairs = [(v, g) for v, g in zip((output, *finals), grads, strict=True) if g is not None and v.requires_grad]
-    wanted = [t for t, need in zip(inputs, needs, strict=True) if need and t is not None]
-    found = iter(
-        torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs], materialize_grads=True)
-    )
-    return [next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True)]
+        found = _portable_backward(layer, grad_output, grad_finals, tuple(needs))
+    grads: list[Tensor] = []
+    for grad in found:
+        if grad is None:
+            grads.append(layer.rows.new_empty(0))
+        else:  # an operator's results share no memory; the gradients of both biases may be one tensor
+            shared = any(grad.untyped_storage()._cdata == other.untyped_storage()._cdata for other in grads)
+            grads.append(grad.clone() if shared else grad)
+    return grads
 
 
 @register_fake("padless::layer_backward")

@@ -73,7 +73,9 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     _find_weights(module)
     batch = open_input(module, input, lengths)
-    states = _initial_states(module, batch.rows, batch.schedule.batch, hx, batch.is_padded, batch.is_unbatched)
+    states = _initial_states(
+        module, batch.rows, batch.schedule.batch, hx, batch.is_padded, batch.is_unbatched
+    )
     weights = _checked_weights(module, batch.rows)
     options = Options(
         cell=cast(Cell, module.mode),

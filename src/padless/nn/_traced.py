@@ -57,7 +57,12 @@ def traced_batch(module: RNNBase, input: Any, lengths: Any) -> TracedBatch:
 
 
 def _of_packed_sequence(module: RNNBase, packed: PackedSequence) -> TracedBatch:
-    data, batch_sizes, order, unsorted = packed.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+    data, batch_sizes, order, unsorted = (
+        packed.data,
+        packed.batch_sizes,
+        packed.sorted_indices,
+        packed.unsorted_indices,
+    )
     module.check_input(data, batch_sizes)
     batch = None if order is None else order.shape[0]
     if batch is None:
@@ -65,7 +70,13 @@ def _of_packed_sequence(module: RNNBase, packed: PackedSequence) -> TracedBatch:
         torch._check(batch > 0)
         torch._check(batch <= data.shape[0])
     return TracedBatch(
-        data, batch_sizes, order, None, None, batch, lambda output: PackedSequence(output, batch_sizes, order, unsorted)
+        data,
+        batch_sizes,
+        order,
+        None,
+        None,
+        batch,
+        lambda output: PackedSequence(output, batch_sizes, order, unsorted),
     )
 
 
@@ -122,7 +133,15 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
         return output.squeeze(batch_dim) if is_unbatched else output
 
     return TracedBatch(
-        grid.reshape(size * steps, grid.shape[2]), batch_sizes, order, step, sequence, size, restore, True, is_unbatched
+        grid.reshape(size * steps, grid.shape[2]),
+        batch_sizes,
+        order,
+        step,
+        sequence,
+        size,
+        restore,
+        True,
+        is_unbatched,
     )
 
 

@@ -1,0 +1,5 @@
+"""ONNX: models with padless layers, as ONNX's own LSTM, GRU and RNN with `sequence_lens`."""
+
+from .exporting import export, translation_table
+
+__all__ = ["export", "translation_table"]

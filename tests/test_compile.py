@@ -1,0 +1,276 @@
+"""`torch.compile`, `torch.export` and AOTInductor on padless layers and packing, against eager mode and torch alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.export import Dim
+from torch.utils._pytree import tree_leaves
+
+import padless
+from padless.backends import operators
+from padless.layout import operators as index_operators
+from padless.rnn import pack_padded_sequence, pad_packed_sequence
+
+CELLS = ("LSTM", "GRU", "RNN")
+# torch warns of its own code while it compiles.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+def lengths_up_to(steps: int, batch: int, *, shortest: int = 0) -> list[int]:
+    return [steps, *torch.randint(shortest, steps + 1, (batch - 1,)).tolist()]
+
+
+def padded(batch, steps):
+    return (torch.randn(batch, steps, 5),), {}
+
+
+def ragged(batch, steps):
+    return (torch.randn(batch, steps, 5),), {"lengths": torch.tensor(lengths_up_to(steps, batch))}
+
+
+def packed_sequence(batch, steps):
+    sequences = [torch.randn(length, 5) for length in lengths_up_to(steps, batch, shortest=1)]
+    return (torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False),), {}
+
+
+def packed(batch, steps):
+    lengths = lengths_up_to(steps, batch)
+    return (padless.Packed(torch.randn(sum(lengths), 5), lengths),), {}
+
+
+def jagged(batch, steps):
+    sequences = [torch.randn(length, 5) for length in lengths_up_to(steps, batch, shortest=1)]
+    return (torch.nested.nested_tensor(sequences, layout=torch.jagged),), {}
+
+
+def values(result):
+    """All tensors of a result, rows of any kind of batch included."""
+    output, states = result
+    if isinstance(output, padless.Packed):
+        output = output.data
+    elif isinstance(output, torch.Tensor) and output.is_nested:
+        output = output.values()
+    return [*tree_leaves(output)[:1], *tree_leaves(states)]
+
+
+def gradients(module, found):
+    module.zero_grad()
+    sum((value * value).sum() for value in found).backward()
+    return [parameter.grad.clone() for parameter in module.parameters()]
+
+
+SIZES = ((3, 5), (4, 7), (2, 9), (6, 4), (5, 3), (7, 11), (2, 2), (9, 6), (3, 8), (4, 4))
+
+
+@pytest.mark.parametrize("kind", [padded, ragged, packed_sequence, packed, jagged])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("LSTM", {"num_layers": 2, "bidirectional": True}),
+        ("LSTM", {"proj_size": 3, "bias": False}),
+        ("GRU", {"bidirectional": True}),
+        ("RNN", {"num_layers": 2}),
+    ],
+)
+def test_a_compiled_layer_has_the_values_and_gradients_of_eager_mode(cell, options, kind):
+    layer = getattr(padless.nn, cell)(5, 6, batch_first=True, **options)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, steps in SIZES:
+        arguments, named = kind(batch, steps)
+        expected, got = values(layer(*arguments, **named)), values(compiled(*arguments, **named))
+        pairs = zip(expected + gradients(layer, expected), got + gradients(layer, got), strict=True)
+        for want, value in pairs:
+            torch.testing.assert_close(value, want)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3  # at most two recompilations
+
+
+class Tagger(torch.nn.Module):
+    """From token ids and lengths to scores and final states."""
+
+    def __init__(self, cell: str, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(20, 8, dtype=dtype)
+        self.rnn = getattr(padless.nn, cell)(8, 6, 2, batch_first=True, bidirectional=True, dtype=dtype)
+        self.head = torch.nn.Linear(12, 3, dtype=dtype)
+
+    def forward(self, ids, lengths):
+        rows = pack_padded_sequence(self.embedding(ids), lengths, batch_first=True, enforce_sorted=False)
+        output, states = self.rnn(rows)
+        scores, _ = pad_packed_sequence(output, batch_first=True)
+        return self.head(scores), states
+
+
+def ids_and_lengths(batch, steps):
+    return torch.randint(0, 20, (batch, steps)), torch.tensor(lengths_up_to(steps, batch))
+
+
+def test_inductor_trains_a_tagger_from_ids_and_lengths_to_the_loss():
+    """Against each sequence alone in plain torch."""
+    tagger = Tagger("LSTM", torch.float64)
+    alone = torch.nn.LSTM(8, 6, 2, bidirectional=True, dtype=torch.float64)
+    alone.load_state_dict(tagger.rnn.state_dict())
+    compiled = torch.compile(tagger, fullgraph=True, dynamic=True)
+    for batch, steps in SIZES[:4]:
+        ids, lengths = ids_and_lengths(batch, steps)
+        scores, (h_n, _) = compiled(ids, lengths)
+        for i, length in enumerate(lengths.tolist()):
+            if length == 0:
+                assert not h_n[:, i].any()
+                continue
+            output, (h, _) = alone(tagger.embedding(ids[i, :length]))
+            torch.testing.assert_close(h_n[:, i], h)
+            torch.testing.assert_close(scores[i, :length], tagger.head(output))
+        tagger.zero_grad()
+        (scores.square().sum() + h_n.square().sum()).backward()
+        got = [parameter.grad.clone() for parameter in tagger.parameters()]
+        tagger.zero_grad()
+        scores, (h_n, _) = tagger(ids, lengths)
+        (scores.square().sum() + h_n.square().sum()).backward()
+        for gradient, parameter in zip(got, tagger.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_exported_tagger_runs_at_other_sizes(cell, strict):
+    tagger = Tagger(cell).eval()
+    sizes = ({0: Dim.AUTO, 1: Dim.AUTO}, {0: Dim.AUTO})
+    exported = torch.export.export(
+        tagger, ids_and_lengths(3, 5), dynamic_shapes=sizes, strict=strict
+    ).module()
+    for batch, steps in ((4, 7), (2, 9), (6, 2)):
+        arguments = ids_and_lengths(batch, steps)
+        for want, got in zip(tree_leaves(tagger(*arguments)), tree_leaves(exported(*arguments)), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+def test_an_exported_tagger_is_loaded_in_a_fresh_process(tmp_path):
+    tagger = Tagger("GRU").eval()
+    sizes = ({0: Dim.AUTO, 1: Dim.AUTO}, {0: Dim.AUTO})
+    torch.export.save(
+        torch.export.export(tagger, ids_and_lengths(3, 5), dynamic_shapes=sizes), tmp_path / "tagger.pt2"
+    )
+    arguments = ids_and_lengths(4, 9)
+    torch.save((arguments, tagger(*arguments)), tmp_path / "expected.pt")
+    program = (
+        "import torch, padless.nn\n"
+        "from torch.utils._pytree import tree_leaves\n"
+        "run = torch.export.load('tagger.pt2').module()\n"
+        "arguments, expected = torch.load('expected.pt')\n"
+        "for want, got in zip(tree_leaves(expected), tree_leaves(run(*arguments)), strict=True):\n"
+        "    torch.testing.assert_close(got, want)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
+
+
+def test_an_aotinductor_package_runs_at_other_sizes(tmp_path):
+    tagger = Tagger("LSTM").eval()
+    sizes = ({0: Dim.AUTO, 1: Dim.AUTO}, {0: Dim.AUTO})
+    with torch.no_grad():
+        exported = torch.export.export(tagger, ids_and_lengths(3, 5), dynamic_shapes=sizes)
+        package = torch._inductor.aoti_compile_and_package(
+            exported, package_path=str(tmp_path / "tagger.pt2")
+        )
+        run = torch._inductor.aoti_load_package(package)
+        for batch, steps in ((4, 7), (2, 9)):
+            arguments = ids_and_lengths(batch, steps)
+            for want, got in zip(tree_leaves(tagger(*arguments)), tree_leaves(run(*arguments)), strict=True):
+                torch.testing.assert_close(got, want)
+
+
+def test_a_compiled_layer_refuses_what_eager_mode_refuses():
+    layer = padless.nn.LSTM(5, 6, batch_first=True)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    with pytest.raises(
+        padless.LengthsError, match=r"lengths\[1\] = 9 is longer than the padded input \(T = 4\)"
+    ):
+        compiled(torch.randn(2, 4, 5), lengths=torch.tensor([4, 9]))
+    forged = torch.nn.utils.rnn.PackedSequence(
+        torch.randn(5, 5), torch.tensor([3, 2]), torch.tensor([0, 1, 1]), torch.tensor([0, 1, 2])
+    )
+    with pytest.raises(padless.LayoutError, match="more than once"):
+        compiled(forged)
+
+
+def test_autocast_has_the_dtypes_of_eager_mode():
+    layer = padless.nn.LSTM(5, 6, batch_first=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, got = tree_leaves(layer(x)), tree_leaves(compiled(x))
+    assert [value.dtype for value in got] == [value.dtype for value in expected]
+
+
+def layer_arguments(cell, *, placed, projected, hidden):
+    width = 3 if projected else hidden
+    gates = {"LSTM": 4, "GRU": 3}.get(cell, 1) * hidden
+
+    def new(*shape):
+        return torch.randn(shape, requires_grad=True)
+
+    lengths = torch.tensor([2, 0, 4, 3])
+    batch_sizes, order = index_operators.grid_schedule(lengths, 5)
+    rows = new(20 if placed else 9, 5)
+    step, sequence = (torch.arange(5), order * 5) if placed else (None, None)
+    return (
+        cell, rows, batch_sizes, order, step, sequence, new(4, width), new(4, hidden) if cell == "LSTM" else None,
+        new(gates, 5), new(gates, width), new(gates), new(gates), new(width, hidden) if projected else None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["native", "portable"])
+@pytest.mark.parametrize(("placed", "hidden"), [(False, 16), (True, 6)])
+@pytest.mark.parametrize(
+    ("cell", "projected"), [("LSTM", False), ("LSTM", True), ("GRU", False), ("RNN_RELU", False)]
+)
+def test_opcheck_passes_for_layers(cell, projected, placed, hidden, backend):
+    if backend not in padless.backends.available():
+        pytest.skip(f"no {backend} backend here")
+    arguments = layer_arguments(cell, placed=placed, projected=projected, hidden=hidden)
+    with padless.backends.use(backend):
+        torch.library.opcheck(operators.layer, (*arguments, True, True))
+        plain = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
+        output, h_n, _, gates, cells = operators.layer(*plain, False, True)
+        needs = [a is not None for a in (plain[1], *plain[6:])]
+        given = (
+            *plain,
+            False,
+            output,
+            gates,
+            cells,
+            torch.ones_like(output),
+            torch.ones_like(h_n),
+            None,
+            needs,
+        )
+        torch.library.opcheck(torch.ops.padless.layer_backward, given)
+
+
+def test_opcheck_passes_for_index_arithmetic():
+    lengths = torch.tensor([2, 0, 4, 3])
+    torch.library.opcheck(index_operators.grid_schedule, (lengths, 5))
+    torch.library.opcheck(index_operators.rows_schedule, (lengths, 9))
+    torch.library.opcheck(index_operators.pack_indices, (lengths, 5, True, False))
+    _, batch_sizes, order, _ = index_operators.pack_indices(lengths, 5, True, False)
+    torch.library.opcheck(index_operators.pad_indices, (batch_sizes, order, 9, 5, True))
+
+
+def test_dynamo_is_imported_by_whoever_compiles():
+    program = (
+        "import sys, torch, padless.nn\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "import torch._dynamo\n"
+        "assert torch._dynamo.config.allow_rnn\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

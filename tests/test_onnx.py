@@ -1,0 +1,81 @@
+"""ONNX files of models with padless layers, in ONNX Runtime, against eager mode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+from torch.utils._pytree import tree_leaves
+
+import padless
+import padless.onnx
+from padless.rnn import pack_padded_sequence, pad_packed_sequence
+
+pytest.importorskip("onnxscript", reason="extra `onnx`")
+runtime = pytest.importorskip("onnxruntime", reason="extra `bench`")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CELLS = [("LSTM", {}), ("GRU", {}), ("RNN", {}), ("RNN", {"nonlinearity": "relu", "bias": False})]
+SIZES = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC})
+
+
+class Model(torch.nn.Module):
+    def __init__(self, cell, kind, **options):
+        super().__init__()
+        self.kind = kind
+        self.embedding = torch.nn.Embedding(20, 8)
+        self.rnn = getattr(padless.nn, cell)(8, 6, batch_first=True, **options)
+
+    def forward(self, ids, lengths):
+        rows = self.embedding(ids)
+        if self.kind == "packed":
+            output, states = self.rnn(
+                pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+            )
+            return pad_packed_sequence(output, batch_first=True)[0], states
+        return self.rnn(rows, lengths=lengths) if self.kind == "lengths" else self.rnn(rows)
+
+
+def batch(size, steps):
+    lengths = torch.tensor([0, *torch.randint(0, steps + 1, (size - 2,)).tolist(), steps])
+    return torch.randint(0, 20, (size, steps)), lengths
+
+
+@pytest.mark.parametrize("kind", ["packed", "lengths", "padded"])
+@pytest.mark.parametrize(("cell", "options"), CELLS)
+def test_a_model_runs_in_onnx_runtime_at_other_sizes(cell, options, kind, tmp_path):
+    model = Model(cell, kind, num_layers=2, bidirectional=True, **options).eval()
+    path = tmp_path / "model.onnx"
+    padless.onnx.export(model, batch(3, 5), path, dynamic_shapes=SIZES, verbose=False)
+    session = runtime.InferenceSession(path)
+    names = [each.name for each in session.get_inputs()]
+    for size, steps in ((3, 5), (4, 7), (2, 9), (6, 2)):
+        arguments = batch(size, steps)
+        found = session.run(None, {n: a.numpy() for n, a in zip(names, arguments, strict=False)})
+        for want, got in zip(tree_leaves(model(*arguments)), found, strict=True):
+            torch.testing.assert_close(torch.from_numpy(got), want.detach())
+
+
+def test_the_translation_table_serves_torchs_own_export(tmp_path):
+    import onnx
+
+    model = Model("GRU", "packed").eval()
+    path = tmp_path / "model.onnx"
+    table = padless.onnx.translation_table()
+    torch.onnx.export(
+        model,
+        batch(3, 5),
+        path,
+        dynamo=True,
+        custom_translation_table=table,
+        dynamic_shapes=SIZES,
+        verbose=False,
+    )
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "GRU" in kinds and "Loop" not in kinds and "Scan" not in kinds
+
+
+def test_a_projection_is_refused(tmp_path):
+    model = Model("LSTM", "packed", proj_size=3).eval()
+    with pytest.raises(Exception, match="no LSTM with a projection"):
+        padless.onnx.export(model, batch(3, 5), tmp_path / "model.onnx", verbose=False)
