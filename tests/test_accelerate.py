@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import padless
 
@@ -18,7 +19,10 @@ HOMES = [(nn.RNN, padless.nn.RNN), (nn.LSTM, padless.nn.LSTM), (nn.GRU, padless.
 
 
 class OwnLSTM(nn.LSTM):
-    """A user's subclass, which may rely on anything."""
+    """A user's subclass that computes by itself."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return nn.LSTM.forward(self, input, hx)
 
 
 class Tagger(nn.Module):
@@ -243,3 +247,96 @@ def test_state_dicts_go_both_ways(model: Tagger) -> None:
     x = torch.randn(5, 2, 3)
     torch.testing.assert_close(other(x), model(x))
     assert model.load_state_dict(other.state_dict()) == ([], [])
+
+
+# ---- subclasses of the user's
+
+
+class Doubled(torch.nn.LSTM):
+    """Changes the input and the output around torch's own forward."""
+
+    def forward(self, input, hx=None):
+        output, state = super().forward(2 * input, hx)
+        return output + 1, state
+
+
+class Dropped(torch.nn.GRU):
+    """Weight drop: the recurrent weights are made anew at every call."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.raw = torch.nn.Parameter(self.weight_hh_l0.detach().clone())
+        del self.weight_hh_l0
+
+    def forward(self, input, hx=None):
+        self.weight_hh_l0 = self.raw * 0.5
+        self._flat_weights = [getattr(self, name) for name in self._flat_weights_names]
+        return super().forward(input, hx)
+
+
+class HandlesNothing(torch.nn.RNNBase):
+    """Handles sequences of length 0, as a class to mix in."""
+
+    def forward(self, x, hx=None, lengths=None):
+        if lengths is None:
+            return super().forward(x, hx)
+        packed = pack_padded_sequence(x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
+        output, state = super().forward(packed, hx)
+        return pad_packed_sequence(output, batch_first=True)[0], state
+
+
+class Mixed(HandlesNothing, torch.nn.LSTM):
+    """As in pytorch-forecasting."""
+
+
+class ByItself(torch.nn.RNN):
+    def forward(self, input, hx=None):
+        return torch.nn.RNN.forward(self, input, hx)
+
+
+class OtherStates(torch.nn.GRU):
+    def permute_hidden(self, hx, permutation):
+        return hx
+
+
+def tensors(result):
+    output, state = result
+    return [output, *(state if isinstance(state, tuple) else [state])]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Doubled, Dropped, Mixed])
+def test_a_subclass_that_calls_super_runs_on_padless(kind, monkeypatch):
+    layer = kind(3, 4)
+    x = torch.randn(5, 2, 3)
+    expected = tensors(layer(x))
+    assert padless.accelerate(layer) is layer
+    assert isinstance(layer, kind) and type(layer).__name__ == kind.__name__
+    calls = []
+    run = padless.nn.recurrent._forward
+    monkeypatch.setattr(padless.nn.recurrent, "_forward", lambda *given: calls.append(given) or run(*given))
+    for got, want in zip(tensors(layer(x)), expected, strict=True):
+        torch.testing.assert_close(got, want)
+    assert calls
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert type(again) is type(layer)
+        for got, want in zip(tensors(again(x)), expected, strict=True):
+            torch.testing.assert_close(got, want)
+    assert type(padless.restore(layer)) is kind
+
+
+def test_a_mixed_in_forward_packs_for_padless():
+    layer = Mixed(3, 4, batch_first=True)
+    x, lengths = torch.randn(2, 5, 3), torch.tensor([0, 4])
+    expected = tensors(layer(x, lengths=lengths))
+    padless.accelerate(layer)
+    for got, want in zip(tensors(layer(x, lengths=lengths)), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("kind", [ByItself, OtherStates])
+def test_a_subclass_that_computes_by_itself_is_left_with_a_warning(kind):
+    layer = kind(3, 4)
+    with pytest.warns(UserWarning, match=kind.__name__):
+        padless.accelerate(layer)
+    assert type(layer) is kind

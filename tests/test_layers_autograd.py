@@ -437,6 +437,8 @@ def test_autocast_gives_torchs_dtypes_and_near_numbers(
 ) -> None:
     if name == "lstm" and dtype == torch.float16 and not packed:
         pytest.skip("torch's own padded LSTM has no float16 here to compare with")
+    if name == "lstm" and not packed and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("torch's own padded LSTM has no bfloat16 on this machine to compare with")
     # Ragged, for torch's packed LSTM changes its dtype where all lengths happen to be equal.
     problem = make(name, (4, 3, 1) if packed else (4, 4, 4), dtype=torch.float32, num_layers=2)
     found = []

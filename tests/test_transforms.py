@@ -80,6 +80,7 @@ def test_jacobians_are_torchs(cell):
     torch.testing.assert_close(jacrev(lambda x: ours(x)[0])(x), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own use in forward mode
 @pytest.mark.parametrize("cell", CELLS)
 def test_tangents_are_the_jacobian_s(cell):
     ours, theirs = twins(cell, bidirectional=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor, peek_interpreter_stack
 from torch.autograd.profiler import record_function
 
 from ..layout.schedule import Schedule
@@ -153,7 +153,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _is_batched(grad: Tensor) -> bool:
-    return torch._C._functorch.is_legacy_batchedtensor(grad) or torch._C._functorch.is_batchedtensor(grad)
+    return is_batchedtensor(grad) or is_legacy_batchedtensor(grad)
 
 
 def _differentiable_backward(

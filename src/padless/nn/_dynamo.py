@@ -2,7 +2,7 @@
 
 Dynamo refuses every instance of torch's RNN, LSTM and GRU, ours too, unless `torch._dynamo.config.allow_rnn` is on.
 Importing Dynamo takes two seconds, so the switch is set when something else imports it. See
-docs/decisions/0028-compiled-layers.md.
+docs/decisions/0027-kernels-as-operators.md.
 """
 
 from __future__ import annotations
