@@ -61,6 +61,7 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{'B,T,H':>12}  {'':>5}  eager ms  compiled ms  compiled / eager")
     for batch, steps, hidden in SHAPES:
+        torch.compiler.reset()  # every shape is a model of its own
         model = Classifier(hidden)
         compiled = torch.compile(model, fullgraph=True, dynamic=True)
         weights = list(model.parameters())

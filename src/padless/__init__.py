@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, data, losses, nn, ops, rnn, testing
+    from . import backends, data, losses, nn, onnx, ops, rnn, testing
     from .errors import BackendError, LayoutError, LengthsError, PadlessError
     from .packed import Packed, pack
     from .recurrent.decoding import decode
@@ -35,6 +35,7 @@ __all__ = [
     "install",
     "losses",
     "nn",
+    "onnx",
     "ops",
     "pack",
     "restore",
@@ -63,6 +64,7 @@ _HOMES = {
     "install": "swap.installing",
     "losses": "losses",
     "nn": "nn",
+    "onnx": "onnx",
     "ops": "ops",
     "pack": "packed",
     "restore": "swap.accelerating",

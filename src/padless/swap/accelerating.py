@@ -119,7 +119,8 @@ def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
     """A class behind whose `super().forward` is padless: in Python's order, `kind` comes before our layer."""
     base = next(base for base in _TWINS if issubclass(kind, base))
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    joined = type(kind)(kind.__name__, (kind, _TWINS[base]), {**names, "__reduce_ex__": _reduce_joined})
+    metaclass: Any = type(kind)
+    joined = metaclass(kind.__name__, (kind, _TWINS[base]), {**names, "__reduce_ex__": _reduce_joined})
     _ORIGINALS[joined] = kind
     return joined
 
