@@ -264,6 +264,10 @@ def test_opcheck_passes_for_index_arithmetic():
     torch.library.opcheck(index_operators.pack_indices, (lengths, 5, True, False))
     _, batch_sizes, order, _ = index_operators.pack_indices(lengths, 5, True, False)
     torch.library.opcheck(index_operators.pad_indices, (batch_sizes, order, 9, 5, True))
+    torch.library.opcheck(torch.ops.padless.checked_lengths, (lengths, 5))
+    torch.library.opcheck(torch.ops.padless.batch_sizes, (lengths,))
+    for operator in (torch.ops.padless.padded_rows, torch.ops.padless.padded_cells):
+        torch.library.opcheck(operator, (lengths, 5, False, True))
 
 
 def test_dynamo_is_imported_by_whoever_compiles():
@@ -274,3 +278,68 @@ def test_dynamo_is_imported_by_whoever_compiles():
         "assert torch._dynamo.config.allow_rnn\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+# ---- Packed, ops and losses
+
+
+def a_packed(batch, steps):
+    lengths = lengths_up_to(steps, batch, shortest=1)
+    return padless.Packed(torch.randn(sum(lengths), 3), lengths)
+
+
+ON_PACKED = {
+    "pad": lambda p: p.pad(),
+    "pad left, to more steps": lambda p: p.pad(7.0, total_length=12, side="left"),
+    "mask": lambda p: p.mask().float(),
+    "to_packed_sequence": lambda p: p.to_packed_sequence().data,
+    "to_nested": lambda p: 2 * p.to_nested().values(),
+    "indexing": lambda p: p[[1, 0]].data,
+    "map and arithmetic": lambda p: (p + p.map(torch.relu)).data,
+    "sum": padless.ops.sum,
+    "mean": padless.ops.mean,
+    "max": padless.ops.max,
+    "logsumexp": padless.ops.logsumexp,
+    "softmax": lambda p: padless.ops.softmax(p).data,
+    "log_softmax": lambda p: padless.ops.log_softmax(p).data,
+    "reverse": lambda p: padless.ops.reverse(p).data,
+    "shift": lambda p: padless.ops.shift(p, 1).data,
+    "first": padless.ops.first,
+    "last": padless.ops.last,
+    "expand": lambda p: padless.ops.expand(p, padless.ops.sum(p)).data,
+    "head": lambda p: padless.ops.head(p, 2).data,
+    "cat": lambda p: padless.ops.cat([p, p]).data,
+    "cross_entropy": lambda p: padless.losses.cross_entropy(p, p.map(lambda rows: rows.argmax(1))),
+    "sequence_mean": lambda p: padless.losses.mse_loss(p, p.map(torch.zeros_like), reduction="sequence_mean"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is_fx_tracing will return true:UserWarning")
+@pytest.mark.parametrize("name", ON_PACKED)
+def test_operations_on_packed_compile_as_one_graph(name):
+    run = ON_PACKED[name]
+    compiled = torch.compile(run, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, steps in SIZES:
+        found = []
+        packed = a_packed(batch, steps)
+        for function in (run, compiled):
+            rows = packed.data.detach().clone().requires_grad_()
+            value = function(padless.Packed(rows, packed.lengths))
+            gradient = (
+                torch.autograd.grad(value.square().sum(), rows)[0] if value.requires_grad else rows.detach()
+            )
+            found.append((value, gradient))
+        for want, got in zip(*found, strict=True):
+            torch.testing.assert_close(got, want)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
+
+def test_pack_compiles_and_refuses_lengths_that_do_not_fit():
+    compiled = torch.compile(
+        lambda x, lengths: padless.pack(x, lengths).data, fullgraph=True, dynamic=True, backend="aot_eager"
+    )
+    for batch, steps in SIZES[:5]:
+        x, lengths = torch.randn(batch, steps, 3), torch.tensor(lengths_up_to(steps, batch))
+        assert torch.equal(compiled(x, lengths), padless.pack(x, lengths).data)
+    with pytest.raises(padless.LengthsError, match=r"lengths\[0\] = 9 is longer"):
+        compiled(torch.randn(2, 4, 3), torch.tensor([9, 4]))

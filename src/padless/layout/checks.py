@@ -44,6 +44,8 @@ def as_lengths(
     Raises:
         LengthsError: wrong number or kind of lengths, or one that is negative, not whole or too long.
     """
+    if torch.compiler.is_compiling():
+        return _as_compiled(lengths, batch, steps, name)
     values = _as_host_tensor(lengths, name)
     if values.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(values.shape)}")
@@ -62,6 +64,16 @@ def as_lengths(
         i = int(result.argmax())
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum is no row count")
     return result
+
+
+def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:
+    """`as_lengths` in a compiled program: the number of lengths is checked now, their values at every call."""
+    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
+    if given.dim() != 1:
+        raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(given.shape)}")
+    if batch is not None and given.shape[0] != batch:
+        raise LengthsError(f"{name} has {given.shape[0]} entries for a batch of {batch}")
+    return torch.ops.padless.checked_lengths(given, steps)
 
 
 def _as_host_tensor(lengths: Any, name: str) -> Tensor:

@@ -79,11 +79,16 @@ class Layout:
     @cached
     def rows(self) -> int:
         """N, the number of rows: the sum of the lengths."""
-        return int(self._offsets[-1])
+        rows = int(self._offsets[-1])
+        if torch.compiler.is_compiling():
+            torch._check(rows >= 0)
+        return rows
 
     @cached
     def steps(self) -> int:
         """T, the longest length."""
+        if torch.compiler.is_compiling():
+            return self.batch_sizes.shape[0]
         return int(self._lengths.max(initial=0))
 
     @cached
@@ -140,6 +145,8 @@ class Layout:
     @cached
     def batch_sizes(self) -> Tensor:
         """`(T,)` how many sequences are still running at each step."""
+        if torch.compiler.is_compiling():
+            return torch.ops.padless.batch_sizes(self.lengths)
         ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none goes on after T
         return torch.from_numpy(self.batch - ended.cumsum())
 
@@ -152,6 +159,10 @@ class Layout:
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
+        if torch.compiler.is_compiling():
+            given = self.lengths, total_length, batch_first, left
+            rows_of, cells_of = torch.ops.padless.padded_rows, torch.ops.padless.padded_cells
+            return RowMap.padding(lambda: rows_of(*given), lambda: cells_of(*given), self.rows, count)
         lengths, offsets = self._lengths, self._offsets
         before = total_length - lengths if left else np.zeros_like(lengths)  # cells before the first row
 

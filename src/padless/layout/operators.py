@@ -14,10 +14,15 @@ from torch.library import Library, get_ctx, register_fake
 from ..errors import LengthsError
 from .checks import as_lengths, check_batch_sizes, check_permutation
 from .layout import Layout
+from .rows import RowMap
 
 __all__ = ["grid_schedule", "pack_indices", "pad_indices", "rows_schedule"]
 
 _library = Library("padless", "FRAGMENT")
+_library.define("checked_lengths(Tensor lengths, SymInt? steps) -> Tensor")
+_library.define("batch_sizes(Tensor lengths) -> Tensor")
+_library.define("padded_rows(Tensor lengths, SymInt steps, bool batch_first, bool left) -> Tensor")
+_library.define("padded_cells(Tensor lengths, SymInt steps, bool batch_first, bool left) -> Tensor")
 _library.define("grid_schedule(Tensor lengths, SymInt steps) -> (Tensor, Tensor)")
 _library.define("rows_schedule(Tensor lengths, SymInt rows) -> (Tensor, Tensor, Tensor)")
 _library.define(
@@ -35,6 +40,54 @@ pad_indices = torch.ops.padless.pad_indices.default
 
 def _indices(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.int64, device="cpu")
+
+
+@torch.library.impl(_library, "checked_lengths", "CompositeExplicitAutograd")
+def _checked_lengths(lengths: Tensor, steps: int | None) -> Tensor:
+    """The lengths `(B,)` as int64 on the host, refused as in eager mode."""
+    return as_lengths(lengths, steps=steps)
+
+
+@register_fake("padless::checked_lengths")
+def _fake_checked_lengths(lengths: Tensor, steps: int | None) -> Tensor:
+    return _indices(lengths.shape[0])
+
+
+@torch.library.impl(_library, "batch_sizes", "CompositeExplicitAutograd")
+def _batch_sizes(lengths: Tensor) -> Tensor:
+    """How many sequences run at each step, `(T,)`."""
+    return Layout(lengths).batch_sizes.clone()
+
+
+@register_fake("padless::batch_sizes")
+def _fake_batch_sizes(lengths: Tensor) -> Tensor:
+    return _indices(get_ctx().new_dynamic_size())
+
+
+@torch.library.impl(_library, "padded_rows", "CompositeExplicitAutograd")
+def _padded_rows(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> Tensor:
+    """The back-to-back row of each cell of a padded grid, `(B * steps,)`; N where there is none."""
+    return _map_to_cells(lengths, steps, batch_first, left).index.long()
+
+
+@register_fake("padless::padded_rows")
+def _fake_padded_rows(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> Tensor:
+    return _indices(lengths.shape[0] * steps)
+
+
+@torch.library.impl(_library, "padded_cells", "CompositeExplicitAutograd")
+def _padded_cells(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> Tensor:
+    """The cell of each back-to-back row in a padded grid, `(N,)`."""
+    return _map_to_cells(lengths, steps, batch_first, left).inverse.long()
+
+
+@register_fake("padless::padded_cells")
+def _fake_padded_cells(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> Tensor:
+    return _indices(get_ctx().new_dynamic_size())
+
+
+def _map_to_cells(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> RowMap:
+    return Layout(as_lengths(lengths, steps=steps)).padded(steps, batch_first=batch_first, left=left)
 
 
 @torch.library.impl(_library, "grid_schedule", "CompositeExplicitAutograd")

@@ -20,6 +20,8 @@ Lazy = Tensor | Callable[[], Tensor] | None
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
     """The dtype of numbers from 0 to `count`: int32 where it suffices, which is read in less time."""
+    if torch.compiler.is_compiling():  # where the count may be unknown
+        return np.int64
     return np.int32 if count < 2**31 else np.int64
 
 
@@ -68,7 +70,9 @@ class RowMap:
         cls, index: Callable[[], Tensor], inverse: Callable[[], Tensor], rows: int, count: int
     ) -> RowMap:
         """Each of `rows` source rows goes to one of `count` cells, by either recipe; the others are filled."""
-        return cls(index, inverse, rows, count, has_fill=rows < count, has_drop=False)
+        # A compiled program does not know the numbers; it always appends the row that fills.
+        has_fill = torch.compiler.is_compiling() or rows < count
+        return cls(index, inverse, rows, count, has_fill=has_fill, has_drop=False)
 
     @property
     def index(self) -> Tensor:
@@ -126,6 +130,10 @@ def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -
     Differentiable any number of times, on any device; a filled row passes no gradient.
     """
     device = data.device
+    if (
+        torch.compiler.is_compiling()
+    ):  # Dynamo traces no autograd.Function that has a derivative in forward mode
+        return _take(data, rows.index.to(device), rows.has_fill, fill)
     if _needs_graph(data):
         index, inverse = rows.index.to(device), rows.inverse.to(device)
         return _MoveRows.apply(data, index, inverse, rows.has_fill, rows.has_drop, fill)

@@ -27,7 +27,11 @@ def softmax(packed: Batch) -> Batch:
     """
     batch = opened(packed, "softmax")
     _check_floating(batch, "softmax")
-    rows = _Softmax.apply(_wide(batch.data), batch._layout)
+    if torch.compiler.is_compiling():
+        powers = Packed._of(shifted(Packed._of(_wide(batch.data), batch._layout))[0].exp(), batch._layout)
+        rows = powers.data / row_sums(powers).index_select(0, owners(batch))
+    else:
+        rows = _Softmax.apply(_wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 
@@ -96,7 +100,11 @@ def log_softmax(packed: Batch) -> Batch:
     """
     batch = opened(packed, "log_softmax")
     _check_floating(batch, "log_softmax")
-    rows = _LogSoftmax.apply(_wide(batch.data), batch._layout)
+    if torch.compiler.is_compiling():
+        rows = shifted(Packed._of(_wide(batch.data), batch._layout))[0]
+        rows = rows - row_sums(Packed._of(rows.exp(), batch._layout)).log().index_select(0, owners(batch))
+    else:
+        rows = _LogSoftmax.apply(_wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 

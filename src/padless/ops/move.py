@@ -240,7 +240,11 @@ def expand(packed: Batch, values: Tensor) -> Batch:
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     is_empty = batch._layout.lengths == 0
-    if not bool(is_empty.any()):
+    if torch.compiler.is_compiling():
+        if default is None:
+            torch._assert_async(~is_empty.any(), f"{name}: a length is 0, and no default is given")
+            return batch.data.index_select(0, at.to(batch.device))
+    elif not bool(is_empty.any()):
         return batch.data.index_select(0, at.to(batch.device))
     if default is None:
         i = int(is_empty.nonzero()[0, 0])

@@ -48,7 +48,7 @@ def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, La
     gathered = Layout(layout.lengths[sequences])
     shift = layout.offsets[sequences] - gathered.offsets[:-1]
     source = torch.arange(gathered.rows) + torch.repeat_interleave(shift, gathered.lengths)
-    if len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1:
+    if torch.compiler.is_compiling() or (len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1):
         # A row taken twice has two gradients to be added, which a row map cannot do.
         return data.index_select(0, source.to(data.device)), gathered
     kept = RowMap.placing(source, layout.rows).inverted()
@@ -73,7 +73,9 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
         raise TypeError(f"an index must hold whole numbers or booleans, got {numbers.dtype}")
     numbers = numbers.to(torch.int64)
     outside = (numbers < -batch) | (numbers >= batch)
-    if bool(outside.any()):
+    if torch.compiler.is_compiling():
+        torch._assert_async(~outside.any(), "an index is out of range")
+    elif bool(outside.any()):
         i = int(outside.nonzero()[0, 0])
         raise IndexError(f"index[{i}] = {int(numbers[i])} is out of range for {batch} sequences")
     return torch.where(numbers < 0, numbers + batch, numbers)

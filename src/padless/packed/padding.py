@@ -34,6 +34,9 @@ def row_mask(data: Tensor, layout: Layout, total_length: int | None, side: str, 
 def _total_length(layout: Layout, total_length: int | None) -> int:
     if total_length is None:
         return layout.steps
+    if torch.compiler.is_compiling():
+        torch._check(layout.steps <= total_length, lambda: "total_length is less than the longest length")
+        return total_length
     if total_length < layout.steps:
         raise ValueError(
             f"Expected total_length to be at least the length of the longest sequence in input, "

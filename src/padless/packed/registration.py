@@ -1,4 +1,4 @@
-"""Makes `Packed` known to torch: as a pytree node, and to `torch.load(..., weights_only=True)`."""
+"""Makes `Packed` known to torch: as a pytree node, to `torch.load(..., weights_only=True)`, and to compilers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import GetAttrKey, register_pytree_node
 
+from ..layout import operators as _operators  # noqa: F401 - registers what compiled programs call
 from ..layout.checks import as_lengths
 from ..layout.layout import Layout
 from .value import Packed
