@@ -19,6 +19,7 @@ __all__ = [
     "check_batch_sizes",
     "check_inverse",
     "check_permutation",
+    "checked_lengths",
     "lengths_of_offsets",
 ]
 
@@ -46,6 +47,13 @@ def as_lengths(
     """
     if torch.compiler.is_compiling():
         return _as_compiled(lengths, batch, steps, name)
+    return checked_lengths(lengths, batch=batch, steps=steps, name=name)
+
+
+def checked_lengths(
+    lengths: Any, *, batch: int | None = None, steps: int | None = None, name: str = "lengths"
+) -> Tensor:
+    """`as_lengths` where values are known, whatever is being compiled around it."""
     values = _as_host_tensor(lengths, name)
     if values.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(values.shape)}")

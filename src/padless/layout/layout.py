@@ -23,7 +23,7 @@ from torch import Tensor
 from .checks import as_numbers
 from .rows import RowMap, index_dtype
 
-__all__ = ["Layout", "slot_steps"]
+__all__ = ["HostLayout", "Layout", "slot_steps"]
 
 # The arithmetic is NumPy's: a step on a few hundred numbers takes 0.1 to 0.8 us there, and 1 to 3 us in torch.
 Numbers = NDArray[np.signedinteger[Any]]
@@ -71,6 +71,10 @@ class Layout:
         vars(layout).update(slots=slots, batch_sizes=torch.from_numpy(sizes), steps=sizes.size)
         return layout
 
+    def _is_compiled(self) -> bool:
+        """Whether operators have to work out what depends on values (`layout.operators`)."""
+        return torch.compiler.is_compiling()
+
     @cached
     def batch(self) -> int:
         """B, the number of sequences, those of length 0 included."""
@@ -80,14 +84,14 @@ class Layout:
     def rows(self) -> int:
         """N, the number of rows: the sum of the lengths."""
         rows = int(self._offsets[-1])
-        if torch.compiler.is_compiling():
+        if self._is_compiled():
             torch._check(rows >= 0)
         return rows
 
     @cached
     def steps(self) -> int:
         """T, the longest length."""
-        if torch.compiler.is_compiling():
+        if self._is_compiled():
             return self.batch_sizes.shape[0]
         return int(self._lengths.max(initial=0))
 
@@ -145,7 +149,7 @@ class Layout:
     @cached
     def batch_sizes(self) -> Tensor:
         """`(T,)` how many sequences are still running at each step."""
-        if torch.compiler.is_compiling():
+        if self._is_compiled():
             return torch.ops.padless.batch_sizes(self.lengths)
         ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none goes on after T
         return torch.from_numpy(self.batch - ended.cumsum())
@@ -159,7 +163,7 @@ class Layout:
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
-        if torch.compiler.is_compiling():
+        if self._is_compiled():
             given = self.lengths, total_length, batch_first, left
             rows_of, cells_of = torch.ops.padless.padded_rows, torch.ops.padless.padded_cells
             return RowMap.padding(lambda: rows_of(*given), lambda: cells_of(*given), self.rows, count)
@@ -239,6 +243,13 @@ class Layout:
 
     def __reduce__(self) -> tuple[type[Layout], tuple[Tensor]]:
         return (Layout, (self.lengths,))
+
+
+class HostLayout(Layout):
+    """The layout inside of an operator, which works with values whatever is being compiled around it."""
+
+    def _is_compiled(self) -> bool:
+        return False
 
 
 def slot_steps(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.library import Library, get_ctx, register_fake
 
 from ..errors import LengthsError
-from .checks import as_lengths, check_batch_sizes, check_permutation
-from .layout import Layout
+from .checks import check_batch_sizes, check_permutation, checked_lengths
+from .layout import HostLayout
 from .rows import RowMap
 
 __all__ = ["grid_schedule", "pack_indices", "pad_indices", "rows_schedule"]
@@ -45,7 +45,7 @@ def _indices(*shape: int) -> Tensor:
 @torch.library.impl(_library, "checked_lengths", "CompositeExplicitAutograd")
 def _checked_lengths(lengths: Tensor, steps: int | None) -> Tensor:
     """The lengths `(B,)` as int64 on the host, refused as in eager mode."""
-    return as_lengths(lengths, steps=steps)
+    return checked_lengths(lengths, steps=steps)
 
 
 @register_fake("padless::checked_lengths")
@@ -56,7 +56,7 @@ def _fake_checked_lengths(lengths: Tensor, steps: int | None) -> Tensor:
 @torch.library.impl(_library, "batch_sizes", "CompositeExplicitAutograd")
 def _batch_sizes(lengths: Tensor) -> Tensor:
     """How many sequences run at each step, `(T,)`."""
-    return Layout(lengths).batch_sizes.clone()
+    return HostLayout(lengths).batch_sizes.clone()
 
 
 @register_fake("padless::batch_sizes")
@@ -87,13 +87,13 @@ def _fake_padded_cells(lengths: Tensor, steps: int, batch_first: bool, left: boo
 
 
 def _map_to_cells(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> RowMap:
-    return Layout(as_lengths(lengths, steps=steps)).padded(steps, batch_first=batch_first, left=left)
+    return HostLayout(checked_lengths(lengths, steps=steps)).padded(steps, batch_first=batch_first, left=left)
 
 
 @torch.library.impl(_library, "grid_schedule", "CompositeExplicitAutograd")
 def _grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Batch sizes `(steps,)`, which may end in zeros, and order `(B,)` of the sequences of a padded batch."""
-    layout = Layout(as_lengths(lengths, steps=steps))
+    layout = HostLayout(checked_lengths(lengths, steps=steps))
     batch_sizes = torch.zeros(steps, dtype=torch.int64)
     batch_sizes[: layout.steps] = layout.batch_sizes
     return batch_sizes, layout.order.clone()
@@ -107,7 +107,7 @@ def _fake_grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 @torch.library.impl(_library, "rows_schedule", "CompositeExplicitAutograd")
 def _rows_schedule(lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Batch sizes `(T,)`, order `(B,)` and the first row of the sequence in each slot `(B,)`, for rows back to back."""
-    layout = Layout(as_lengths(lengths))
+    layout = HostLayout(checked_lengths(lengths))
     if layout.rows != rows:
         raise LengthsError(f"lengths sum to {layout.rows}, but the data have {rows} rows")
     return layout.batch_sizes.clone(), layout.order.clone(), layout.offsets[layout.order]
@@ -123,8 +123,8 @@ def _pack_indices(
     lengths: Tensor, steps: int, batch_first: bool, enforce_sorted: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The cell `(N,)` of each time-major row in a padded batch, batch sizes `(T,)`, order and slots `(B,)`."""
-    checked = as_lengths(lengths, steps=steps)
-    layout = Layout(checked, order=torch.arange(checked.numel()) if enforce_sorted else None)
+    checked = checked_lengths(lengths, steps=steps)
+    layout = HostLayout(checked, order=torch.arange(checked.numel()) if enforce_sorted else None)
     if enforce_sorted and not layout.is_sorted:
         raise RuntimeError(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True; "
@@ -152,7 +152,7 @@ def _pad_indices(
         order = torch.arange(slots)
     else:
         check_permutation(order, at_least=slots, name="sorted_indices")
-    layout = Layout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()))
+    layout = HostLayout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()))
     if steps < layout.steps:
         raise ValueError(
             "Expected total_length to be at least the length of the longest sequence in input, "

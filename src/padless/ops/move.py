@@ -242,7 +242,9 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     is_empty = batch._layout.lengths == 0
     if torch.compiler.is_compiling():
         if default is None:
-            torch._assert_async(~is_empty.any(), f"{name}: a length is 0, and no default is given")
+            torch.ops.aten._assert_async.msg(
+                ~is_empty.any(), f"{name}: a length is 0, and no default is given"
+            )
             return batch.data.index_select(0, at.to(batch.device))
     elif not bool(is_empty.any()):
         return batch.data.index_select(0, at.to(batch.device))

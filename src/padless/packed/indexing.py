@@ -74,7 +74,7 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
     numbers = numbers.to(torch.int64)
     outside = (numbers < -batch) | (numbers >= batch)
     if torch.compiler.is_compiling():
-        torch._assert_async(~outside.any(), "an index is out of range")
+        torch.ops.aten._assert_async.msg(~outside.any(), "an index is out of range")
     elif bool(outside.any()):
         i = int(outside.nonzero()[0, 0])
         raise IndexError(f"index[{i}] = {int(numbers[i])} is out of range for {batch} sequences")
