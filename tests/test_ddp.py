@@ -204,6 +204,26 @@ def test_a_step_may_be_compiled(ranks: Any) -> None:
         assert_near(got, expected)
 
 
+def gradients_of_a_compiled_model() -> dict[str, Tensor]:
+    layer = new_layer("LSTM", torch.float32, padless.nn)
+    sequences = sequences_of(2, torch.float32)[distributed.get_rank()]
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = DistributedDataParallel(
+            torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+        )
+        output, _ = model(padless.pack(sequences))
+        global_mean((output.data + 1).pow(3).sum(), sum(map(len, sequences))).backward()
+    return {name: p.grad for name, p in layer.named_parameters() if p.grad is not None}
+
+
+def test_a_model_may_be_compiled_inside_of_ddp(ranks: Any) -> None:
+    expected = expected_of(2, "LSTM", {})
+    for got in ranks(2).run(gradients_of_a_compiled_model):
+        assert_near(got, expected)
+
+
 class Branches(torch.nn.Module):
     """Two layers, of which a forward uses one; it flattens parameters each time, as models for GPUs do."""
 
