@@ -15,7 +15,7 @@ demo: .venv/ready  ## train on real sequences without the padding (ARGS='--quick
 	$(BIN)/padless demo $(ARGS)
 
 test: .venv/ready  ## run every test, docstring example and document (ARGS='-k name' for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/ready  ## ruff, pyright, and the contracts on who may import whom
 	$(BIN)/ruff check .
