@@ -43,6 +43,11 @@ def packed_sequence(batch, steps):
     return (torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False),), {}
 
 
+def sorted_packed_sequence(batch, steps):
+    lengths = sorted(lengths_up_to(steps, batch, shortest=1), reverse=True)
+    return (torch.nn.utils.rnn.pack_sequence([torch.randn(length, 5) for length in lengths]),), {}
+
+
 def packed(batch, steps):
     lengths = lengths_up_to(steps, batch)
     return (padless.Packed(torch.randn(sum(lengths), 5), lengths),), {}
@@ -72,7 +77,7 @@ def gradients(module, found):
 SIZES = ((3, 5), (4, 7), (2, 9), (6, 4), (5, 3), (7, 11), (2, 2), (9, 6), (3, 8), (4, 4))
 
 
-@pytest.mark.parametrize("kind", [padded, ragged, packed_sequence, packed, jagged])
+@pytest.mark.parametrize("kind", [padded, ragged, packed_sequence, sorted_packed_sequence, packed, jagged])
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
@@ -153,6 +158,21 @@ def test_an_exported_tagger_runs_at_other_sizes(cell, strict):
         arguments = ids_and_lengths(batch, steps)
         for want, got in zip(tree_leaves(tagger(*arguments)), tree_leaves(exported(*arguments)), strict=True):
             torch.testing.assert_close(got, want)
+
+
+def test_an_exported_program_keeps_nothing_for_backward_and_can_be_trained():
+    layer = padless.nn.LSTM(5, 6)
+    exported = torch.export.export(layer, (torch.randn(4, 3, 5),)).module()
+    x = torch.randn(4, 3, 5)
+    assert (
+        not torch.export.export(layer, (x,))
+        .graph.find_nodes(op="call_function", target=operators.layer)[0]
+        .args[-1]
+    )
+    exported(x)[0].square().sum().backward()
+    want = gradients(layer, [layer(x)[0]])
+    for parameter, gradient in zip(exported.parameters(), want, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_an_exported_tagger_is_loaded_in_a_fresh_process(tmp_path):
@@ -255,6 +275,42 @@ def test_opcheck_passes_for_layers(cell, projected, placed, hidden, backend):
             needs,
         )
         torch.library.opcheck(torch.ops.padless.layer_backward, given)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_forged_arguments_of_an_operator_are_refused(cell, place):
+    """A program may come from a file; nothing that does not fit may reach a kernel."""
+    arguments = [
+        a.detach() if isinstance(a, torch.Tensor) else a
+        for a in layer_arguments(cell, placed=True, projected=False, hidden=6)
+    ]
+    arguments[12] = torch.randn(6, 7) if place == 12 else None
+    forged = {
+        2: torch.tensor([1, 5, 1, 1, 0]),  # batch sizes that grow
+        4: torch.arange(5) + 1000,  # rows outside of memory
+        5: arguments[5] - 100,
+        12: torch.randn(6, 7),
+    }
+    whole = torch.randn(4, 6) if arguments[place] is None else arguments[place]
+    arguments[place] = forged[place] if place in forged else whole[..., :-1]
+    with pytest.raises((RuntimeError, padless.PadlessError)):
+        operators.layer(*arguments, False, True)
+
+
+def test_forged_gradients_of_an_operator_are_refused():
+    arguments = [
+        a.detach() if isinstance(a, torch.Tensor) else a
+        for a in layer_arguments("LSTM", placed=False, projected=False, hidden=16)
+    ]
+    output, h_n, c_n, gates, cells = operators.layer(*arguments, False, True)
+    needs = [a is not None for a in (arguments[1], *arguments[6:])]
+    good = [output, gates, cells, output, h_n, c_n]
+    torch.ops.padless.layer_backward(*arguments, False, *good, needs)
+    for place in range(6):
+        bad = [t[:-1] if i == place else t for i, t in enumerate(good)]
+        with pytest.raises(RuntimeError):
+            torch.ops.padless.layer_backward(*arguments, False, *bad, needs)
 
 
 def test_opcheck_passes_for_index_arithmetic():

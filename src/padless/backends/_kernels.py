@@ -21,6 +21,7 @@ from ..errors import BackendError
 __all__ = [
     "CELLS",
     "DTYPES",
+    "GATES",
     "NARROW_DTYPES",
     "Problem",
     "Rows",
@@ -70,7 +71,7 @@ class Problem(ctypes.Structure):
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # Multiplications, some 30 us of them, below which a second thread may cost more than it saves.
 _WORTH_A_TEAM = 1 << 21
 
@@ -222,7 +223,7 @@ def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int 
     `output` is the width of h where a projection gives it. OpenMP's threads do not survive a fork, and a
     child that asks for them waits for ever.
     """
-    work = _GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
+    work = GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
     if _forked or rows * work < _WORTH_A_TEAM:
         return 1
     return torch.get_num_threads()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.library import Library, register_autograd, register_fake
 
 from ..errors import LayoutError
-from ..layout.checks import check_batch_sizes, check_permutation
+from ..layout.checks import check_batch_sizes, check_permutation, check_state, check_weights
 from ..layout.schedule import Place, Schedule, copied
 from . import _kernels, choose, native, portable
 from ._slots import into_slots, out_of_slots
@@ -70,13 +70,14 @@ def _checked(
     else:
         count = rows.shape[0]
     slots = check_batch_sizes(sizes, rows=count)
+    if rows.dim() != 2:
+        raise RuntimeError(f"rows must have shape (M, I), got {tuple(rows.shape)}")
     if order is not None:
         check_permutation(order, at_least=slots, name="sorted_indices")
     batch = slots if order is None else len(order)
-    if h0.shape[0] != batch:
-        raise LayoutError(f"the initial state has {h0.shape[0]} rows for {batch} sequences")
     states = (h0,) if c0 is None else (h0, c0)
     weights = LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)
+    _check_shapes(cell, rows, states, weights, batch)
     return Layer(
         cell,  # type: ignore[arg-type]
         rows,
@@ -85,6 +86,33 @@ def _checked(
         weights,
         reverse,
     )
+
+
+def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights, batch: int) -> None:
+    """Raise RuntimeError unless states and weights fit one another and the rows; the kernels trust them."""
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    if cell not in _kernels.CELLS or len(states) != (2 if cell == "LSTM" else 1):
+        raise RuntimeError(f"{len(states)} initial states do not make a layer of {cell!r}")
+    if (
+        w_hh.dim() != 2
+        or (w_hr is not None and (w_hr.dim() != 2 or cell != "LSTM"))
+        or (b_ih is None) != (b_hh is None)
+    ):
+        raise RuntimeError("w_hh and w_hr must be matrices, and biases come in pairs; only an LSTM has w_hr")
+    hidden, width = _hidden(w_hh, w_hr), w_hh.shape[1]
+    gates = _kernels.GATES[cell] * hidden
+    shapes = ((gates, rows.shape[1]), (gates, width), (gates,), (gates,), (width, hidden))
+    given = [each for each in zip(weights, LayerWeights._fields, shapes, strict=True) if each[0] is not None]
+    check_weights(*zip(*given, strict=True), rows.device)  # type: ignore[call-arg]
+    if rows.dtype != w_ih.dtype:
+        raise RuntimeError(f"the rows have dtype {rows.dtype}, but the weights have {w_ih.dtype}")
+    for state, name, size in zip(states, ("h0", "c0"), (width, hidden), strict=False):
+        check_state(state, (batch, size), rows, name)
+
+
+def _check_like(name: str, given: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if given is not None and (given.shape != shape or given.dtype != dtype):
+        raise RuntimeError(f"{name} must be {dtype} {shape}, got {given.dtype} {tuple(given.shape)}")
 
 
 def _is_native(rows: Tensor) -> bool:
@@ -189,12 +217,22 @@ def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
 def _backward(*arguments: Any) -> list[Tensor]:
     *given, output, gates, cells, grad_output, grad_h, grad_c, needs = arguments
     layer = _checked(*given)
-    grad_finals = (grad_h,) if given[7] is None else (grad_h, grad_c)
-    count = layer.schedule.rows
-    if _is_native(layer.rows):
-        found = native.backward(
-            layer, output, (gates[:count], cells[:count]), grad_output, grad_finals, tuple(needs)
-        )
+    rows, schedule, states = layer.rows, layer.schedule, layer.states
+    grad_finals = (grad_h, grad_c)[: len(states)]
+    for name, tensor in (("output", output), ("grad_output", grad_output)):
+        _check_like(name, tensor, (schedule.storage_rows, layer.weights.w_hh.shape[1]), rows.dtype)
+    for name, tensor, state in zip(("grad_h", "grad_c"), grad_finals, states, strict=False):
+        _check_like(name, tensor, tuple(state.shape), rows.dtype)
+    count = schedule.rows
+    if _is_native(rows):
+        saved = gates[:count], cells[:count]
+        widths = _saved_widths(layer.cell, rows, layer.weights.w_hh, layer.weights.w_hr, keep=True)
+        if (gates.shape[-1], cells.shape[-1]) == widths:
+            for name, tensor, width in zip(("gates", "cells"), (gates, cells), widths, strict=True):
+                _check_like(name, tensor, (len(rows), width), _kept_dtype(rows))
+        else:  # an exported program keeps nothing: it is computed again
+            _, _, saved = native.forward(layer)
+        found = native.backward(layer, output, saved, grad_output, grad_finals, tuple(needs))
     else:
         found = _portable_backward(layer, grad_output, grad_finals, tuple(needs))
     grads: list[Tensor] = []

@@ -22,6 +22,9 @@ from ..packed import Packed
 __all__ = ["TracedBatch", "run_traced", "traced_batch"]
 
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 has none
+
+
 class TracedBatch(NamedTuple):
     """Any kind of input as the arguments of `padless::layer`, and the way back."""
 
@@ -152,7 +155,8 @@ def run_traced(
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
     count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
-    keep = torch.is_grad_enabled()
+    # An exported program mostly infers. Where it is trained all the same, backward computes again what it needs.
+    keep = torch.is_grad_enabled() and not _is_exporting()
     finals: list[tuple[Tensor, ...]] = []
     for number in range(module.num_layers):
         outputs = []
