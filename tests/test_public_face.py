@@ -123,3 +123,8 @@ def test_version_is_that_of_the_installed_package():
 
 def test_the_package_tells_type_checkers_that_it_is_typed():
     assert (Path(padless.__file__).parent / "py.typed").is_file()
+
+
+def test_the_citation_names_this_version():
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    assert f"version: {padless.__version__}\n" in citation.read_text(encoding="utf-8")
