@@ -326,6 +326,27 @@ def test_opcheck_passes_for_index_arithmetic():
         torch.library.opcheck(operator, (lengths, 5, False, True))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_torchs_own_layers_break_the_graph_as_without_padless(cell):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), getattr(torch.nn, cell)(3, 4))
+    compiled = torch.compile(model, backend="aot_eager")
+    x = torch.randn(5, 2, 3)
+    compiled(x)[0].sum().backward()
+    torch.testing.assert_close(compiled(x)[0], model(x)[0])
+    assert torch._dynamo.utils.counters["graph_break"]
+
+
+def test_torchs_own_layers_are_traced_where_the_user_turned_that_on():
+    program = (
+        "import torch\n"
+        "import torch._dynamo\n"
+        "torch._dynamo.config.allow_rnn = True\n"
+        "import padless.nn\n"
+        "torch.compile(torch.nn.GRU(3, 4), fullgraph=True, backend='eager')(torch.randn(5, 2, 3))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 def test_dynamo_is_imported_by_whoever_compiles():
     program = (
         "import sys, torch, padless.nn\n"

@@ -1,8 +1,9 @@
 """Lets `torch.compile` and strict `torch.export` trace the layers, with no switch for the user to set.
 
 Dynamo refuses every instance of torch's RNN, LSTM and GRU, ours too, unless `torch._dynamo.config.allow_rnn` is on.
-Importing Dynamo takes two seconds, so the switch is set when something else imports it. See
-docs/decisions/0027-kernels-as-operators.md.
+With it on, Dynamo would also trace torch's own layers, whose LSTM then fails in backward; so their `forward` is marked to
+run outside of the graph, as before. Importing Dynamo takes two seconds, so all this is done when something else imports
+it. See docs/decisions/0027-kernels-as-operators.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import torch
+
 __all__ = ["allow_rnn"]
 
 _CONFIG = "torch._dynamo.config"
@@ -24,7 +27,10 @@ def allow_rnn() -> None:
     """Set the switch now, or as soon as Dynamo's configuration is imported."""
     config: Any = sys.modules.get(_CONFIG)
     if config is not None:
-        config.allow_rnn = True
+        if not config.allow_rnn:  # else torch's layers are traced by the user's wish
+            config.allow_rnn = True
+            for kind in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
+                kind.forward._torchdynamo_disable = True  # type: ignore[attr-defined]
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
