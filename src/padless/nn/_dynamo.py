@@ -1,9 +1,9 @@
 """Lets `torch.compile` and strict `torch.export` trace the layers, with no switch for the user to set.
 
 Dynamo refuses every instance of torch's RNN, LSTM and GRU, ours too, unless `torch._dynamo.config.allow_rnn` is on.
-With it on, Dynamo would also trace torch's own layers, whose LSTM then fails in backward; so their `forward` is marked to
-run outside of the graph, as before. Importing Dynamo takes two seconds, so all this is done when something else imports
-it. See docs/decisions/0027-kernels-as-operators.md.
+With it on, Dynamo would also trace torch's own layers, whose LSTM then fails in backward; so their `forward` is marked
+to run outside of the graph, as before. Importing Dynamo takes two seconds, so all this is done when something else
+imports it. See docs/decisions/0027-kernels-as-operators.md.
 """
 
 from __future__ import annotations
