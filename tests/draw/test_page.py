@@ -152,7 +152,7 @@ def test_more_sequences_than_it_draws_are_refused(reader):
 def assert_step(reader: Reader, step: int) -> None:
     size, packed = len(STEPS[step]), offset(step + 1)
     assert reader.find("step").get_attribute("value") == f"{step}"
-    assert reader.text("told") == f"{step}: {size} of 8 still run"
+    assert reader.text("status") == f"{step}: {size} of 8 still run"
     shown = [reader.number(name) for name in ("padded-now", "packed-now", "padded-sum", "packed-sum")]
     assert shown == [8, size, 8 * (step + 1), packed]
     widths = [
@@ -219,7 +219,7 @@ def test_play_goes_from_the_first_step_to_the_last(driver, page, calm):
     reader = Reader(driver).open(page, calm=calm)
     reader.type("2 1 3")
     reader.driver.execute_script("""
-        const told = document.getElementById("told");
+        const told = document.getElementById("status");
         window.seen = [];
         new MutationObserver(() => {
             if (window.seen.at(-1) !== told.textContent) window.seen.push(told.textContent);
@@ -238,19 +238,19 @@ def test_play_goes_from_the_first_step_to_the_last(driver, page, calm):
 
 def test_play_can_be_stopped_and_says_nothing_to_a_screen_reader_meanwhile(reader):
     reader.find("play").click()
-    assert reader.find("told").get_attribute("aria-live") == "off"
-    reader.wait(lambda: reader.text("told").startswith("1:"))
+    assert reader.find("status").get_attribute("aria-live") == "off"
+    reader.wait(lambda: reader.text("status").startswith("1:"))
     reader.find("play").click()
-    assert reader.find("told").get_attribute("aria-live") == "polite"
-    stopped = reader.text("told")
+    assert reader.find("status").get_attribute("aria-live") == "polite"
+    stopped = reader.text("status")
     reader.settle()
-    assert reader.text("told") == stopped and reader.find("play").text == "Play"
+    assert reader.text("status") == stopped and reader.find("play").text == "Play"
 
 
 def test_a_step_that_a_shorter_batch_does_not_have_becomes_its_last(reader):
     reader.find("step").send_keys("\ue013")  # arrow up: a step on from the last is the last
     reader.type("3 1")
-    assert reader.text("told") == "2: 1 of 2 still run"
+    assert reader.text("status") == "2: 1 of 2 still run"
 
 
 # ---- places -------------------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ def test_ten_thousand_sequences_of_up_to_a_billion_steps_are_shown_and_found(dri
     assert "in memory" in reader.text("found")
     assert reader.colour("grid", 0.001, 0.99) != reader.colour("grid", 0.99, 0.9)
     reader.find("play").click()
-    reader.wait(lambda: not reader.text("told").startswith("999,999,999:"))
+    reader.wait(lambda: not reader.text("status").startswith("999,999,999:"))
     reader.find("play").click()
     assert reader.complaints() == []
 
