@@ -298,6 +298,14 @@ def test_forged_arguments_of_an_operator_are_refused(cell, place):
         operators.layer(*arguments, False, True)
 
 
+@pytest.mark.parametrize("place", [4, 5])
+def test_narrow_indices_are_refused(place):
+    arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
+    arguments[place] = arguments[place].int()  # a kernel would read past its end
+    with pytest.raises(padless.LayoutError, match="int64"):
+        operators.layer(*arguments, False, False)
+
+
 def test_forged_gradients_of_an_operator_are_refused():
     arguments = [
         a.detach() if isinstance(a, torch.Tensor) else a

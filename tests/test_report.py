@@ -234,11 +234,11 @@ def test_numbers_by_tokens_are_those_that_loops_count(lengths, tokens, padded):
 
 def surveyed(lengths: list[int], *arguments: str) -> list[dict]:
     with pytest.MonkeyPatch.context() as patch:
-        told: list[str] = []
+        shown: list[str] = []
         patch.setattr(command, "_read", lambda options: Found(lengths))
-        patch.setattr("builtins.print", lambda text: told.append(text))
+        patch.setattr("builtins.print", lambda text: shown.append(text))
         assert cli.main(["report", "unread", "--json", *arguments]) == 0
-    return json.loads(told[0])["policies"]
+    return json.loads(shown[0])["policies"]
 
 
 class Found:
@@ -452,8 +452,8 @@ def test_wall_time_on_a_busy_machine_is_reported(file, capsys, monkeypatch, load
     monkeypatch.setattr("padless.bench.policies.load", lambda: load)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     text = report(capsys, file, *MEASURE, "--threads", threads, "--policy", "given")
-    told = "busy: 9.0 processes wanted the 4 cores before this began; --threads 1 counts CPU time, which they spare"
-    assert (told in text.splitlines()) is reported
+    shown = "busy: 9.0 processes wanted the 4 cores before this began; --threads 1 counts CPU time, which they spare"
+    assert (shown in text.splitlines()) is reported
     assert ("busy:" in text) is reported
 
 

@@ -92,14 +92,14 @@ def test_the_table_has_every_batch_size_with_its_rows(reader):
         [part.text for part in line.find_elements("tag name", "td")]
         for line in reader.find("runs").find_elements("tag name", "tr")
     ]
-    told = []
+    shown = []
     for steps, size, rows in lines:
         first, _, last = steps.partition(" to ")
         begin, _, end = rows.partition(" to ")
         span = range(int(first), int(last or first) + 1)
         assert int(begin) == offset(span[0]) and int(end or begin) == offset(span[-1] + 1) - 1
-        told += [(step, int(size)) for step in span]
-    assert told == [(step, len(running)) for step, running in enumerate(STEPS)]
+        shown += [(step, int(size)) for step in span]
+    assert shown == [(step, len(running)) for step, running in enumerate(STEPS)]
 
 
 @pytest.mark.parametrize("name", ["few", "equal", "outlier", "sentences", "documents"])
@@ -219,11 +219,11 @@ def test_play_goes_from_the_first_step_to_the_last(driver, page, calm):
     reader = Reader(driver).open(page, calm=calm)
     reader.type("2 1 3")
     reader.driver.execute_script("""
-        const told = document.getElementById("status");
+        const shown = document.getElementById("status");
         window.seen = [];
         new MutationObserver(() => {
-            if (window.seen.at(-1) !== told.textContent) window.seen.push(told.textContent);
-        }).observe(told, { childList: true });
+            if (window.seen.at(-1) !== shown.textContent) window.seen.push(shown.textContent);
+        }).observe(shown, { childList: true });
     """)
     reader.find("play").click()
     reader.wait(lambda: reader.find("play").text == "Play")
@@ -396,9 +396,9 @@ def test_what_is_scaled_says_so(reader):
     assert reader.text("scaled") == ""
     reader.driver.find_element("css selector", "[data-example=documents]").click()
     reader.settle()
-    told = reader.text("scaled")
+    shown = reader.text("scaled")
     assert (
-        told.startswith("Scaled: one line is 3 sequences") and "memory is on the scale of all cells" in told
+        shown.startswith("Scaled: one line is 3 sequences") and "memory is on the scale of all cells" in shown
     )
 
 

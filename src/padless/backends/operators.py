@@ -60,6 +60,11 @@ def _checked(
     sizes = copied(batch_sizes[:steps])
     place = None
     if step is not None and sequence is not None:
+        for name, indices in (("step", step), ("sequence", sequence)):
+            if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device.type != "cpu":
+                raise LayoutError(
+                    f"{name} must be a one-dimensional int64 tensor on the CPU, got {indices.dtype}"
+                )
         count = int(sizes.sum())
         slots = int(sizes[0]) if steps else 0
         if len(step) < steps or len(sequence) < slots:
@@ -225,7 +230,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
         _check_like(name, tensor, tuple(state.shape), rows.dtype)
     count = schedule.rows
     if _is_native(rows):
-        saved = gates[:count], cells[:count]
+        output, saved = output.contiguous(), (gates[:count].contiguous(), cells[:count].contiguous())
         widths = _saved_widths(layer.cell, rows, layer.weights.w_hh, layer.weights.w_hr, keep=True)
         if (gates.shape[-1], cells.shape[-1]) == widths:
             for name, tensor, width in zip(("gates", "cells"), (gates, cells), widths, strict=True):
