@@ -37,7 +37,7 @@ int check_state(const void* state, int64_t stride, int64_t width, const padless_
 }  // namespace
 
 int check_layer(const Layer& layer, int64_t dtype) {
-  if (layer.cell < PADLESS_LSTM || layer.cell > PADLESS_RNN_RELU || dtype < 0 || dtype > 1) return PADLESS_BAD_ENUM;
+  if (layer.cell < PADLESS_LSTM || layer.cell > PADLESS_RNN_RELU || dtype < 0 || dtype > PADLESS_BFLOAT16_3) return PADLESS_BAD_ENUM;
   if (layer.input < 0 || layer.hidden < 1 || layer.projection < 0) return PADLESS_BAD_SIZE;
   if (layer.input > (1 << 20) || layer.hidden > (1 << 20) || layer.projection > (1 << 20)) return PADLESS_BAD_SIZE;
   return layer.projection > 0 && layer.cell != PADLESS_LSTM ? PADLESS_BAD_SIZE : PADLESS_OK;
@@ -45,7 +45,8 @@ int check_layer(const Layer& layer, int64_t dtype) {
 
 int check_shape(const padless_problem& p) {
   if (const int error = check_layer({p.cell, p.input_size, p.hidden_size, p.projection_size}, p.dtype)) return error;
-  if (p.reverse < 0 || p.reverse > 1) return PADLESS_BAD_ENUM;
+  if (p.reverse < 0 || p.reverse > 1 || p.narrow_rows < 0 || p.narrow_rows > 1) return PADLESS_BAD_ENUM;
+  if (p.narrow_rows && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;
   if (p.batch > kMost || p.rows > kMost || p.steps > kMost) return PADLESS_BAD_SIZE;
@@ -96,7 +97,7 @@ int check_problem(const padless_problem& p, bool backward) {
       }
     }
   }
-  const int64_t element = p.dtype == PADLESS_FLOAT32 ? 4 : 8;
+  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4;
   if (p.gates && p.gates_bytes < p.rows * padless_saved_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
   if (p.cells && p.cells_bytes < p.rows * padless_cells_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
   if (backward && cells && !p.cells && p.rows > 0) return PADLESS_BAD_SAVED;

@@ -15,16 +15,19 @@
 #include <omp.h>
 #endif
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
 namespace padless {
 
 #if defined(__x86_64__)
+namespace amx { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 #endif
 namespace baseline { extern const Kernels kernels; }
+namespace amx_emulated { extern const Kernels kernels; }
 
 namespace {
 
@@ -62,20 +65,36 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+// CPUID names AMX's tiles and bfloat16 products; the kernel then has to permit their registers to the process (once for all its
+// threads, children included). It refuses where a thread has a small alternate signal stack: the next set is used then.
+bool has_amx() {
+#if defined(__linux__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+#else
+  return false;
+#endif
+}
 #endif
 
 const Isa kSets[] = {
+    {"amx_emulated", &amx_emulated::kernels, always},  // for tests: slow, and not chosen by itself
     {"baseline", &baseline::kernels, always},
 #if defined(__x86_64__)
     {"avx2", &avx2::kernels, has_avx2},
     {"avx512", &avx512::kernels, has_avx512},
+    {"amx", &amx::kernels, has_amx},
 #endif
 };
 constexpr int kSetCount = sizeof kSets / sizeof *kSets;
 
 int best_set() {
-  int best = 0;
-  for (int i = 0; i < kSetCount; ++i)
+  int best = 1;  // baseline
+  for (int i = 2; i < kSetCount; ++i)
     if (kSets[i].supported()) best = i;
   return best;
 }
@@ -97,7 +116,9 @@ int find_set(const char* name) {
   return -1;
 }
 
-bool known(int64_t dtype) { return dtype == PADLESS_FLOAT32 || dtype == PADLESS_FLOAT64; }
+bool known(int64_t dtype) {
+  return dtype >= 0 && dtype <= PADLESS_BFLOAT16_3 && active_set().kernels->of[dtype].forward;
+}
 
 int64_t nanoseconds() {
   timespec now;
@@ -196,7 +217,7 @@ const char* padless_error_text(int error) {
   switch (error) {
     case PADLESS_OK: return "no error";
     case PADLESS_BAD_NULL: return "a required pointer is null";
-    case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction";
+    case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction, or a dtype that this instruction set does not have";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a step and sequence offset address a row outside x or y";
@@ -216,6 +237,7 @@ int padless_isa_supported(const char* name) {
   const int set = find_set(name);
   return set >= 0 && kSets[set].supported();
 }
+int padless_has_tiles(void) { return known(PADLESS_BFLOAT16); }
 int padless_isa_force(const char* name) {
   if (name && !padless_isa_supported(name)) return PADLESS_BAD_ISA;
   __atomic_store_n(&g_active, name ? find_set(name) : best_set(), __ATOMIC_RELAXED);
@@ -231,16 +253,17 @@ int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLE
 
 int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_forward_bytes(layer);
+  return check_layer(layer, dtype) || !known(dtype) ? -1 : active_set().kernels->of[dtype].pack_forward_bytes(layer);
 }
 int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) ? -1 : active_set().kernels->of[dtype].pack_backward_bytes(layer);
+  return check_layer(layer, dtype) || !known(dtype) ? -1 : active_set().kernels->of[dtype].pack_backward_bytes(layer);
 }
 int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
                          const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, packed);
   return PADLESS_OK;
@@ -249,6 +272,7 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
                           const void* w_hh, const void* w_hr, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
+  if (!known(dtype)) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
   active_set().kernels->of[dtype].pack_backward(layer, w_ih, w_hh, w_hr, packed);
   return PADLESS_OK;
@@ -267,7 +291,7 @@ static void address_time_major(padless_problem& p) {
 }
 
 int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
-  if (!p || check_shape(*p) != PADLESS_OK) return -1;
+  if (!p || check_shape(*p) != PADLESS_OK || !known(p->dtype)) return -1;
   return index_bytes(*p) + active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
 }
 
@@ -275,6 +299,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
   if (!problem) return PADLESS_BAD_NULL;
   padless_problem p = *problem;
   if (const int error = check_problem(p, backward)) return error;
+  if (!known(p.dtype)) return PADLESS_BAD_ENUM;
   const TypedKernels& kernels = active_set().kernels->of[p.dtype];
   const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
   if (!backward || recomputes)

@@ -28,7 +28,7 @@ struct TypedKernels {
 };
 
 struct Kernels {
-  TypedKernels of[2];  // by enum padless_dtype
+  TypedKernels of[4];  // by enum padless_dtype; null where the set does not have it
   uint64_t (*fingerprint)(const void* data, int64_t bytes);
 };
 

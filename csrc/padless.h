@@ -22,15 +22,17 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 2 };
+enum { PADLESS_ABI_VERSION = 3 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
-enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1 };
+/* How numbers are multiplied. The last two are AMX products of bfloat16 numbers with float32 sums: one product, or three of
+ * numbers that are split in two. Everything else in them is float32. They need a set that has tiles (padless_has_tiles). */
+enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1, PADLESS_BFLOAT16 = 2, PADLESS_BFLOAT16_3 = 3 };
 
 /* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
 typedef struct padless_problem {
   int64_t cell;        /* enum padless_cell */
-  int64_t dtype;       /* enum padless_dtype; "T*" below is float* or double* */
+  int64_t dtype;       /* enum padless_dtype; "T*" below is double* for FLOAT64, else float* */
   int64_t reverse;     /* 0 or 1: walk absolute time from T-1 down; a slot joins at its own last step */
   int64_t threads;     /* >= 1; 1 opens no OpenMP region */
   int64_t batch;       /* B; B > batch_sizes[0] means sequences of length 0, which keep their state */
@@ -96,6 +98,8 @@ typedef struct padless_problem {
   /* LSTM with a projection: h = W_hr (o tanh(c)) */
   int64_t projection_size; /* P; 0: none, P is H */
   void* dw_hr;             /* T*, [P, H] contiguous, as the other weights' gradients */
+
+  int64_t narrow_rows; /* 1: x, y, dy and dx are bfloat16 (uint16_t*), with PADLESS_BFLOAT16 only; else 0 */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */
@@ -119,10 +123,12 @@ PADLESS_API int64_t padless_abi_version(void);
 PADLESS_API int64_t padless_problem_bytes(void); /* sizeof(padless_problem), for bindings to check */
 PADLESS_API const char* padless_error_text(int error);
 
-/* Instruction sets: "baseline", "avx2", "avx512". The best that processor and system offer is taken at first use. */
+/* Instruction sets: "baseline", "avx2", "avx512", "amx"; and "amx_emulated", AMX in plain C++ for tests, which is never chosen but
+ * by name. The best that processor and system offer is taken at first use. */
 PADLESS_API const char* padless_isa_active(void);
 PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to best, null past the end */
 PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
+PADLESS_API int padless_has_tiles(void);                 /* 1 when the set in use multiplies bfloat16 by AMX */
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
 /* Kernels prefetch the next panel of weights where all of them exceed the second-level cache of a core. This assumes another

@@ -10,24 +10,36 @@
 #pragma once
 
 constexpr int64_t kGradientRows = 384;  // rows of a chunk, unless one step has more
+constexpr int64_t kSumStride = 160;     // row stride of transposed gradients (AMX): no power of two
 constexpr int64_t kSumRows = 128;       // rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache
 
-template <class T, template <class> class Cell> struct Backward {
+template <class T, template <class> class Cell, int Parts> struct Backward {
+  typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
-  static constexpr int kSumTile = kAccumulators / 4;  // rows of dW in a tile
+  static constexpr int sum_tile = Parts ? kTileRows : kAccumulators / 4;  // rows of dW in a tile
+
+  struct StateRow {
+    const void* at;  // null: zeros
+    bool narrow;     // bfloat16, as the caller's y may be
+  };
 
   const padless_problem& p;
   const padless::Team team;
   const Steps steps;
-  const BackwardWeights<T> weights;
-  const Panels<T> units;  // in which hidden units are walked
+  const BackwardWeights<T, Parts> weights;
+  const Panels<T, Parts> units;  // in which hidden units are walked
   const int64_t hidden, output, input, state_stride, gradients_stride, gate_width, capacity;  // output: width of h
   T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                          // shared
   T *d_output[2], *unprojected[2], *sum_hr;  // with a projection: [capacity, state_stride] gradients of h, and o tanh(c)
+  char* recompute_rows;
   T *product, *panel_rows, *recompute_in;                             // this worker's
   int64_t* x_row;                                                     // of the chunk's rows
-  const T** h_row;                                                    // h before them, or null
+  StateRow* h_row;                                                    // h before them
+  // What products read: gradients and d_output by chunk (shared), dW's operands (this worker's).
+  Operand<T, Parts> gradient_rows[2], d_output_rows[2];
+  Operand<T, Parts> sum_left;
+  Element* sum_right;
   mutable bool any = false;
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
@@ -42,15 +54,27 @@ template <class T, template <class> class Cell> struct Backward {
   static Sizes sizes(const padless_problem& p) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0, capacity = maximum(active, minimum(kGradientRows, p.rows));
     const int64_t h = p.hidden_size, i = p.input_size, state = state_stride_of<T>(p), out = output_width(layer_of(p));
-    int64_t shared = 2 * bytes(capacity * gradients_stride_of(h)) + 2 * bytes(active * state) + bytes(zero_count(p));
+    const int64_t spare = Parts ? kTileRows * p.threads : 0;  // AMX reads whole tiles of rows
+    int64_t shared = 2 * bytes(capacity * gradients_stride_of(h)) + 2 * bytes((active + spare) * state) + bytes(zero_count(p));
+    shared += 2 * operand_bytes<T, Parts>(capacity + spare, gradient_count(kind) * h);
+    if (p.projection_size) shared += 2 * operand_bytes<T, Parts>(capacity + spare, out);
     if (!p.gates) shared += bytes(capacity * saved_count(kind) * padded_hidden(h));
     if (padded(i)) shared += bytes(gates * h * vectors_of<T>(i) * W);
     if (padded(out)) shared += bytes(gates * h * vectors_of<T>(out) * W);
     if (p.projection_size) shared += 4 * bytes(capacity * state);
     if (p.projection_size && padded(h)) shared += bytes(out * vectors_of<T>(h) * W);
-    const int64_t own = 2 * bytes(kMaxRows * 4 * W) + bytes(kSumRows * 4 * W) + 2 * round_up(8 * capacity, 64) +
-                        bytes(kMaxRows * (input_stride_of<T>(i) + state));
+    const int64_t own = 2 * bytes(buffer_rows(Parts) * 4 * W) + bytes(kSumRows * 4 * W) + round_up(8 * capacity, 64) +
+                        round_up(sizeof(StateRow) * capacity, 64) + recompute_bytes(p) +
+                        (Parts ? 2 * Parts * (sum_left_rows(p) * kSumStride + kSumRows * 4 * W) + 128 : 0);
     return {capacity, shared, own};
+  }
+  // x and h of a block of rows, where gates are computed again.
+  static int64_t recompute_bytes(const padless_problem& p) {
+    const int64_t columns = operand_stride<T, Parts>(p.input_size) + operand_stride<T, Parts>(maximum(p.hidden_size, p.projection_size));
+    return bytes(Parts ? Parts * buffer_rows(Parts) * columns : kMaxRows * columns);
+  }
+  static int64_t sum_left_rows(const padless_problem& p) {
+    return round_up(maximum(gradient_count(kind) * p.hidden_size, p.projection_size), 32) + 32;
   }
   static int64_t zero_count(const padless_problem& p) { return maximum(state_stride_of<T>(p), 4 * W); }
   static int64_t scratch_bytes(const padless_problem& p) {
@@ -68,8 +92,9 @@ template <class T, template <class> class Cell> struct Backward {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0;
     ScratchCursor shared = {(char*)p.scratch};
     for (T*& g : gradients) g = shared.take<T>(capacity * gradients_stride);
-    dh = shared.take<T>(active * state_stride);
-    dc = shared.take<T>(active * state_stride);
+    const int64_t spare = Parts ? kTileRows * p.threads : 0;
+    dh = shared.take<T>((active + spare) * state_stride);
+    dc = shared.take<T>((active + spare) * state_stride);
     zeros = shared.take<T>(zero_count(p));
     gates_again = p.gates ? nullptr : shared.take<T>(capacity * saved_count(kind) * gate_width);
     sum_ih = padded(input) ? shared.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
@@ -77,12 +102,28 @@ template <class T, template <class> class Cell> struct Backward {
     for (T*& d : d_output) d = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
     for (T*& h : unprojected) h = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
     sum_hr = projects() && padded(hidden) ? shared.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (Parts > 0) {
+        gradient_rows[i] = Forward<T, Cell, Parts>::take_rows(shared, capacity + spare, gradient_count(kind) * hidden);
+        d_output_rows[i] =
+            projects() ? Forward<T, Cell, Parts>::take_rows(shared, capacity + spare, output) : Operand<T, Parts>{};
+      } else {
+        gradient_rows[i] = {gradients[i], gradients_stride, 0};
+        d_output_rows[i] = {d_output[i], state_stride, 0};
+      }
+    }
     ScratchCursor own = {(char*)p.scratch + s.shared + team.rank * s.own};
-    product = own.take<T>(kMaxRows * 4 * W);
+    product = own.take<T>(buffer_rows(Parts) * 4 * W);
     panel_rows = own.take<T>(kSumRows * 4 * W);
-    recompute_in = own.take<T>(kMaxRows * 4 * W);
+    recompute_in = own.take<T>(buffer_rows(Parts) * 4 * W);
     x_row = own.take<int64_t>(capacity);
-    h_row = own.take<const T*>(capacity);
+    h_row = own.take<StateRow>(capacity);
+    recompute_rows = own.take<char>(recompute_bytes(p));
+    if constexpr (Parts > 0) {
+      const int64_t rows = sum_left_rows(p);
+      sum_left = {own.take<Element>(Parts * rows * kSumStride), kSumStride, rows * kSumStride};
+      sum_right = own.take<Element>(Parts * kSumRows * 4 * W);
+    }
   }
 
   void wait_for_all() const {
@@ -95,14 +136,17 @@ template <class T, template <class> class Cell> struct Backward {
   T* state_row(void* base, int64_t stride, int64_t slot) const {
     return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
   }
-  const T* y_row(int64_t t, int64_t slot) const {
-    return (const T*)p.y + (p.y_step[t] + p.y_sequence[slot]) * p.y_stride;
+  StateRow y_row(int64_t t, int64_t slot) const {
+    const int64_t at = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride;
+    if (Parts && p.narrow_rows) return {(const uint16_t*)p.y + at, true};
+    return {(const T*)p.y + at, false};
   }
 
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
   struct Chunk {
     int64_t begin, end, base, rows;
     T *gradients, *d_output, *unprojected;
+    Operand<T, Parts> gradient_rows, d_output_rows;
   };
 
   // The step that came before time t in the forward pass has rows for `count` slots, the first of them at row `row0`.
@@ -123,44 +167,44 @@ template <class T, template <class> class Cell> struct Backward {
       for (int64_t slot = 0; slot < active; ++slot) {
         const int64_t i = row0 - chunk.base + slot;
         x_row[i] = p.x_step[t] + p.x_sequence[slot];
-        h_row[i] = slot < b.count ? y_row(b.t, slot) : state_row(p.h0, p.h0_stride, slot);
+        h_row[i] = slot < b.count ? y_row(b.t, slot) : StateRow{state_row(p.h0, p.h0_stride, slot), false};
       }
       if (!steps.down) row0 += active;
     }
   }
 
-  // Product of n gradient rows with one panel, into `product`.
+  // Product of n rows with one panel.
   // `next`: the panel to prefetch meanwhile, or null; this is block `b` of `blocks`.
-  void multiply(const Panels<T>& w, int64_t panel, const T* rows, int64_t row_stride, int64_t n, const T* start_at,
-                int64_t start_stride, T* out, const T* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
+  void multiply(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& rows, int64_t n, const T* start_at,
+                int64_t start_stride, T* out, const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
     const int nv = (int)w.size(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) {
       start.at[v] = start_at + v * W;
       start.stride[v] = start_stride;
     }
-    find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(rows, row_stride, w.at(panel), w.k_count, &start, out, nv * W);
+    multiply_panel(w, panel, rows, n, start, out, nv * W, next, b, blocks);
   }
 
   // Gradient of h before the step whose gradient rows begin at `from` (slot 0), for the slots of a block, into `product`.
-  void recurrent_product(int64_t panel, const T* from, const Lane& lane, int64_t slot, int64_t n, const T* next = nullptr,
-                         int64_t b = 0, int64_t blocks = 1) const {
-    const T* rows = from + slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
+  void recurrent_product(int64_t panel, const Operand<T, Parts>& from, const Lane& lane, int64_t slot, int64_t n,
+                         const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
+    const Operand<T, Parts> rows = from.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
     const bool direct = kind == PADLESS_GRU;
     const T* start = direct ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
-    multiply(weights.hidden, panel, rows, lane.slot_step * gradients_stride, n, start,
-             direct ? lane.slot_step * state_stride : 0, product, next, b, blocks);
+    multiply(weights.hidden, panel, rows, n, start, direct ? lane.slot_step * state_stride : 0, product, next, b,
+             blocks);
   }
 
   // Slots [staying, active) begin after the step whose gradients are at `from`: their initial state gets its gradient.
-  void leave(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active, const T* from) const {
+  void leave(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active, const Operand<T, Parts>& from) const {
     if (staying >= active) return;
     const int64_t n = lane.count(active), left = lane.count(staying);
     for (int64_t panel = h_lane.panel; p.dh0 && panel < h_lane.panel_end; ++panel) {
       const int nv = (int)weights.hidden.size(panel);
       const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, output - unit);
-      for (int64_t i = left; i < n; i += tile_rows(4)) {
-        const int64_t size = minimum(tile_rows(4), n - i), slot = lane.slot + i * lane.slot_step;
+      for (int64_t i = left; i < n; i += most_rows(Parts, 4)) {
+        const int64_t size = minimum(most_rows(Parts, 4), n - i), slot = lane.slot + i * lane.slot_step;
         recurrent_product(panel, from, lane, slot, size);
         for (int64_t r = 0; r < size; ++r)
           copy(state_row(p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
@@ -176,11 +220,11 @@ template <class T, template <class> class Cell> struct Backward {
              const T* done) const {
     const int nv = (int)units.size(panel);
     const int64_t slot = lane.slot + i * lane.slot_step;
-    const T *h_before[kMaxRows], *c_before[kMaxRows];
+    const T *h_before[buffer_rows(Parts)], *c_before[buffer_rows(Parts)];
     const Before b = before(t, row0);
     for (int64_t r = 0; r < size; ++r) {
       const int64_t own = slot + r * lane.slot_step;
-      h_before[r] = h_row[row0 - chunk.base + own];
+      h_before[r] = (const T*)h_row[row0 - chunk.base + own].at;
       if (kind == PADLESS_LSTM)
         c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row(p.c0, p.c0_stride, own);
     }
@@ -213,12 +257,58 @@ template <class T, template <class> class Cell> struct Backward {
       e.unprojected = projects() ? chunk.unprojected + (row0 - chunk.base + slot) * state_stride + unit : nullptr;
       e.unit = unit;
       e.units = hidden - unit;
+      if constexpr (Parts > 0) {
+        if (p.narrow_rows) {
+          widened_block(e, h_before, chunk, t, row0, slot, lane.slot_step);
+          put_gradients(chunk.gradient_rows.from(row0 - chunk.base + slot).every(lane.slot_step), e);
+          continue;
+        }
+      }
       backward(e, Cell<T>());
+      if constexpr (Parts > 0) put_gradients(chunk.gradient_rows.from(row0 - chunk.base + slot).every(lane.slot_step), e);
     }
   }
 
+  // The block where the caller's rows are bfloat16: what the cell reads of them is widened here.
+  void widened_block(BackwardBlock<T>& e, const T** h_before, const Chunk& chunk, int64_t t, int64_t row0, int64_t slot,
+                     int64_t slot_step) const {
+    static constexpr int64_t in_turn[kTileRows] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                                   16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    T dy[kTileRows][W], y[kTileRows][W], h[kTileRows][W];
+    for (int64_t r = 0; r < e.rows; ++r) {
+      const int64_t own = slot + r * slot_step, at = p.y_step[t] + p.y_sequence[own];
+      if (e.dy) store(dy[r], load_stored((const uint16_t*)p.dy + at * p.dy_stride, e.unit, e.units, true));
+      if (saved_count(kind) == 0) store(y[r], load_stored((const uint16_t*)p.y + at * p.y_stride, e.unit, e.units, true));
+      if (kind == PADLESS_GRU) {
+        const StateRow before = h_row[row0 - chunk.base + own];
+        store(h[r], before.at ? load_stored(before.at, e.unit, e.units, before.narrow) : Vec<T>{});
+        h_before[r] = h[r];
+      }
+    }
+    if (e.dy) e.dy = dy[0];
+    e.y = y[0];
+    e.dy_stride = e.y_stride = W;
+    e.y_sequence = in_turn;
+    e.slot_step = 1;
+    if (kind == PADLESS_GRU) e.unit = 0;
+    const int64_t unit = e.unit;
+    backward(e, Cell<T>());
+    e.unit = unit;
+  }
+
+  // The gradients of a block as products read them.
+  void put_gradients(const Operand<T, Parts>& to, const BackwardBlock<T>& e) const {
+    if constexpr (Parts > 0)
+      for (int64_t r = 0; r < e.rows; ++r)
+        for (int g = 0; g < gradient_count(kind); ++g) {
+          const int64_t column = hidden - e.units + g * hidden;
+          put_parts<Parts>(to.at + r * to.stride + column, to.part,
+                           load_first(e.gradients + r * e.gradients_stride + g * hidden, e.units), minimum(e.units, W), false);
+        }
+  }
+
   // Step u; `from`: gradient rows of the step processed before it.
-  void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const T* from) const {
+  void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const Operand<T, Parts>& from) const {
     if (lane.panel == lane.panel_end) return;
     const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
     const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
@@ -228,7 +318,7 @@ template <class T, template <class> class Cell> struct Backward {
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
       const int nv = (int)weights.hidden.size(panel);
-      if (going == 1 && q + 1 < panels) {
+      if (Parts == 0 && going == 1 && q + 1 < panels) {
         const int64_t other = backwards ? panel - 1 : panel + 1;
         if (nv == 4 && weights.hidden.size(other) == 4) {
           pair(lane, chunk, t, row0, panel, other, from);
@@ -238,9 +328,9 @@ template <class T, template <class> class Cell> struct Backward {
           continue;
         }
       }
-      const Blocks blocks = Blocks::of(going, tile_rows(nv));
+      const Blocks blocks = Blocks::of(going, most_rows(Parts, nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
-        const T* next = prefetching && q + 1 < panels ? weights.hidden.at(backwards ? panel - 1 : panel + 1) : nullptr;
+        const Element* next = prefetching && q + 1 < panels ? weights.hidden.at(backwards ? panel - 1 : panel + 1) : nullptr;
         recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b), next, b, blocks.blocks);
         block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
       }
@@ -250,16 +340,18 @@ template <class T, template <class> class Cell> struct Backward {
 
   // Slots of the lane whose last step in the forward pass this was: nothing but dh_n reaches them.
   void begin_all(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t going, int64_t n) const {
-    for (int64_t i = going; i < n; i += tile_rows(4)) {
-      const int64_t size = minimum(tile_rows(4), n - i);
+    for (int64_t i = going; i < n; i += most_rows(Parts, 4)) {
+      const int64_t size = minimum(most_rows(Parts, 4), n - i);
       begin(lane, panel, i, size);
       block(lane, chunk, t, row0, panel, i, size, product);
     }
   }
 
   // One row of the lane, two panels at once.
-  void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other, const T* from) const {
-    const T* rows = from + lane.slot * gradients_stride + (kind == PADLESS_GRU ? hidden : 0);
+  void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other,
+            const Operand<T, Parts>& from) const {
+    if constexpr (Parts == 0) {
+    const T* rows = from.from(lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
     Start<T> start = {}, other_start = {};
     for (int v = 0; v < 4; ++v) {
       const T* state = dh + lane.slot * state_stride + v * W;
@@ -271,6 +363,7 @@ template <class T, template <class> class Cell> struct Backward {
                     product, other_product);
     block(lane, chunk, t, row0, panel, 0, 1, product);
     block(lane, chunk, t, row0, other, 0, 1, other_product);
+    }
   }
 
   void begin(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
@@ -295,7 +388,15 @@ template <class T, template <class> class Cell> struct Backward {
 #include "backward_projection.h"
 #include "backward_sums.h"
 
+  void clear_end(const Operand<T, Parts>& rows, int64_t columns) const {
+    if constexpr (Parts > 0)
+      for (int64_t q = 0; q < Parts; ++q)
+        for (int64_t r = team.rank; r < rows.part / rows.stride; r += team.size)
+          for (int64_t c = columns; c < rows.stride; ++c) rows.at[q * rows.part + r * rows.stride + c] = 0;
+  }
+
   void run() const {
+    const TileScope<Parts> scope;
     const int64_t active0 = p.steps ? p.batch_sizes[0] : 0;
     for (int64_t slot = active0 + team.rank; slot < p.batch; slot += team.size) {  // length 0: the state passed through
       if (p.dh0) copy_or_zero(state_row(p.dh0, p.dh0_stride, slot), state_row(p.dh_n, p.dh_n_stride, slot), output);
@@ -304,13 +405,18 @@ template <class T, template <class> class Cell> struct Backward {
     }
     if (team.rank == 0)
       for (int64_t i = 0; i < zero_count(p); ++i) zeros[i] = 0;
+    if constexpr (Parts > 0)
+      for (int i = 0; i < 2; ++i) {  // columns past the last are never written again
+        clear_end(gradient_rows[i], gradient_count(kind) * hidden);
+        if (projects()) clear_end(d_output_rows[i], output);
+      }
     wait_for_all();
     const int64_t panels = units.count(), h_panels = weights.hidden.count();
-    const T* from = nullptr;
+    Operand<T, Parts> from = {};
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
-      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which]};
+      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which], gradient_rows[which], d_output_rows[which]};
       which ^= 1;
       while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))
         chunk.rows += steps.active(chunk.end++);
@@ -345,7 +451,7 @@ template <class T, template <class> class Cell> struct Backward {
           step(u, lane, chunk, row0, from);
         }
         leave(lane, h_lane, active, steps.active(u - 1), from);
-        from = chunk.gradients + (row0 - chunk.base) * gradients_stride;
+        from = chunk.gradient_rows.from(row0 - chunk.base);
         if (!steps.down) row0 += active;
       }
       wait_for_all();

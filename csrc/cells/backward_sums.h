@@ -11,16 +11,24 @@
 
   void input_gradient(const Chunk& chunk) const {
     if (!p.dx) return;
-    const Share rows = share(chunk.rows, tile_rows(4));
+    const Share rows = share(chunk.rows, most_rows(Parts, 4));
     for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
       const int nv = (int)weights.input.size(panel);
       const int64_t column = weights.input.first(panel) * W, count = minimum(nv * W, input - column);
-      const Blocks blocks = Blocks::of(rows.end - rows.begin, tile_rows(nv));
+      const Blocks blocks = Blocks::of(rows.end - rows.begin, most_rows(Parts, nv));
       for (int64_t b = 0, i = rows.begin; b < blocks.blocks; i += blocks.size(b++)) {
-        multiply(weights.input, panel, chunk.gradients + i * gradients_stride, gradients_stride, blocks.size(b), zeros, 0, product);
+        multiply(weights.input, panel, chunk.gradient_rows.from(i), blocks.size(b), zeros, 0, product);
         for (int64_t r = 0; r < blocks.size(b); ++r) {
-          T* to = (T*)p.dx + x_row[i + r] * p.dx_stride + column;
-          for (int v = 0; v < nv; ++v) store_first(to + v * W, load(product + (r * nv + v) * W), count - v * W);
+          const int64_t to = x_row[i + r] * p.dx_stride + column;
+          for (int v = 0; v < nv; ++v) {
+            const Vec<T> sum = load(product + (r * nv + v) * W);
+            if constexpr (Parts > 0)
+              if (p.narrow_rows) {
+                store_halves((uint16_t*)p.dx + to + v * W, narrowed(sum), count - v * W);
+                continue;
+              }
+            store_first((T*)p.dx + to + v * W, sum, count - v * W);
+          }
         }
       }
     }
@@ -40,7 +48,7 @@
   // sums[row, :] += from^T rows for one run, one panel of nv vectors of columns and n rows, which stand in panel_rows.
   template <int NV>
   void sum_panel(const T* from, int64_t from_stride, const Run& run, int64_t n, T* sums, int64_t sums_stride, bool first) const {
-    const Share own = share(run.count, kSumTile);
+    const Share own = share(run.count, sum_tile);
     for (int64_t g = own.begin; g < own.end;) {
       Start<T> start;
       T* to = sums + (run.row + g) * sums_stride;
@@ -48,9 +56,9 @@
         start.at[v] = first ? zeros : to + v * W;
         start.stride[v] = first ? 0 : sums_stride;
       }
-      if (own.end - g >= kSumTile) {
-        tile<T, NV, kSumTile, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
-        g += kSumTile;
+      if (own.end - g >= sum_tile) {
+        tile<T, NV, sum_tile, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
+        g += sum_tile;
       } else {
         tile<T, NV, 1, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
         g += 1;
@@ -66,33 +74,98 @@
     }
   }
 
-  // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
-  enum Operand { kX, kHidden, kUnprojected };
-
-  // Columns of the rows i, i + 1, ... of an operand, `nv` vectors, into panel_rows.
-  void gather(const Chunk& chunk, Operand of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
-    for (int64_t k = 0; k < n; ++k) {
-      const T* row = of == kX        ? (const T*)p.x + x_row[i + k] * p.x_stride
-                     : of == kHidden ? h_row[i + k]
-                                     : chunk.unprojected + (i + k) * state_stride;
-      for (int v = 0; v < nv; ++v) {
-        const int64_t at = column + v * W;
-        store(panel_rows + (k * nv + v) * W, row ? load_first(row + at, columns - at) : Vec<T>{});
+  // Where AMX multiplies: `sum_left` has the gradients of the run transposed, `sum_right` the rows as a panel.
+  void transpose_run(const Operand<T, Parts>& from, const Run& run, int64_t n) const {
+    if constexpr (Parts > 0) {
+      const Share own = share(run.count, sum_tile);
+      for (int64_t g = own.begin; g < own.end; g += 16)
+        for (int q = 0; q < Parts; ++q)
+          for (int64_t k = 0; k < kSumRows; k += 32) {
+            uint32_t lines[16][16];  // [pair of rows][gate]
+            for (int64_t r = 0; r < 16; ++r) {
+              const Element* row = from.at + q * from.part + (k + 2 * r) * from.stride + run.column + g;
+              const Halves even = k + 2 * r < n ? load_halves(row, W) : Halves{};
+              const Halves odd = k + 2 * r + 1 < n ? load_halves(row + from.stride, W) : Halves{};
+              const VecU32 both = __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
+              __builtin_memcpy(lines[r], &both, sizeof both);
+            }
+            transpose_block<T>((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
+                               kSumStride / 2, 16);
+          }
+    }
+  }
+  void sum_panel_of_tiles(int nv, const Run& run, T* sums, int64_t sums_stride, bool first) const {
+    if constexpr (Parts > 0) {
+      const Share own = share(run.count, sum_tile);
+      const Panels<T, Parts> panel = {sum_right, kSumRows, nv, 4, 1};
+      for (int64_t g = own.begin; g < own.end; g += kTileRows) {
+        const int64_t n = minimum(kTileRows, own.end - g), stride = nv * W;
+        const bool whole = n == kTileRows;  // else the rows past the last are not ours
+        T* to = sums + (run.row + g) * sums_stride;
+        if (!whole && !first)
+          for (int64_t r = 0; r < n; ++r) copy(product + r * stride, to + r * sums_stride, stride);
+        Start<T> start = {};
+        for (int v = 0; v < nv; ++v) {
+          start.at[v] = (first ? zeros : whole ? to : product) + v * W;
+          start.stride[v] = first ? 0 : whole ? sums_stride : stride;
+        }
+        multiply_panel(panel, 0, sum_left.from(g - own.begin), n, start, whole ? to : product, whole ? sums_stride : stride);
+        for (int64_t r = 0; !whole && r < n; ++r) copy(to + r * sums_stride, product + r * stride, stride);
       }
     }
   }
 
-  void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operand of, bool first) const {
+  // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
+  enum Operands { kX, kHidden, kUnprojected };
+
+  // Columns [column, column + nv vectors) of the rows i, i + 1, ... of an operand, `columns` wide, as a panel.
+  void gather(const Chunk& chunk, Operands of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
+    const bool narrow_x = Parts && p.narrow_rows;
+    for (int64_t k = 0; k < (Parts ? kSumRows : n); ++k) {
+      StateRow row = {nullptr, false};
+      if (k >= n) {
+      } else if (of == kX) {
+        const int64_t at = x_row[i + k] * p.x_stride;
+        row = narrow_x ? StateRow{(const uint16_t*)p.x + at, true} : StateRow{(const T*)p.x + at, false};
+      } else {
+        row = of == kHidden ? h_row[i + k] : StateRow{chunk.unprojected + (i + k) * state_stride, false};
+      }
+      for (int v = 0; v < nv; ++v) {
+        const int64_t at = column + v * W;
+        if constexpr (Parts == 0) {
+          store(panel_rows + (k * nv + v) * W, row.at ? load_first((const T*)row.at + at, columns - at) : Vec<T>{});
+        } else {
+          Element line[Parts][W];
+          put_parts<Parts>(line[0], W, row.at ? load_stored(row.at, at, columns - at, row.narrow) : Vec<T>{}, columns - at, true);
+          for (int q = 0; q < Parts; ++q) {
+            Element* to = sum_right + ((k / 32 * nv + v) * Parts + q) * 512 + k % 32 / 2 * 32 + k % 2;
+            for (int c = 0; c < W; ++c) to[2 * c] = line[q][c];
+          }
+        }
+      }
+    }
+  }
+
+  void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operands of, bool first) const {
     const int64_t columns = of == kX ? input : of == kHidden ? output : hidden, vectors = vectors_of<T>(columns);
-    const int64_t stride = of == kUnprojected ? state_stride : gradients_stride;
-    const T* from = (of == kUnprojected ? chunk.d_output : chunk.gradients) + i * stride;
     T* sums = of == kX ? sum_ih : of == kHidden ? sum_hh : sum_hr;
-    for (int64_t v = 0; v < vectors; v += 4) {
-      const int nv = (int)minimum(4, vectors - v);
-      gather(chunk, of, i, n, v * W, nv, columns);
-      for (int r = 0; r < (of == kX ? kRunsIn : 1); ++r) {
-        const Run run = of == kX ? run_in(r) : of == kHidden ? run_hidden() : Run{0, 0, output};
-        sum_panel(nv, from, stride, run, n, sums + v * W, vectors * W, first);
+    const Operand<T, Parts> from = (of == kUnprojected ? chunk.d_output_rows : chunk.gradient_rows).from(i);
+    const int runs = of == kX ? kRunsIn : 1;
+    const auto run_of = [&](int r) { return of == kX ? run_in(r) : of == kHidden ? run_hidden() : Run{0, 0, output}; };
+    if constexpr (Parts == 0) {
+      for (int64_t v = 0; v < vectors; v += 4) {
+        const int nv = (int)minimum(4, vectors - v);
+        gather(chunk, of, i, n, v * W, nv, columns);
+        for (int r = 0; r < runs; ++r) sum_panel(nv, from.at, from.stride, run_of(r), n, sums + v * W, vectors * W, first);
+      }
+    } else {
+      for (int r = 0; r < runs; ++r) {
+        transpose_run(from, run_of(r), n);
+        for (int64_t v = 0; v < vectors; v += 4) {
+          const int nv = (int)minimum(4, vectors - v);
+          gather(chunk, of, i, n, v * W, nv, columns);
+          sum_panel_of_tiles(nv, run_of(r), sums + v * W, vectors * W, first);
+        }
       }
     }
   }
@@ -125,7 +198,7 @@
   // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
   void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
     if (!to || (any && !padded(columns))) return;
-    const Share own = share(run.count, kSumTile);
+    const Share own = share(run.count, sum_tile);
     for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
       copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
@@ -141,29 +214,41 @@
 
   // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
   void recompute(const Chunk& chunk) const {
-    const ForwardWeights<T> w(layer_of(p), p.forward_weights);
-    const int64_t x_stride = input_stride_of<T>(input);
-    T *x = (T*)(h_row + round_up(capacity, 8)), *h = x + kMaxRows * x_stride, *in = recompute_in;
-    const int64_t most = tile_rows(gates);
+    const ForwardWeights<T, Parts> w(layer_of(p), p.forward_weights);
+    ScratchCursor rows_at = {recompute_rows};
+    const int64_t x_stride = operand_stride<T, Parts>(input), h_stride = operand_stride<T, Parts>(output);
+    const int64_t x_part = buffer_rows(Parts) * x_stride, h_part = buffer_rows(Parts) * h_stride;
+    const Operand<T, Parts> x = {rows_at.take<Element>((Parts ? Parts : 1) * x_part), x_stride, x_part};
+    const Operand<T, Parts> h = {rows_at.take<Element>((Parts ? Parts : 1) * h_part), h_stride, h_part};
+    T* in = recompute_in;
+    const int64_t most = most_rows(Parts, gates);
     const Share rows = share(chunk.rows, most);
     for (int64_t i = rows.begin; i < rows.end; i += most) {
       const int64_t n = minimum(most, rows.end - i);
       for (int64_t r = 0; r < n; ++r) {
-        copy(x + r * x_stride, (const T*)p.x + x_row[i + r] * p.x_stride, input);
-        copy_or_zero(h + r * state_stride, h_row[i + r], output);
+        const StateRow before = h_row[i + r];
+        const int64_t at = x_row[i + r] * p.x_stride;
+        if constexpr (Parts == 0) {
+          copy(x.at + r * x_stride, (const T*)p.x + at, input);
+          copy_or_zero(h.at + r * h_stride, (const T*)before.at, output);
+        } else {
+          put_row(h, r, before.at, output, before.narrow);
+          if (p.narrow_rows) put_row(x, r, (const uint16_t*)p.x + at, input, true);
+          else put_row(x, r, (const T*)p.x + at, input);
+        }
       }
       for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
         const int64_t unit = panel * W, step = w.hidden.gate_step(panel);  // cells with saved gates have one vector a panel
         const int nv = w.hidden.tile(panel);
         Start<T> start = {};
         for (int v = 0; v < nv; ++v) start.at[v] = w.bias + (panel * gates + v) * W;
-        find_tile<T>(nv, (int)n)(x, x_stride, w.input.at(panel), input, &start, in, nv * W);
+        multiply_panel(w.input, panel, x, n, start, in, nv * W);
         for (int v = 0; v < nv; ++v) {
           start.at[v] = in + v * W;
           start.stride[v] = nv * W;
         }
         if (kind == PADLESS_GRU) start_apart(start, w.hidden_bias + unit, in, w.hidden, panel, n, product);
-        find_tile<T>(nv, (int)n)(h, state_stride, w.hidden.at(panel), output, &start, product, nv * W);
+        multiply_panel(w.hidden, panel, h, n, start, product, nv * W);
         for (int64_t r = 0; r < n; ++r)
           activate(product + r * nv * W, in + r * nv * W + 2 * step, step,
                    gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T>());

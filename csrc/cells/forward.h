@@ -11,6 +11,7 @@
 
 // Rows from which a step has its input product to itself; below, steps are gathered into chunks.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
+constexpr int64_t kTileChunkRows = 128;  // both, where AMX multiplies
 // Rows a thread below which the columns of a step are split instead of its slots.
 constexpr int64_t kColumnRows = 6;
 
@@ -72,8 +73,8 @@ template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_
 
 // The n gate of GRU starts at its hidden bias and not at what the input product left, `in`. Where it shares vectors with
 // others, the starts are put together at `mixed`, which may be where the product goes.
-template <class T>
-PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T>& w, int64_t panel, int64_t rows,
+template <class T, int Parts>
+PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T, Parts>& w, int64_t panel, int64_t rows,
                                 T* mixed) {
   if (!w.shares(panel)) {
     start.at[2] = bias;
@@ -86,18 +87,22 @@ PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, con
   for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
 }
 
-template <class T, template <class> class Cell> struct Forward {
+template <class T, template <class> class Cell, int Parts> struct Forward {
+  typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
+  static constexpr int64_t direct_rows = Parts ? kTileChunkRows : kDirectRows, most_chunk_rows = Parts ? kTileChunkRows : kChunkRows;
   static constexpr int tile_width = gates * panel_vectors(kind);  // vectors of a whole panel
 
   const padless_problem& p;
   const padless::Team team;
   const Steps steps;
-  const ForwardWeights<T> weights;
+  const ForwardWeights<T, Parts> weights;
   const int64_t hidden, output, state_stride, input_stride, saved_stride, cells_stride;  // output: width of h
   T *h[2], *c, *unprojected;        // [B, state_stride], shared by the team; the last with a projection only
-  T *rows_x, *chunk, *first, *last; // this worker's
+  Operand<T, Parts> h_rows[2], unprojected_rows;  // the same as products read them
+  Operand<T, Parts> x_rows;
+  T *chunk, *first, *last; // this worker's, as x_rows
   int64_t chunk_rows;
 
   // Whether the weights that a step reads leave the second-level cache before the next step: panels are prefetched then.
@@ -113,12 +118,16 @@ template <class T, template <class> class Cell> struct Forward {
   static Sizes sizes(const padless_problem& p, int64_t team) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0, stride = state_stride_of<T>(p), states = p.projection_size ? 4 : 3;
     const int64_t panels_width = vectors_of<T>(p.hidden_size) * gates * W;
-    const int64_t rows = maximum(kChunkRows + maximum(kDirectRows, kColumnRows * team), (active + team - 1) / team);
-    const int64_t chunk_rows = kChunkRows + maximum(kDirectRows, kColumnRows * team);
-    const int64_t tile = kMaxRows * 4 * W;
-    return {(int64_t)sizeof(T) * states * active * stride + 256,
-            (int64_t)sizeof(T) * (rows * input_stride_of<T>(p.input_size) + chunk_rows * panels_width + 2 * tile) + 512,
-            chunk_rows};
+    const int64_t chunk_rows = most_chunk_rows + maximum(direct_rows, kColumnRows * team);
+    const int64_t rows = maximum(chunk_rows, (active + team - 1) / team);
+    const int64_t tile = buffer_rows(Parts) * 4 * W, spare = Parts ? kTileRows : 0;
+    const int64_t operands = operand_bytes<T, Parts>(active + spare * team, output_width(layer_of(p))) * 2 +
+                             (p.projection_size ? operand_bytes<T, Parts>(active + spare * team, p.hidden_size) : 0);
+    const int64_t element = Parts ? 2 * Parts : (int64_t)sizeof(T);
+    return {(int64_t)sizeof(T) * states * active * stride + operands + 256,
+            element * (rows + spare) * operand_stride<T, Parts>(p.input_size) +
+                (int64_t)sizeof(T) * ((chunk_rows + spare) * panels_width + 2 * tile) + 512,
+            chunk_rows + spare};
   }
   static int64_t scratch_bytes(const padless_problem& p) {
     int64_t most = 0;  // OpenMP may grant fewer threads than were asked for
@@ -133,7 +142,7 @@ template <class T, template <class> class Cell> struct Forward {
       : p(problem), team(t), steps(problem, problem.reverse != 0),
         weights(layer_of(problem), problem.forward_weights),
         hidden(problem.hidden_size), output(output_width(layer_of(problem))), state_stride(state_stride_of<T>(problem)),
-        input_stride(input_stride_of<T>(problem.input_size)),
+        input_stride(operand_stride<T, Parts>(problem.input_size)),
         saved_stride(saved_count(kind) * padded_hidden(problem.hidden_size)), cells_stride(padded_hidden(problem.hidden_size)) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0;
     const Sizes s = sizes(p, team.size);
@@ -142,12 +151,26 @@ template <class T, template <class> class Cell> struct Forward {
     h[1] = shared.take<T>(active * state_stride);
     c = shared.take<T>(active * state_stride);
     unprojected = projects() ? shared.take<T>(active * state_stride) : nullptr;
+    if constexpr (Parts > 0) {
+      const int64_t held = active + kTileRows * team.size;
+      for (Operand<T, Parts>& each : h_rows) each = take_rows(shared, held, output);
+      unprojected_rows = projects() ? take_rows(shared, held, hidden) : Operand<T, Parts>{};
+    } else {
+      for (int i = 0; i < 2; ++i) h_rows[i] = {h[i], state_stride, 0};
+      unprojected_rows = {unprojected, state_stride, 0};
+    }
     ScratchCursor own = {(char*)p.scratch + (s.shared + 63) / 64 * 64 + team.rank * (s.own / 64 * 64)};
-    first = own.take<T>(kMaxRows * 4 * W);
-    last = own.take<T>(kMaxRows * 4 * W);
+    first = own.take<T>(buffer_rows(Parts) * 4 * W);
+    last = own.take<T>(buffer_rows(Parts) * 4 * W);
     chunk_rows = s.chunk_rows;
     chunk = own.take<T>(chunk_rows * weights.input.vectors * gates * W);
-    rows_x = own.take<T>(0);
+    const int64_t most = maximum(most_chunk_rows + maximum(direct_rows, kColumnRows * team.size),
+                                 (active + team.size - 1) / team.size) + kTileRows;
+    x_rows = {own.take<Element>(0), input_stride, most * input_stride};
+  }
+  static Operand<T, Parts> take_rows(ScratchCursor& cursor, int64_t rows, int64_t columns) {
+    const int64_t stride = operand_stride<T, Parts>(columns);
+    return {cursor.take<Element>(Parts * rows * stride), stride, rows * stride};
   }
 
   const T* state_row(const void* base, int64_t stride, int64_t slot) const {
@@ -169,6 +192,11 @@ template <class T, template <class> class Cell> struct Forward {
     const Lane own = lane_of(mode == kAlone ? kAlone : kByRows, team, 0);
     for (int64_t slot = own.slot + own.count(begin) * own.slot_step; slot < end; slot += own.slot_step) {
       copy_state(h[s & 1] + slot * state_stride, state_row(p.h0, p.h0_stride, slot), output);
+      if constexpr (Parts > 0) {
+        put_row(h_rows[s & 1], slot, h[s & 1] + slot * state_stride, output);
+        put_row(h_rows[~s & 1], slot, nullptr, output);  // its columns past the last stay zeros
+        if (projects()) put_row(unprojected_rows, slot, nullptr, hidden);
+      }
       if (kind == PADLESS_LSTM) copy_state(c + slot * state_stride, state_row(p.c0, p.c0_stride, slot), hidden);
     }
   }
@@ -178,7 +206,7 @@ template <class T, template <class> class Cell> struct Forward {
     if (p.h_n) finish_state(s, h_lane, projects() ? weights.projection : weights.hidden, output, h[~s & 1], p.h_n, p.h_n_stride);
     if (kind == PADLESS_LSTM && p.c_n) finish_state(s, lane, weights.hidden, hidden, c, p.c_n, p.c_n_stride);
   }
-  void finish_state(int64_t s, const Lane& lane, const Panels<T>& panels, int64_t width, const T* state, void* to,
+  void finish_state(int64_t s, const Lane& lane, const Panels<T, Parts>& panels, int64_t width, const T* state, void* to,
                     int64_t to_stride) const {
     const int64_t active = steps.active(s), staying = minimum(active, steps.active(s + 1));
     if (staying == active || lane.panel == lane.panel_end) return;
@@ -188,19 +216,21 @@ template <class T, template <class> class Cell> struct Forward {
       copy(state_row(to, to_stride, slot) + unit, state + slot * state_stride + unit, count);
   }
 
-  void gather_x(int64_t t, const Lane& lane, int64_t n, T* to) const {
-    const T* x = (const T*)p.x;
-    for (int64_t i = 0; i < n; ++i)
-      copy(to + i * input_stride, x + (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride, p.input_size);
+  void gather_x(int64_t t, const Lane& lane, int64_t n, const Operand<T, Parts>& to) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride;
+      if constexpr (Parts == 0) copy(to.at + i * to.stride, (const T*)p.x + at, p.input_size);
+      else if (p.narrow_rows) put_row(to, i, (const uint16_t*)p.x + at, p.input_size, true);
+      else put_row(to, i, (const T*)p.x + at, p.input_size);
+    }
   }
 
-  void input_product(int64_t panel, const T* x, int64_t n, T* out, const T* next = nullptr, int64_t b = 0,
+  void input_product(int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out, const Element* next = nullptr, int64_t b = 0,
                      int64_t blocks = 1) const {
     const int nv = weights.input.tile(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) start.at[v] = weights.bias + (weights.input.first(panel) * gates + v) * W;
-    find_tile<T>(nv, (int)n, start, next, p.input_size, b, blocks)(x, input_stride, weights.input.at(panel), p.input_size,
-                                                                   &start, out, nv * W);
+    multiply_panel(weights.input, panel, x, n, start, out, nv * W, next, b, blocks);
   }
 
   T* chunk_panel(int64_t panel) const { return chunk + weights.input.first(panel) * gates * W * chunk_rows; }
@@ -210,28 +240,28 @@ template <class T, template <class> class Cell> struct Forward {
     int64_t rows = 0;
     for (int64_t i = s; i < end; ++i) {
       const int64_t n = lane.count(steps.active(i));
-      gather_x(steps.time(i), lane, n, rows_x + rows * input_stride);
+      gather_x(steps.time(i), lane, n, x_rows.from(rows));
       rows += n;
     }
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
       const int nv = weights.input.tile(panel);
-      const Blocks blocks = Blocks::of(rows, tile_rows(nv));
+      const Blocks blocks = Blocks::of(rows, most_rows(Parts, nv));
       T* out = chunk_panel(panel);
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
-        input_product(panel, rows_x + row * input_stride, blocks.size(b), out + row * nv * W);
+        input_product(panel, x_rows.from(row), blocks.size(b), out + row * nv * W);
     }
   }
 
   // Step s for the lane; row0: row of its slot 0 in gates and cells; at: its row in the chunk, or -1 for a step of its own.
   void step(int64_t s, const Lane& lane, int64_t row0, int64_t at) const {
     const int64_t t = steps.time(s), n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel;
-    if (at < 0) gather_x(t, lane, n, rows_x);
+    if (at < 0) gather_x(t, lane, n, x_rows);
     const bool prefetching = prefetches(at < 0);
     const bool backwards = s & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = weights.hidden.tile(panel);
-      if (n == 1 && i + 1 < panels) {
+      if (Parts == 0 && n == 1 && i + 1 < panels) {
         const int64_t other = backwards ? panel - 1 : panel + 1;
         if (nv == tile_width && weights.hidden.tile(other) == nv) {
           pair(s, t, lane, row0, panel, other, at);
@@ -239,21 +269,21 @@ template <class T, template <class> class Cell> struct Forward {
           continue;
         }
       }
-      const Blocks blocks = Blocks::of(n, tile_rows(nv));
+      const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
         T* in = first;
         const int64_t after = backwards ? panel - 1 : panel + 1;
         const bool has_next = prefetching && i + 1 < panels;
         if (at < 0)
-          input_product(panel, rows_x + row * input_stride, size, first, has_next ? weights.input.at(after) : nullptr, b,
+          input_product(panel, x_rows.from(row), size, first, has_next ? weights.input.at(after) : nullptr, b,
                         blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
         Start<T> start = hidden_start(panel, nv, in, size);
-        const T* next = has_next ? weights.hidden.at(after) : nullptr;
-        find_tile<T>(nv, (int)size, start, next, output, b, blocks.blocks)(
-            h[s & 1] + slot * state_stride, lane.slot_step * state_stride, weights.hidden.at(panel), output, &start, last, nv * W);
+        const Element* next = has_next ? weights.hidden.at(after) : nullptr;
+        multiply_panel(weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last, nv * W, next, b,
+                 blocks.blocks);
         finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
       }
     }
@@ -261,6 +291,7 @@ template <class T, template <class> class Cell> struct Forward {
 
   // Step s where it has one row in the lane (in a chunk always), two panels at once.
   void pair(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int64_t at) const {
+    if constexpr (Parts == 0) {
     const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
     const Start<T> start = hidden_start(panel, tile_width, in, 1), other_start = hidden_start(other, tile_width, other_in, 1);
     T* other_out = last + tile_width * W;
@@ -268,6 +299,7 @@ template <class T, template <class> class Cell> struct Forward {
                              &start, &other_start, last, other_out);
     finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, last);
     finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
+    }
   }
 
   // The hidden product continues the chain of the input product; GRU's n gate starts one of its own.
@@ -304,18 +336,36 @@ template <class T, template <class> class Cell> struct Forward {
       e.gate_width = cells_stride;
       e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + (row0 + slot) * cells_stride + unit : nullptr;
       e.cells_stride = lane.slot_step * cells_stride;
-      e.y = projects() ? nullptr : (T*)p.y + p.y_step[t] * p.y_stride + unit;
+      e.y = projects() || (Parts && p.narrow_rows) ? nullptr : (T*)p.y + p.y_step[t] * p.y_stride + unit;
       e.y_stride = p.y_stride;
       e.y_sequence = p.y_sequence + slot;
       e.slot_step = lane.slot_step;
       e.units = hidden - unit;
       Cell<T>::forward(e);
+      if constexpr (Parts > 0)
+        put_hidden_parts(projects() ? unprojected_rows : h_rows[~s & 1], e.h_next, stride, slot, lane.slot_step, size, unit, hidden,
+                         projects() ? -1 : t);
     }
+  }
+
+  // The vector of columns from `column` on of `size` new rows of h, for the next product; and for the caller's bfloat16 y of
+  // step `t` (-1: not that).
+  void put_hidden_parts(const Operand<T, Parts>& to, const T* from, int64_t stride, int64_t slot, int64_t slot_step, int64_t size,
+                        int64_t column, int64_t columns, int64_t t) const {
+    if constexpr (Parts > 0)
+      for (int64_t r = 0; r < size; ++r) {
+        const int64_t own = slot + r * slot_step;
+        const Vec<T> v = load(from + r * stride);
+        put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
+        if (p.narrow_rows && t >= 0)
+          store_halves((uint16_t*)p.y + (p.y_step[t] + p.y_sequence[own]) * p.y_stride + column, narrowed(v), columns - column);
+      }
   }
 
 #include "forward_projection.h"
 
   void run() const {
+    const TileScope<Parts> scope;
     for (int64_t slot = steps.active(steps.down ? steps.count - 1 : 0) + team.rank; slot < p.batch; slot += team.size) {
       // Sequences of length 0 keep their state.
       if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), output);
@@ -334,11 +384,11 @@ template <class T, template <class> class Cell> struct Forward {
       Lane lane = lane_of(mode, team, panels);
       join(s, mode);
       const auto multiply_input = [&] {
-        if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= kDirectRows) return;
+        if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct_rows) return;
         int64_t rows = lane.count(active);
-        for (chunk_end = s + 1; chunk_end < steps.count && rows < kChunkRows; ++chunk_end) {
+        for (chunk_end = s + 1; chunk_end < steps.count && rows < most_chunk_rows; ++chunk_end) {
           const int64_t next = steps.active(chunk_end);
-          if (lane.count(next) >= kDirectRows || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
+          if (lane.count(next) >= direct_rows || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
           rows += lane.count(next);
         }
         at = 0;

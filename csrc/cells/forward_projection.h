@@ -5,23 +5,39 @@
     const int64_t n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel, stride = lane.slot_step * state_stride;
     static constexpr T zeros[W] = {};
     const Start<T> start = {{zeros, zeros, zeros, zeros}, {}};
-    const T* from = unprojected + lane.slot * state_stride;
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = s & 1 ? lane.panel_end - 1 - i : lane.panel + i, other = s & 1 ? panel - 1 : panel + 1;
+      const int64_t panel = s & 1 ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = (int)weights.projection.size(panel);
       T* to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(panel) * W;
-      if (n == 1 && i + 1 < panels && nv == 4 && weights.projection.size(other) == 4) {
-        T* other_to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(other) * W;
-        tile_pair<T, 4>(from, weights.projection.at(panel), weights.projection.at(other), hidden, &start, &start, to, other_to);
-        ++i;
-        continue;
+      if constexpr (Parts == 0) {
+        const int64_t other = s & 1 ? panel - 1 : panel + 1;
+        if (n == 1 && i + 1 < panels && nv == 4 && weights.projection.size(other) == 4) {
+          T* other_to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(other) * W;
+          tile_pair<T, 4>(unprojected + lane.slot * state_stride, weights.projection.at(panel), weights.projection.at(other), hidden,
+                          &start, &start, to, other_to);
+          ++i;
+          continue;
+        }
       }
-      const Blocks blocks = Blocks::of(n, tile_rows(nv));
-      for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
-        find_tile<T>(nv, (int)blocks.size(b))(from + row * stride, stride, weights.projection.at(panel), hidden, &start,
-                                              to + row * stride, stride);
+      const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
+      for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
+        const int64_t slot = lane.slot + row * lane.slot_step, size = blocks.size(b);
+        Start<T> from_zero = start;
+        const Operand<T, Parts> rows = unprojected_rows.from(slot).every(lane.slot_step);
+        if constexpr (Parts == 0) {
+          multiply_panel(weights.projection, panel, rows, size, from_zero, to + row * stride, stride);
+        } else {
+          multiply_panel(weights.projection, panel, rows, size, from_zero, last, nv * W);
+          for (int v = 0; v < nv; ++v) {
+            T* column = to + row * stride + v * W;
+            for (int64_t r = 0; r < size; ++r) store(column + r * stride, load(last + (r * nv + v) * W));
+            put_hidden_parts(h_rows[~s & 1], column, stride, slot, lane.slot_step, size, (weights.projection.first(panel) + v) * W,
+                             output, steps.time(s));
+          }
+        }
+      }
     }
-    if (panels == 0) return;
+    if (panels == 0 || (Parts && p.narrow_rows)) return;
     const int64_t t = steps.time(s), column = weights.projection.first(lane.panel) * W;
     const int64_t count = minimum(output, weights.projection.first(lane.panel_end) * W) - column;
     for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step)

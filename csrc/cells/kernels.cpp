@@ -19,32 +19,37 @@ namespace {
 #include "simd.h"
 #include "activations.h"
 #include "tile.h"
+#if defined(PADLESS_AMX)
+#include "amx.h"
+#endif
+#include "operand.h"
 #include "pack.h"
+#include "products.h"
 #include "forward_cells.h"
 #include "forward.h"
 #include "backward_cells.h"
 #include "backward.h"
 #include "fingerprint.h"
 
-template <class T> struct Typed {
-  static int64_t pack_forward_bytes(const Layer& layer) { return ForwardWeights<T>(layer, nullptr).bytes; }
-  static int64_t pack_backward_bytes(const Layer& layer) { return BackwardWeights<T>(layer, nullptr).bytes; }
+template <class T, int Parts> struct Typed {
+  static int64_t pack_forward_bytes(const Layer& layer) { return ForwardWeights<T, Parts>(layer, nullptr).bytes; }
+  static int64_t pack_backward_bytes(const Layer& layer) { return BackwardWeights<T, Parts>(layer, nullptr).bytes; }
   static void pack_forward(const Layer& layer, const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh,
                            const void* w_hr, void* packed) {
-    PADLESS_ISA::pack_forward<T>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, (const T*)w_hr, packed);
+    PADLESS_ISA::pack_forward<T, Parts>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, (const T*)w_hr, packed);
   }
   static void pack_backward(const Layer& layer, const void* w_ih, const void* w_hh, const void* w_hr, void* packed) {
-    PADLESS_ISA::pack_backward<T>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)w_hr, packed);
+    PADLESS_ISA::pack_backward<T, Parts>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)w_hr, packed);
   }
   static bool weights_fit(const padless_problem& p, bool backward) {
     const void* packed = backward ? p.backward_weights : p.forward_weights;
     const int64_t bytes = backward ? p.backward_weights_bytes : p.forward_weights_bytes;
     const Layer layer = layer_of(p);
     const int64_t need = backward ? pack_backward_bytes(layer) : pack_forward_bytes(layer);
-    return bytes >= need && header_fits<T>(packed, backward ? kBackwardPack : kForwardPack, layer);
+    return bytes >= need && header_fits<T, Parts>(packed, backward ? kBackwardPack : kForwardPack, layer);
   }
   template <template <class> class Cell> static int64_t scratch(const padless_problem& p, bool backward) {
-    return backward ? Backward<T, Cell>::scratch_bytes(p) : Forward<T, Cell>::scratch_bytes(p);
+    return backward ? Backward<T, Cell, Parts>::scratch_bytes(p) : Forward<T, Cell, Parts>::scratch_bytes(p);
   }
   static int64_t scratch_bytes(const padless_problem& p, bool backward) {
     switch (p.cell) {
@@ -56,18 +61,18 @@ template <class T> struct Typed {
   }
   static void forward(const padless_problem& p, const Team& team) {
     switch (p.cell) {
-      case PADLESS_LSTM: return Forward<T, Lstm>(p, team).run();
-      case PADLESS_GRU: return Forward<T, Gru>(p, team).run();
-      case PADLESS_RNN_TANH: return Forward<T, RnnTanh>(p, team).run();
-      default: return Forward<T, RnnRelu>(p, team).run();
+      case PADLESS_LSTM: return Forward<T, Lstm, Parts>(p, team).run();
+      case PADLESS_GRU: return Forward<T, Gru, Parts>(p, team).run();
+      case PADLESS_RNN_TANH: return Forward<T, RnnTanh, Parts>(p, team).run();
+      default: return Forward<T, RnnRelu, Parts>(p, team).run();
     }
   }
   static void backward(const padless_problem& p, const Team& team) {
     switch (p.cell) {
-      case PADLESS_LSTM: return Backward<T, Lstm>(p, team).run();
-      case PADLESS_GRU: return Backward<T, Gru>(p, team).run();
-      case PADLESS_RNN_TANH: return Backward<T, RnnTanh>(p, team).run();
-      default: return Backward<T, RnnRelu>(p, team).run();
+      case PADLESS_LSTM: return Backward<T, Lstm, Parts>(p, team).run();
+      case PADLESS_GRU: return Backward<T, Gru, Parts>(p, team).run();
+      case PADLESS_RNN_TANH: return Backward<T, RnnTanh, Parts>(p, team).run();
+      default: return Backward<T, RnnRelu, Parts>(p, team).run();
     }
   }
   static void sigmoid_of(const void* in, void* out, int64_t n) {
@@ -78,16 +83,20 @@ template <class T> struct Typed {
   }
 };
 
-template <class T> constexpr TypedKernels typed() {
-  return {Typed<T>::pack_forward_bytes, Typed<T>::pack_backward_bytes, Typed<T>::pack_forward, Typed<T>::pack_backward,
-          Typed<T>::weights_fit, Typed<T>::scratch_bytes, Typed<T>::forward, Typed<T>::backward,
-          Typed<T>::sigmoid_of, Typed<T>::tanh_of};
+template <class T, int Parts = 0> constexpr TypedKernels typed() {
+  return {Typed<T, Parts>::pack_forward_bytes, Typed<T, Parts>::pack_backward_bytes, Typed<T, Parts>::pack_forward, Typed<T, Parts>::pack_backward,
+          Typed<T, Parts>::weights_fit, Typed<T, Parts>::scratch_bytes, Typed<T, Parts>::forward, Typed<T, Parts>::backward,
+          Typed<T, Parts>::sigmoid_of, Typed<T, Parts>::tanh_of};
 }
 
 }  // namespace
 
 extern const Kernels kernels;
+#if defined(PADLESS_AMX)
+const Kernels kernels = {{typed<float>(), typed<double>(), typed<float, 1>(), typed<float, 2>()}, fingerprint};
+#else
 const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint};
+#endif
 
 }  // namespace PADLESS_ISA
 }  // namespace padless

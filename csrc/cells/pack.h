@@ -21,8 +21,12 @@ constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1
 //
 // A last panel of few units has them side by side, gate after gate, in as few vectors as hold them: LSTM of 100 units takes
 // 25 accumulators for its 400 gates and not 28 (78 -> 86 % of sgemm in inference).
-template <class T> struct Panels {
-  const T* data;
+//
+// Where AMX multiplies (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r holds the rows
+// 2r and 2r + 1 of the block in turns, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
+template <class T, int Parts = 0> struct Panels {
+  typedef typename ElementOf<T, Parts>::Type Element;
+  const Element* data;
   int64_t k_count, vectors;
   int most, gates;
   int64_t shared = 0;  // units of the last panel where their gates share vectors; 0: every gate has vectors of its own
@@ -32,8 +36,10 @@ template <class T> struct Panels {
   int64_t count() const { return (vectors + most - 1) / most; }
   int64_t first(int64_t p) const { return p * most; }
   int64_t size(int64_t p) const { return minimum(most, vectors - p * most); }
-  const T* at(int64_t p) const { return data + p * most * gates * kWidth<T> * k_count; }
-  int64_t bytes() const { return vectors * gates * kVectorBytes * k_count; }
+  int64_t vector_elements() const { return Parts ? round_up(k_count, 32) * kWidth<T> * Parts : kWidth<T> * k_count; }
+  int64_t elements() const { return vectors * gates * vector_elements(); }
+  const Element* at(int64_t p) const { return data + p * most * gates * vector_elements(); }
+  int64_t bytes() const { return elements() * (int64_t)sizeof(Element); }
 };
 
 template <class T> PADLESS_INLINE int64_t vectors_of(int64_t columns) { return (columns + kWidth<T> - 1) / kWidth<T>; }
@@ -46,56 +52,62 @@ PADLESS_INLINE padless::Layer layer_of(const padless_problem& p) {
   return {p.cell, p.input_size, p.hidden_size, p.projection_size};
 }
 
-template <class T> struct ForwardWeights {
-  Panels<T> input, hidden;
-  Panels<T> projection;  // [H -> P]; none without one
+template <class T, int Parts = 0> struct ForwardWeights {
+  typedef typename ElementOf<T, Parts>::Type Element;
+  Panels<T, Parts> input, hidden;
+  Panels<T, Parts> projection;  // [H -> P]; none without one
   const T* bias;         // [vectors][gates][width] and as the panels, where the input product starts
   const T* hidden_bias;  // GRU: [vectors][width], where the hidden product of its n gate starts
   int64_t bytes;
   ForwardWeights(const padless::Layer& layer, const void* packed) {
     const int gates = gate_count(layer.cell), most = panel_vectors(layer.cell);
     const int64_t v = vectors_of<T>(layer.hidden), column = v * gates * kWidth<T>;
-    const int64_t last = layer.hidden - (v - 1) * kWidth<T>, shared = last * gates <= (gates - 1) * kWidth<T> ? last : 0;
-    const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
-    bias = p;
-    hidden_bias = p + column;
-    p += column + v * kWidth<T>;
+    const int64_t last = layer.hidden - (v - 1) * kWidth<T>;
+    const int64_t shared = !Parts && last * gates <= (gates - 1) * kWidth<T> ? last : 0;
+    bias = (const T*)((const char*)packed + sizeof(PackedHeader));
+    hidden_bias = bias + column;
+    const Element* p = (const Element*)(hidden_bias + v * kWidth<T>);
     hidden = {p, output_width(layer), v, most, gates, shared};
-    p += column * hidden.k_count;
+    p += hidden.elements();
     projection = {p, layer.hidden, vectors_of<T>(layer.projection), 4, 1};
-    p += projection.vectors * kWidth<T> * layer.hidden;
+    p += projection.elements();
     input = {p, layer.input, v, most, gates, shared};
-    bytes = (const char*)(p + column * layer.input) - (const char*)packed;
+    bytes = (const char*)(p + input.elements()) - (const char*)packed;
   }
 };
 
-template <class T> struct BackwardWeights {
-  Panels<T> hidden, input;  // [gradients -> P] and [gradients -> I]
-  Panels<T> projection;     // [P -> H]; none without one
+template <class T, int Parts = 0> struct BackwardWeights {
+  typedef typename ElementOf<T, Parts>::Type Element;
+  Panels<T, Parts> hidden, input;  // [gradients -> P] and [gradients -> I]
+  Panels<T, Parts> projection;     // [P -> H]; none without one
   int64_t bytes;
   BackwardWeights(const padless::Layer& layer, const void* packed) {
     const int64_t k = gate_count(layer.cell) * layer.hidden;
-    const T* p = (const T*)((const char*)packed + sizeof(PackedHeader));
+    const Element* p = (const Element*)((const char*)packed + sizeof(PackedHeader));
     hidden = {p, k, vectors_of<T>(output_width(layer)), 4, 1};
-    p += hidden.vectors * kWidth<T> * k;
+    p += hidden.elements();
     projection = {p, layer.projection, layer.projection ? vectors_of<T>(layer.hidden) : 0, 4, 1};
-    p += projection.vectors * kWidth<T> * layer.projection;
+    p += projection.elements();
     input = {p, k, vectors_of<T>(layer.input), 4, 1};
-    bytes = (const char*)(p + input.vectors * kWidth<T> * k) - (const char*)packed;
+    bytes = (const char*)(p + input.elements()) - (const char*)packed;
   }
 };
 
-template <class T>
+template <class T, int Parts> constexpr int64_t header_dtype() {
+  return Parts ? PADLESS_BFLOAT16 + Parts - 1 : sizeof(T) == 4 ? PADLESS_FLOAT32 : PADLESS_FLOAT64;
+}
+template <class T, int Parts>
 static void write_header(void* packed, int64_t kind, const padless::Layer& l) {
-  const PackedHeader header = {kPackedMagic, kind, kVectorBytes, l.cell, sizeof(T) == 4 ? 0 : 1, l.input, l.hidden, l.projection};
+  const PackedHeader header = {kPackedMagic, kind,    kVectorBytes, l.cell, header_dtype<T, Parts>(),
+                               l.input,      l.hidden, l.projection};
   __builtin_memcpy(packed, &header, sizeof header);
 }
-template <class T>
+template <class T, int Parts>
 static bool header_fits(const void* packed, int64_t kind, const padless::Layer& l) {
   PackedHeader h;
   __builtin_memcpy(&h, packed, sizeof h);
   return h.magic == kPackedMagic && h.kind == kind && h.vector_bytes == kVectorBytes && h.cell == l.cell &&
-         h.dtype == (sizeof(T) == 4 ? 0 : 1) && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
+         h.dtype == header_dtype<T, Parts>() && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
 }
 
 // Transposes the width x width block at `from` (rows `stride` apart; `rows` by `columns` of it exist, the rest is 0):
@@ -139,9 +151,39 @@ PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows,
 #endif
 }
 
+// Pairs of rows of 32 bfloat16 numbers, as tiles want them: 16 rows of `lines` [16][32] -> 16 columns.
+template <int Parts> static void put_tile(uint16_t lines[Parts][16][32], uint16_t* to) {
+  for (int q = 0; q < Parts; ++q)
+    for (int r = 0; r < 16; ++r)
+      for (int c = 0; c < 16; ++c) __builtin_memcpy(to + q * 512 + 32 * r + 2 * c, &lines[q][c][2 * r], 4);
+}
+template <int Parts>
+static void pack_tiles_transposed(const Panels<float, Parts>& panels, const float* weights, int64_t hidden) {
+  uint16_t lines[Parts][16][32];
+  for (int64_t p = 0; p < panels.count(); ++p) {
+    uint16_t* to = const_cast<uint16_t*>(panels.at(p));
+    for (int64_t k = 0; k < panels.k_count; k += 32)
+      for (int64_t v = 0; v < panels.size(p); ++v)
+        for (int g = 0; g < panels.gates; ++g, to += Parts * 512) {
+          const int64_t unit = (panels.first(p) + v) * 16;
+          for (int64_t c = 0; c < 16; ++c) {
+            const bool inside = unit + c < hidden;
+            const float* row = weights + (g * hidden + unit + c) * panels.k_count;
+            for (int64_t i = 0; i < 32; i += 16) {
+              const int64_t left = inside ? maximum(panels.k_count - k - i, 0) : 0;
+              put_parts<Parts>(&lines[0][c][i], 512, left ? load_first(row + k + i, left) : VecF{}, left, true);
+            }
+          }
+          put_tile<Parts>(lines, to);
+        }
+  }
+}
+
 // weights [gates * hidden, k_count] -> panels.
-template <class T>
-static void pack_transposed(const Panels<T>& panels, const T* weights, int64_t hidden) {
+template <class T, int Parts>
+static void pack_transposed(const Panels<T, Parts>& panels, const T* weights, int64_t hidden) {
+  if constexpr (Parts > 0) return pack_tiles_transposed(panels, weights, hidden);
+  else {
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < panels.count(); ++p) {
     T* panel = const_cast<T*>(panels.at(p));
@@ -156,15 +198,16 @@ static void pack_transposed(const Panels<T>& panels, const T* weights, int64_t h
                           minimum(W, panels.k_count - k), panel + k * stride + v * panels.gates * W + g * step, stride, step);
     }
   }
+  }
 }
 
-template <class T>
+template <class T, int Parts>
 static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* b_ih, const T* b_hh,
                          const T* w_hr, void* packed) {
   constexpr int W = kWidth<T>;
   const int64_t cell = layer.cell, hidden = layer.hidden;
-  const ForwardWeights<T> w(layer, packed);
-  write_header<T>(packed, kForwardPack, layer);
+  const ForwardWeights<T, Parts> w(layer, packed);
+  write_header<T, Parts>(packed, kForwardPack, layer);
   pack_transposed(w.input, w_ih, hidden);
   pack_transposed(w.hidden, w_hh, hidden);
   pack_transposed(w.projection, w_hr, layer.projection);
@@ -187,9 +230,31 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
 }
 
 // Panels of columns, rows [first, first + count) of `weights` [.., columns] going to rows [to, to + count) of each panel.
-template <class T>
-static void pack_columns(const Panels<T>& panels, const T* weights, int64_t columns, int64_t first, int64_t count,
+template <int Parts>
+static void pack_tile_columns(const Panels<float, Parts>& panels, const float* weights, int64_t columns, int64_t first, int64_t count,
                          int64_t to) {
+  // Row k of the panel is half of a tile's row: k and its neighbour come in turns.
+  for (int64_t p = 0; p < panels.count(); ++p) {
+    const int64_t vectors = panels.size(p);
+    uint16_t* panel = const_cast<uint16_t*>(panels.at(p));
+    for (int64_t k = 0; k < count; ++k)
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t at = (panels.first(p) + v) * 16, row = to + k;
+        uint16_t line[Parts][16];
+        put_parts<Parts>(line[0], 16, load_first(weights + (first + k) * columns + at, columns - at), columns - at, true);
+        for (int q = 0; q < Parts; ++q) {
+          uint16_t* tile = panel + ((row / 32 * vectors + v) * Parts + q) * 512 + row % 32 / 2 * 32 + row % 2;
+          for (int c = 0; c < 16; ++c) tile[2 * c] = line[q][c];
+        }
+      }
+  }
+}
+
+template <class T, int Parts>
+static void pack_columns(const Panels<T, Parts>& panels, const T* weights, int64_t columns, int64_t first, int64_t count,
+                         int64_t to) {
+  if constexpr (Parts > 0) return pack_tile_columns(panels, weights, columns, first, count, to);
+  else {
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < panels.count(); ++p) {
     const int64_t vectors = panels.size(p), column = panels.first(p) * W;
@@ -200,13 +265,15 @@ static void pack_columns(const Panels<T>& panels, const T* weights, int64_t colu
         store(panel + (k * vectors + v) * W, load_first(weights + (first + k) * columns + at, columns - at));
       }
   }
+  }
 }
 
-template <class T>
+template <class T, int Parts>
 static void pack_backward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* w_hr, void* packed) {
   const int64_t input = layer.input, hidden = layer.hidden;
-  const BackwardWeights<T> w(layer, packed);
-  write_header<T>(packed, kBackwardPack, layer);
+  const BackwardWeights<T, Parts> w(layer, packed);
+  write_header<T, Parts>(packed, kBackwardPack, layer);
+  if constexpr (Parts > 0) __builtin_memset((char*)packed + sizeof(PackedHeader), 0, w.bytes - sizeof(PackedHeader));
   pack_columns(w.hidden, w_hh, output_width(layer), 0, w.hidden.k_count, 0);
   pack_columns(w.projection, w_hr, hidden, 0, layer.projection, 0);
   if (layer.cell == PADLESS_GRU) {  // gradients stand [n, r, z]

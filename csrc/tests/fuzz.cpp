@@ -35,13 +35,14 @@ const char* g_set = nullptr;  // this one alone
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes b = {data, size};
-  static const char* const sets[] = {"baseline", "avx2", "avx512"};
-  if (padless_isa_force(g_set ? g_set : sets[b.next(3)]) != PADLESS_OK) return 0;
+  static const char* const sets[] = {"baseline", "avx2", "avx512", "amx_emulated", "amx"};
+  if (padless_isa_force(g_set ? g_set : sets[b.next(5)]) != PADLESS_OK) return 0;
   padless_problem p;
   memset(&p, 0, sizeof p);
   const bool forged = b.next(3) != 0;
   p.cell = b.next(4);
-  p.dtype = b.next(2);
+  p.dtype = b.next(padless_has_tiles() ? 4 : 2);
+  p.narrow_rows = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);
   p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;
   p.batch = b.next(12);
@@ -49,7 +50,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.hidden_size = 1 + b.next(40);
   p.steps = p.batch ? b.next(10) : 0;
   p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
-  const int64_t element = p.dtype ? 8 : 4, h = p.hidden_size, in = p.input_size, projection = p.projection_size;
+  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element, h = p.hidden_size, in = p.input_size, projection = p.projection_size;
   const int64_t out = projection ? projection : h;
   const int64_t g = h * (p.cell == PADLESS_LSTM ? 4 : p.cell == PADLESS_GRU ? 3 : 1);
   Exact sizes(p.steps * 8), step(p.steps * 8), sequence(p.batch * 8), index(p.batch * 8);
@@ -62,7 +63,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (int64_t t = 0; t < p.steps; ++t) ((int64_t*)step.p)[t] = t * p.batch;
   for (int64_t s = 0; s < p.batch; ++s) ((int64_t*)sequence.p)[s] = s, ((int64_t*)index.p)[s] = p.batch - 1 - s;
   const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = out + b.next(3);
-  Exact x(cells * x_stride * element), y(cells * y_stride * element), dx(cells * x_stride * element), dy(cells * y_stride * element);
+  Exact x(cells * x_stride * row_element), y(cells * y_stride * row_element);
+  Exact dx(cells * x_stride * row_element), dy(cells * y_stride * row_element);
   Exact h0(p.batch * out * element), c0(p.batch * h * element), h_n(p.batch * out * element), c_n(p.batch * h * element);
   Exact dh_n(p.batch * out * element), dc_n(p.batch * h * element), dh0(p.batch * out * element), dc0(p.batch * h * element);
   Exact w_ih(g * in * element), w_hh(g * out * element), b_ih(g * element), b_hh(g * element), w_hr(projection * h * element);
@@ -87,7 +89,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (forged) {
     for (int i = 0; i < 2; ++i) {
       const int64_t value = values[b.next(10)];
-      switch (b.next(11)) {
+      switch (b.next(12)) {
         case 0: if (p.steps) batch_sizes[b.next(p.steps)] = value; break;
         case 1: if (p.steps) ((int64_t*)step.p)[b.next(p.steps)] = value; break;
         case 2: if (p.batch) ((int64_t*)sequence.p)[b.next(p.batch)] = value; break;
@@ -98,6 +100,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         case 7: p.c0_stride = value < h ? value : h; break;
         case 8: p.projection_size = value; break;
         case 9: p.x_step = nullptr; break;
+        case 10: p.narrow_rows = value; break;
         default: p.rows = value; break;
       }
     }

@@ -48,9 +48,11 @@ __all__ = [
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
+# How float32 numbers are multiplied, as `padless_dtype` numbers it, by torch's names of the precisions.
+PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
 # Rows and weights of these are widened to float32.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
-_ABI = 2
+_ABI = 3
 _FIELDS = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
@@ -59,7 +61,7 @@ _FIELDS = [
     "backward_weights_bytes", "gates", "gates_bytes", "cells", "cells_bytes", "scratch",
     "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
     "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
-    "projection_size", "dw_hr",
+    "projection_size", "dw_hr", "narrow_rows",
 ]  # fmt: skip
 
 
@@ -159,6 +161,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isa_active", text, ()),
         ("isa_compiled", text, (integer,)),
         ("isa_supported", integer, (text,)),
+        ("has_tiles", integer, ()),
         ("isa_force", integer, (text,)),
         ("pack_forward_bytes", size, (size,) * 5),
         ("pack_backward_bytes", size, (size,) * 5),
@@ -199,7 +202,7 @@ def compiled_isas() -> tuple[str, ...]:
 
 
 def supported_isas() -> tuple[str, ...]:
-    """Those that this machine can run."""
+    """Those that this machine can run; "amx_emulated" is for tests and never chosen but by name."""
     return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
 
 
@@ -252,10 +255,22 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int]:
     )
 
 
-def _sizes(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None) -> tuple[int, int, int, int, int]:
+def _sizes(
+    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, precision: str
+) -> tuple[int, int, int, int, int]:
     """The leading arguments of every packing function."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
-    return CELLS[cell], DTYPES[w_ih.dtype], w_ih.size(1), hidden, projection
+    return CELLS[cell], _arithmetic(w_ih.dtype, precision), w_ih.size(1), hidden, projection
+
+
+def _arithmetic(dtype: torch.dtype, precision: str) -> int:
+    """`padless_dtype`: float64 has one only, and narrow rows are taken as float32."""
+    return DTYPES[dtype] if dtype == torch.float64 else PRECISIONS[precision]
+
+
+def has_tiles() -> bool:
+    """Whether the instruction set in use multiplies bfloat16 numbers by AMX, for precisions "high" and "medium"."""
+    return bool(load().padless_has_tiles())
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:
@@ -269,22 +284,26 @@ def pack_forward(
     b_ih: Tensor | None,
     b_hh: Tensor | None,
     w_hr: Tensor | None = None,
+    *,
+    precision: str = "highest",
 ) -> Tensor:
     """Weights (contiguous, torch's layout) as the kernels read them, for inference, training and recomputation."""
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
-    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
+    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
     packed = torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8)
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
     check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
 
 
-def pack_backward(cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None) -> Tensor:
+def pack_backward(
+    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None, *, precision: str = "highest"
+) -> Tensor:
     """Weights (contiguous, torch's layout) as the backward pass reads them."""
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
-    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr)
+    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
     packed = torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8)
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
     check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
@@ -337,13 +356,14 @@ def _problem(
     hidden: int | None,
     reverse: bool,
     threads: int,
+    precision: str,
 ) -> Problem:
     """What forward and backward have in common, in the order of the fields."""
     y_rows, y_width = y.data.shape
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
     problem = Problem(
-        CELLS[cell], DTYPES[x.data.dtype], reverse, threads, batch, rows, batch_sizes.size(0),
+        CELLS[cell], _arithmetic(x.data.dtype, precision), reverse, threads, batch, rows, batch_sizes.size(0),
         x.data.size(1), hidden or y_width, batch_sizes.data_ptr(),
         x_pointer, x.data.size(0), x_stride, _pointer(x.step), _pointer(x.sequence),
         y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),
@@ -352,6 +372,7 @@ def _problem(
     problem.gates, problem.gates_bytes = _bytes(gates)
     problem.cells, problem.cells_bytes = _bytes(cells)
     problem.projection_size = y_width if hidden else 0
+    problem.narrow_rows = x.data.dtype == torch.bfloat16
     return problem
 
 
@@ -377,6 +398,7 @@ def forward(
     hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
+    precision: str = "highest",
 ) -> None:
     """Run one layer in one direction; writes `y` and `final`, and for training `gates` and `cells`.
 
@@ -389,6 +411,8 @@ def forward(
         gates: `(rows, saved_width)` to save for backward; None in inference, or to recompute them later.
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
         hidden: H where y is a projection of the hidden units; None: they are y.
+        precision: how float32 numbers are multiplied, one of `PRECISIONS`; all but "highest" need `has_tiles`, and only
+            with "medium" may x and y be bfloat16. Everything else is float32, and packed weights are for one precision.
     """
     problem = _problem(
         cell,
@@ -404,6 +428,7 @@ def forward(
         hidden,
         reverse,
         threads,
+        precision,
     )
     problem.h_n, problem.h_n_stride = _matrix(final.h)
     problem.c_n, problem.c_n_stride = _matrix(final.c)
@@ -437,6 +462,7 @@ def backward(
     hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
+    precision: str = "highest",
 ) -> None:
     """Gradients of one layer in one direction, each written where a tensor is given for it.
 
@@ -461,6 +487,7 @@ def backward(
         hidden,
         reverse,
         threads,
+        precision,
     )
     problem.forward_weights, problem.forward_weights_bytes = _bytes(packed_forward)
     problem.backward_weights, problem.backward_weights_bytes = _bytes(packed)

@@ -1,0 +1,87 @@
+// Rows and weights as AMX reads them: bfloat16 numbers in whole tiles. Parts is the number of bfloat16 numbers that stand for a
+// float32 number, whose sum it is: 1 or 2. With Parts = 0 rows are read by FMA as they are.
+#pragma once
+
+constexpr int kTileRows = 32;  // rows of a block where AMX multiplies
+
+constexpr int most_rows(int parts, int nv) { return parts ? kTileRows : tile_rows(nv); }
+constexpr int buffer_rows(int parts) { return parts ? kTileRows : kMaxRows; }
+
+template <class T, int Parts> struct ElementOf { typedef uint16_t Type; };
+template <class T> struct ElementOf<T, 0> { typedef T Type; };
+
+// Rows as products read them: row r of part q at `at + q * part + r * stride`. AMX reads whole tiles, so columns past the last,
+// up to a multiple of 32, are zeros (NaN times 0 would spread), and rows past the last may hold anything.
+template <class T, int Parts> struct Operand {
+  typename ElementOf<T, Parts>::Type* at;
+  int64_t stride, part;
+  Operand from(int64_t row, int64_t column = 0) const { return {at + row * stride + column, stride, part}; }
+  Operand every(int64_t step) const { return {at, stride * step, part}; }
+};
+
+PADLESS_INLINE int64_t tiled(int64_t columns) { return round_up(columns, 32); }
+template <class T, int Parts> PADLESS_INLINE int64_t operand_stride(int64_t columns) {
+  return Parts ? tiled(columns) + 32 : round_up(columns, 16) + 16;
+}
+template <class T, int Parts> PADLESS_INLINE int64_t operand_bytes(int64_t rows, int64_t columns) {
+  return Parts ? 2 * Parts * rows * operand_stride<T, Parts>(columns) + 64 : 0;
+}
+
+typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
+
+// Nearest bfloat16, ties to even; NaN stays NaN.
+PADLESS_INLINE Halves narrowed(VecF x) {
+  const VecU32 bits = (VecU32)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  const VecU32 chosen = x != x ? bits | 0x400000u : rounded;
+  return __builtin_convertvector(chosen >> 16, Halves);
+}
+PADLESS_INLINE VecF widened(Halves x) { return (VecF)(__builtin_convertvector(x, VecU32) << 16); }
+
+PADLESS_INLINE Halves load_halves(const uint16_t* from, int64_t n) {
+  Halves v = {};
+  if (n >= kWidth<float>) __builtin_memcpy(&v, from, sizeof v);
+  else
+    for (int64_t i = 0; i < n; ++i) v[i] = from[i];
+  return v;
+}
+PADLESS_INLINE void store_halves(uint16_t* to, Halves v, int64_t n) {
+  if (n >= kWidth<float>) __builtin_memcpy(to, &v, sizeof v);
+  else
+    for (int64_t i = 0; i < n; ++i) to[i] = v[i];
+}
+
+// First n elements as a vector, of rows that are T or, with `narrow`, bfloat16.
+PADLESS_INLINE VecF load_stored(const void* row, int64_t at, int64_t n, bool narrow) {
+  return narrow ? widened(load_halves((const uint16_t*)row + at, n)) : load_first((const float*)row + at, n);
+}
+PADLESS_INLINE VecD load_stored(const void* row, int64_t at, int64_t n, bool, double) { return load_first((const double*)row + at, n); }
+
+// The first `n` of a vector into columns of an operand row, the rest of the vector as zeros where `zeros`, else left alone.
+template <int Parts> PADLESS_INLINE void put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
+  if (n < kWidth<float>) {
+    float lanes[kWidth<float>] = {};
+    store_first(lanes, v, n);
+    v = load(lanes);
+  }
+  const int64_t count = zeros ? kWidth<float> : n;
+#pragma GCC unroll 2
+  for (int q = 0; q < Parts; ++q) {
+    const Halves high = narrowed(v);
+    store_halves(to + q * part, high, count);
+    if (q + 1 < Parts) v -= widened(high);
+  }
+}
+
+// A row of `n` columns, or zeros for null, into an operand.
+template <class T, int Parts>
+PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void* from, int64_t n, bool narrow = false) {
+  if constexpr (Parts > 0) {
+    constexpr int W = kWidth<T>;
+    uint16_t* at = to.at + row * to.stride;
+    int64_t i = 0;
+    for (; from && i < n; i += W) put_parts<Parts>(at + i, to.part, load_stored(from, i, n - i, narrow), n - i, true);
+    for (; i < tiled(n); i += W)
+      for (int q = 0; q < Parts; ++q) store_halves(at + q * to.part + i, Halves{}, W);
+  }
+}
