@@ -34,6 +34,8 @@ def packed_forward(
     b_ih: Tensor | None,
     b_hh: Tensor | None,
     w_hr: Tensor | None = None,
+    *,
+    precision: str = "highest",
 ) -> Tensor:
     """As `_kernels.pack_forward`, kept from call to call while the contents of the weights stay the same.
 
@@ -41,11 +43,12 @@ def packed_forward(
     themselves are not kept alive.
     """
     if w_ih.nbytes + w_hh.nbytes < _WORTH_KEEPING:
-        return _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
+        return _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr, precision=precision)
     weights = [w for w in (w_ih, w_hh, b_ih, b_hh, w_hr) if w is not None]
     key = (
         cell,
         _kernels.isa(),
+        precision,
         w_ih.dtype,
         w_ih.size(1),
         w_hh.shape,
@@ -58,7 +61,7 @@ def packed_forward(
         if found is not None and found[0] == contents:
             _kept.move_to_end(key)
             return found[1]
-    packed = _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr)
+    packed = _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr, precision=precision)
     with _lock:
         _kept[key] = (contents, packed)
         _kept.move_to_end(key)

@@ -315,12 +315,12 @@ def fingerprint(tensor: Tensor) -> int:
     return load().padless_fingerprint(tensor.data_ptr(), tensor.nbytes)
 
 
-def empty(like: Tensor, rows: int, width: int) -> Tensor:
+def empty(like: Tensor, rows: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
     """`(rows, width)` uninitialised, on large pages where it is large.
 
     The first touch of small pages takes a third of a training step on 300,000 rows of 64.
     """
-    return prefer_large_pages(like.new_empty(rows, width))
+    return prefer_large_pages(like.new_empty(rows, width, dtype=dtype))
 
 
 def prefer_large_pages(new: Tensor) -> Tensor:

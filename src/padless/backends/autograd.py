@@ -34,7 +34,9 @@ def run_layer(kernels: ModuleType, layer: Layer, *, out: Tensor | None = None) -
             return _composed(kernels, layer)
         tensors = _inputs(layer)
         if _is_watched(tensors):
-            output, *finals = _Layer.apply(kernels, layer.cell, layer.schedule, layer.reverse, *tensors)
+            output, *finals = _Layer.apply(
+                kernels, layer.cell, layer.schedule, layer.reverse, layer.precision, *tensors
+            )
             return output, tuple(finals)
         if out is not None:
             return kernels.infer(layer, out=out)
@@ -68,6 +70,10 @@ def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
 
 def _composed(kernels: ModuleType, layer: Layer) -> tuple[Tensor, States]:
     """`reference.run` for rows and states that lie as `kernels` takes them."""
+    low, full = layer.rows.dtype, layer.weights.w_ih.dtype
+    if low != full:  # autocast lowers the rows alone
+        output, finals = _composed(kernels, layer._replace(rows=layer.rows.to(full)))
+        return output.to(low), finals
     if kernels is native:
         in_slots = layer._replace(states=into_slots(layer.states, layer.schedule))
         output, finals = _composed_in_slots(in_slots)
@@ -122,15 +128,17 @@ class _Layer(torch.autograd.Function):
         cell: Cell,
         schedule: Schedule,
         reverse: bool,
+        precision: str,
         rows: Tensor,
         h0: Tensor,
         c0: Tensor | None,
         *weights: Any,  # the five of LayerWeights
     ) -> tuple[Tensor, ...]:
         states = (h0,) if c0 is None else (h0, c0)
-        layer = Layer(cell, rows, schedule, states, LayerWeights(*weights), reverse)
+        layer = Layer(cell, rows, schedule, states, LayerWeights(*weights), reverse, precision)
         output, finals, saved = kernels.forward(layer)
-        ctx.kernels, ctx.cell, ctx.schedule, ctx.reverse = kernels, cell, schedule, reverse
+        ctx.kernels, ctx.cell, ctx.schedule = kernels, cell, schedule
+        ctx.reverse, ctx.precision = reverse, precision
         ctx.save_for_backward(rows, h0, c0, *weights, output, *saved)
         ctx.set_materialize_grads(False)
         return (output, *finals)
@@ -140,16 +148,18 @@ class _Layer(torch.autograd.Function):
         tensors = ctx.saved_tensors  # once: checkpointing computes them again for every read
         rows, h0, c0, *weights, output = tensors[:9]
         states = (h0,) if c0 is None else (h0, c0)
-        layer = Layer(ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse)
-        needs = ctx.needs_input_grad[4:]
+        layer = Layer(
+            ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse, ctx.precision
+        )
+        needs = ctx.needs_input_grad[5:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.
         with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), _without_autocast(rows.device.type):
             # create_graph: this gradient will be differentiated itself. Batched gradients (`is_grads_batched`) have no
             # memory that a kernel could read.
             if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):
-                return (None,) * 4 + _differentiable_backward(ctx.kernels, layer, grads, needs)
+                return (None,) * 5 + _differentiable_backward(ctx.kernels, layer, grads, needs)
             saved = tensors[9:]
-            return (None,) * 4 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
+            return (None,) * 5 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
 
 
 def _is_batched(grad: Tensor) -> bool:

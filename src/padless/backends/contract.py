@@ -51,6 +51,7 @@ class Layer(NamedTuple):
             `native` takes and returns one row a sequence in the caller's order, `(B, H)`, by `schedule.order`.
         weights: torch's own parameters and gate order.
         reverse: whether time runs from each sequence's last row to its first.
+        precision: how `native` multiplies float32 and bfloat16 numbers (`_precision`); others do not read it.
     """
 
     cell: Cell
@@ -59,3 +60,4 @@ class Layer(NamedTuple):
     states: States
     weights: LayerWeights
     reverse: bool
+    precision: str = "highest"

@@ -1,8 +1,9 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. bfloat16 and float16 tensors are widened to float32 on the way in, and
-results are rounded on the way out, so sums, cells and states are float32 within a layer. Other dtypes go to the
-portable backend (`computes`). Tensors were checked in `nn`; the C side checks sizes and offsets again.
+The kernels compute in float32 and float64. Where AMX multiplies bfloat16 numbers (`Layer.precision` is `"medium"`), they
+read and write bfloat16 rows; otherwise bfloat16 and float16 rows are widened to float32 on the way in and rounded on
+the way out. Sums, cells and states are float32 either way. Other dtypes go to the portable backend (`computes`).
+Tensors were checked in `nn`; the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
 
     `out`, of `new_output` or a slice of its columns, takes the output.
     """
-    if layer.rows.dtype in _kernels.NARROW_DTYPES:
+    if _is_widened(layer):
         output, finals = infer(_widened(layer))
         narrow = output.to(layer.rows.dtype) if out is None else out.copy_(output)
-        return narrow, _to(layer.rows.dtype, finals)
+        return narrow, _like(layer.states, finals)
     if out is None:
         out = new_output(layer.rows, layer.schedule, layer.weights.w_hh.shape[1])
     return out, _forward(layer, out, None, None)
@@ -51,17 +52,23 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
 
     `saved`, gates and cells of N rows, takes what backward needs; without it, it is made here.
     """
-    cell, rows, schedule, _, weights, _ = layer
-    if rows.dtype in _kernels.NARROW_DTYPES:
+    cell, rows, schedule, _, weights, _, _ = layer
+    if _is_widened(layer):
         output, finals, saved = forward(_widened(layer), saved=saved)
-        return output.to(rows.dtype), _to(rows.dtype, finals), saved
+        return output.to(rows.dtype), _like(layer.states, finals), saved
     if saved is None:
         hidden = _hidden(weights)
         width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
-        gates = _kernels.empty(rows, schedule.rows, width)
-        saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden))
+        dtype = _compute_dtype(rows)
+        gates = _kernels.empty(rows, schedule.rows, width, dtype)
+        saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
     output = new_output(rows, schedule, weights.w_hh.shape[1])
     return output, _forward(layer, output, *saved), saved
+
+
+def _is_widened(layer: Layer) -> bool:
+    """Whether rows are converted to float32 first, since the kernels do not read them as they are."""
+    return layer.rows.dtype in _kernels.NARROW_DTYPES and layer.precision == "highest"
 
 
 def _widened(layer: Layer) -> Layer:
@@ -69,14 +76,28 @@ def _widened(layer: Layer) -> Layer:
     return layer._replace(rows=layer.rows.float(), states=_to(torch.float32, layer.states))
 
 
+def _compute_dtype(rows: Tensor) -> torch.dtype:
+    """The dtype of sums, cells, states and weights' gradients inside the kernels."""
+    return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
+
+
+def _like(tensors: Gradients, values: Gradients) -> Gradients:
+    """The values in the dtypes of `tensors`."""
+    return tuple(
+        v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True)
+    )
+
+
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
     """Final states; the output is written."""
-    cell, rows, schedule, states, weights, reverse = layer
+    cell, rows, schedule, given, weights, reverse, precision = layer
     if schedule.steps == 0:
-        return tuple(s.clone() for s in states)
+        return tuple(s.clone() for s in given)
+    states = _to(_compute_dtype(rows), given)
     finals = tuple(s.new_empty(s.shape) for s in states)
     # In training weights change with every step: there is nothing to keep.
-    packed = _pack(_kept_weights.packed_forward if cells is None else _kernels.pack_forward, cell, weights)
+    pack = _kept_weights.packed_forward if cells is None else _kernels.pack_forward
+    packed = _pack(pack, cell, weights, precision)
     _kernels.forward(
         cell,
         packed,
@@ -93,8 +114,9 @@ def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor |
         hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(layer),
+        precision=precision,
     )
-    return finals
+    return _like(given, finals)  # type: ignore[return-value]
 
 
 def backward(
@@ -106,21 +128,21 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them."""
-    cell, rows, schedule, states, weights, reverse = layer
-    if rows.dtype in _kernels.NARROW_DTYPES:
+    cell, rows, schedule, given, weights, reverse, precision = layer
+    wanted = (rows, given[0], given[1] if len(given) == 2 else None, *weights)
+    if _is_widened(layer):
         wide_grad = None if grad_output is None else grad_output.float()
-        wide_finals = _to(torch.float32, grad_finals)
-        grads = backward(_widened(layer), output.float(), saved, wide_grad, wide_finals, needs)
-        return _to(rows.dtype, grads)
-    wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
+        return _like(wanted, backward(_widened(layer), output.float(), saved, wide_grad, grad_finals, needs))
+    wide = _compute_dtype(rows)
+    states, grad_finals = _to(wide, given), _to(wide, grad_finals)
     grads = [
-        torch.empty_like(t, dtype=rows.dtype, memory_format=torch.contiguous_format)
+        torch.empty_like(t, dtype=rows.dtype if t is rows else wide, memory_format=torch.contiguous_format)
         if need and t is not None
         else None
         for t, need in zip(wanted, needs, strict=True)
     ]
     if schedule.steps == 0:
-        return _backward_without_rows(grads, grad_finals)
+        return _like(wanted, _backward_without_rows(grads, grad_finals))
     if grads[0] is not None:
         _kernels.prefer_large_pages(grads[0])
         if schedule.has_gaps:
@@ -128,11 +150,15 @@ def backward(
     gates, cells = (_unless_empty(t) for t in saved)
     packed_forward = None
     if gates is None and _kernels.saved_width(cell, _hidden(weights)):
-        packed_forward = _pack(_kernels.pack_forward, cell, weights)
+        packed_forward = _pack(_kernels.pack_forward, cell, weights, precision)
     _kernels.backward(
         cell,
         _kernels.pack_backward(
-            cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), _contiguous(weights.w_hr)
+            cell,
+            _contiguous(weights.w_ih),
+            _contiguous(weights.w_hh),
+            _contiguous(weights.w_hr),
+            precision=precision,
         ),
         _addressed(_matrix(rows), schedule),
         _addressed(output, schedule),
@@ -156,8 +182,9 @@ def backward(
         hidden=_hidden_if_projected(weights),
         reverse=reverse,
         threads=_threads(layer),
+        precision=precision,
     )
-    return tuple(grads)
+    return _like(wanted, tuple(grads))
 
 
 @overload
@@ -218,9 +245,9 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
     return _contiguous(tensor)
 
 
-def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights) -> Tensor:
+def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights, precision: str) -> Tensor:
     b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
-    return pack(cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr)
+    return pack(cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr, precision=precision)
 
 
 @overload

@@ -20,6 +20,7 @@ from ..errors import LayoutError
 from ..layout.checks import check_batch_sizes, check_permutation, check_state, check_weights
 from ..layout.schedule import Place, Schedule, copied
 from . import _kernels, choose, native, portable
+from ._precision import precision_of
 from ._slots import into_slots, out_of_slots
 from .contract import Cell, Gradients, Layer, LayerWeights, States
 
@@ -90,6 +91,7 @@ def _checked(
         states,
         weights,
         reverse,
+        precision_of(rows.dtype) if rows.device.type == "cpu" and choose("cpu") == "native" else "highest",
     )
 
 

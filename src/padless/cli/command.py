@@ -227,6 +227,7 @@ def _doctor(options: argparse.Namespace) -> None:
         "available": list(backends.available()),
         "why": backends.why(),
         "instruction_set": backends.instruction_set() or "none of padless's own: no native kernels",
+        "bfloat16_products": _bfloat16_products(),
         "threads": torch.get_num_threads(),
         "openmp": torch.backends.openmp.is_available(),
     }
@@ -236,6 +237,19 @@ def _doctor(options: argparse.Namespace) -> None:
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
         print(f"{name.replace('_', ' '):<16} {text}")
+
+
+def _bfloat16_products() -> str:
+    """How bfloat16 rows, and float32 rows under torch's precision switch, are multiplied on the CPU."""
+    import torch
+
+    from ..backends import _kernels, _precision
+
+    if _kernels.missing() is not None:
+        return "by torch"
+    if not _kernels.has_tiles():
+        return "widened to float32: no AMX tiles here"
+    return f"by {_kernels.isa()}; float32 products: {_precision.precision_of(torch.float32)}"
 
 
 def _resume_command(options: argparse.Namespace) -> str:

@@ -10,6 +10,7 @@ from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import choose
+from ..backends._precision import precision_of
 from ..backends.contract import Cell, States
 from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
@@ -90,8 +91,13 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         batch = in_time_major(batch)
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
-        low = torch.get_autocast_dtype(device_type)
-        rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
+        low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
+        # AMX multiplies bfloat16 rows by float32 weights that it rounds itself; elsewhere float32 is as fast, and exact.
+        lowers = (
+            low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
+        )
+        rows = batch.rows.to(low if lowers and full == torch.float32 else full)
+        states = tuple(s.to(full) for s in states)
         with torch.autocast(device_type, enabled=False):
             output, finals = run(rows, batch.schedule, states, weights, options)
         output_dtype, *state_dtypes = _autocast_dtypes(

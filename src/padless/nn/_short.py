@@ -18,6 +18,7 @@ from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import is_forced, is_native
+from ..backends._precision import precision_of
 from ..backends.autograd import is_traced, profiler_is_on
 from ..backends.contract import Cell
 from ..backends.prepared import PreparedLayer
@@ -149,6 +150,7 @@ def _is_plain(
             return False
     return (
         is_native()
+        and precision_of(dtype) == "highest"
         and not torch.is_autocast_enabled("cpu")
         and peek_interpreter_stack() is None
         and _forward_ad._current_level < 0

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..backends import autograd, choose, native, portable, torch_
+from ..backends._precision import precision_of
 from ..backends._slots import into_slots, out_of_slots
 from ..backends.contract import Cell, Layer, LayerWeights, States
 from ..layout.schedule import Schedule
@@ -95,6 +96,7 @@ def _run_layers(
 ) -> tuple[Tensor, States]:
     """As `run`, with states as `kernels` takes and gives them."""
     initial = list(zip(*(s.unbind(0) for s in states), strict=True))
+    precision = precision_of(rows.dtype) if kernels is native else "highest"
     finals: list[States] = []
     for layer in range(options.num_layers):
         # In inference both directions write their halves of one output.
@@ -107,7 +109,7 @@ def _run_layers(
             reverse = direction == 1
             output, final = autograd.run_layer(
                 kernels,
-                Layer(options.cell, rows, schedule, initial[place], mine, reverse),
+                Layer(options.cell, rows, schedule, initial[place], mine, reverse, precision),
                 out=None if joined is None else joined.chunk(2, 1)[direction],
             )
             outputs.append(output)

@@ -1,0 +1,33 @@
+"""How the native kernels multiply: by the rows' dtype and torch's own switch for float32 products."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from . import _kernels
+
+__all__ = ["Precision", "precision_of"]
+
+Precision = Literal["highest", "high", "medium"]  # torch's names
+
+_NAMES: dict[str, Precision] = {"ieee": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """How the kernels multiply rows of this dtype now.
+
+    `"medium"`: products of bfloat16 numbers, for bfloat16 rows wherever AMX computes them. float32 rows follow
+    `torch.backends.mkldnn.rnn.fp32_precision`, or where it is not set `torch.get_float32_matmul_precision()`.
+    Without AMX, and for every other dtype: `"highest"`, products of float32 or float64 numbers.
+    """
+    if dtype is not torch.float32 and dtype is not torch.bfloat16:
+        return "highest"
+    if not _kernels.has_tiles():
+        return "highest"
+    if dtype is torch.bfloat16:
+        return "medium"
+    own = getattr(getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none")  # torch 2.9 and newer
+    name = _NAMES.get(own) or torch.get_float32_matmul_precision()
+    return name if name in _kernels.PRECISIONS else "highest"
