@@ -45,8 +45,10 @@ int check_layer(const Layer& layer, int64_t dtype) {
 
 int check_shape(const padless_problem& p) {
   if (const int error = check_layer({p.cell, p.input_size, p.hidden_size, p.projection_size}, p.dtype)) return error;
-  if (p.reverse < 0 || p.reverse > 1 || p.narrow_rows < 0 || p.narrow_rows > 1) return PADLESS_BAD_ENUM;
-  if (p.narrow_rows && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
+  if (p.reverse < 0 || p.reverse > 1 || p.narrow_rows < 0 || p.narrow_rows > 1 || p.narrow_gates < 0 ||
+      p.narrow_gates > 1)
+    return PADLESS_BAD_ENUM;
+  if ((p.narrow_rows || p.narrow_gates) && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;
   if (p.batch > kMost || p.rows > kMost || p.steps > kMost) return PADLESS_BAD_SIZE;
@@ -98,7 +100,8 @@ int check_problem(const padless_problem& p, bool backward) {
     }
   }
   const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4;
-  if (p.gates && p.gates_bytes < p.rows * padless_saved_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
+  const int64_t gate = p.narrow_gates ? 2 : element;
+  if (p.gates && p.gates_bytes < p.rows * padless_saved_width(p.cell, p.hidden_size) * gate) return PADLESS_BAD_SAVED;
   if (p.cells && p.cells_bytes < p.rows * padless_cells_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
   if (backward && cells && !p.cells && p.rows > 0) return PADLESS_BAD_SAVED;
   if (backward && p.rows > 0) {

@@ -22,12 +22,12 @@
 namespace padless {
 
 #if defined(__x86_64__)
-namespace amx { extern const Kernels kernels; }
+namespace amx { extern const TypedKernels tile_kernels[2]; }
 namespace avx512 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 #endif
 namespace baseline { extern const Kernels kernels; }
-namespace amx_emulated { extern const Kernels kernels; }
+namespace amx_emulated { extern const TypedKernels tile_kernels[2]; }
 
 namespace {
 
@@ -54,6 +54,7 @@ void wake_all(int32_t* word) {
 struct Isa {
   const char* name;
   const Kernels* kernels;
+  const TypedKernels* tiles;  // for the dtypes from PADLESS_BFLOAT16 on, or null
   bool (*supported)();
 };
 
@@ -82,12 +83,12 @@ bool has_amx() {
 #endif
 
 const Isa kSets[] = {
-    {"amx_emulated", &amx_emulated::kernels, always},  // for tests: slow, and not chosen by itself
-    {"baseline", &baseline::kernels, always},
+    {"amx_emulated", &baseline::kernels, amx_emulated::tile_kernels, always},  // for tests: slow, and not chosen by itself
+    {"baseline", &baseline::kernels, nullptr, always},
 #if defined(__x86_64__)
-    {"avx2", &avx2::kernels, has_avx2},
-    {"avx512", &avx512::kernels, has_avx512},
-    {"amx", &amx::kernels, has_amx},
+    {"avx2", &avx2::kernels, nullptr, has_avx2},
+    {"avx512", &avx512::kernels, nullptr, has_avx512},
+    {"amx", &avx512::kernels, amx::tile_kernels, has_amx},
 #endif
 };
 constexpr int kSetCount = sizeof kSets / sizeof *kSets;
@@ -117,7 +118,12 @@ int find_set(const char* name) {
 }
 
 bool known(int64_t dtype) {
-  return dtype >= 0 && dtype <= PADLESS_BFLOAT16_3 && active_set().kernels->of[dtype].forward;
+  if (dtype < 0 || dtype > PADLESS_BFLOAT16_3) return false;
+  return dtype < PADLESS_BFLOAT16 || active_set().tiles;
+}
+const TypedKernels& kernels_of(int64_t dtype) {  // one that is known
+  const Isa& set = active_set();
+  return dtype < PADLESS_BFLOAT16 ? set.kernels->of[dtype] : set.tiles[dtype - PADLESS_BFLOAT16];
 }
 
 int64_t nanoseconds() {
@@ -253,11 +259,11 @@ int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLE
 
 int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) || !known(dtype) ? -1 : active_set().kernels->of[dtype].pack_forward_bytes(layer);
+  return check_layer(layer, dtype) || !known(dtype) ? -1 : kernels_of(dtype).pack_forward_bytes(layer);
 }
 int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) || !known(dtype) ? -1 : active_set().kernels->of[dtype].pack_backward_bytes(layer);
+  return check_layer(layer, dtype) || !known(dtype) ? -1 : kernels_of(dtype).pack_backward_bytes(layer);
 }
 int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
                          const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, void* packed) {
@@ -265,7 +271,7 @@ int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hid
   if (const int error = check_layer(layer, dtype)) return error;
   if (!known(dtype)) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, packed);
+  kernels_of(dtype).pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, packed);
   return PADLESS_OK;
 }
 int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
@@ -274,7 +280,7 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
   if (const int error = check_layer(layer, dtype)) return error;
   if (!known(dtype)) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].pack_backward(layer, w_ih, w_hh, w_hr, packed);
+  kernels_of(dtype).pack_backward(layer, w_ih, w_hh, w_hr, packed);
   return PADLESS_OK;
 }
 
@@ -292,7 +298,7 @@ static void address_time_major(padless_problem& p) {
 
 int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
   if (!p || check_shape(*p) != PADLESS_OK || !known(p->dtype)) return -1;
-  return index_bytes(*p) + active_set().kernels->of[p->dtype].scratch_bytes(*p, backward != 0);
+  return index_bytes(*p) + kernels_of(p->dtype).scratch_bytes(*p, backward != 0);
 }
 
 static int check_and_run(const padless_problem* problem, bool backward) {
@@ -300,7 +306,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
   padless_problem p = *problem;
   if (const int error = check_problem(p, backward)) return error;
   if (!known(p.dtype)) return PADLESS_BAD_ENUM;
-  const TypedKernels& kernels = active_set().kernels->of[p.dtype];
+  const TypedKernels& kernels = kernels_of(p.dtype);
   const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
   if (!backward || recomputes)
     if (!p.forward_weights || !kernels.weights_fit(p, false)) return PADLESS_BAD_WEIGHTS;
@@ -336,14 +342,14 @@ int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
   if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].sigmoid(in, out, n);
+  kernels_of(dtype).sigmoid(in, out, n);
   return PADLESS_OK;
 }
 int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n) {
   if (!known(dtype)) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
-  active_set().kernels->of[dtype].tanh(in, out, n);
+  kernels_of(dtype).tanh(in, out, n);
   return PADLESS_OK;
 }
 

@@ -28,7 +28,7 @@ struct TypedKernels {
 };
 
 struct Kernels {
-  TypedKernels of[4];  // by enum padless_dtype; null where the set does not have it
+  TypedKernels of[2];  // float32 and float64
   uint64_t (*fingerprint)(const void* data, int64_t bytes);
 };
 

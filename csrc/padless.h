@@ -100,6 +100,7 @@ typedef struct padless_problem {
   void* dw_hr;             /* T*, [P, H] contiguous, as the other weights' gradients */
 
   int64_t narrow_rows; /* 1: x, y, dy and dx are bfloat16 (uint16_t*), with PADLESS_BFLOAT16 only; else 0 */
+  int64_t narrow_gates; /* 1: gates are bfloat16, with PADLESS_BFLOAT16 only; else 0 */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */

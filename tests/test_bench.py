@@ -272,3 +272,20 @@ def test_options_default_to_one_thread_and_the_lengths_that_targets_are_stated_f
     command.add_arguments(parser)
     options = parser.parse_args([])
     assert (options.threads, options.lengths, options.repeats) == (1, "short", 9)
+
+
+@both_modes
+@pytest.mark.parametrize(("dtype", "precision"), [("bf16", "highest"), ("float32", "high")])
+def test_a_case_in_low_precision_is_held_against_padless_in_float32(train, dtype, precision):
+    case = cases.make_low_case("LSTM", SHAPE, train=train, dtype=dtype, precision=precision)
+    timing.check_equal(case)
+    ours = "padless bf16" if dtype == "bf16" else "padless high"
+    assert list(case.contestants)[:2] == [ours, cases.FLOAT32]
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(DisagreementError, match=ours):
+        timing.check_equal(with_changed(case, ours, "output", lambda rows: rows + 1))
+
+
+def test_a_precision_beside_bfloat16_is_bad_usage(capsys):
+    assert cli.main(["bench", "--dtype", "bf16", "--precision", "high"]) == 2
+    assert "--precision" in capsys.readouterr().err

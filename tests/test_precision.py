@@ -1,4 +1,4 @@
-"""Layers whose products are of bfloat16 numbers: bfloat16 rows, autocast and torch's precision switch, on AMX or its emulation."""
+"""Layers whose products are of bfloat16 numbers, by emulation: bfloat16 rows, autocast, torch's precision switch."""
 
 from __future__ import annotations
 

@@ -249,7 +249,8 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       e.dy = p.dy && !projects() ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
       e.y = (const T*)p.y + p.y_step[t] * p.y_stride + unit;
       e.gates = gates_again ? gates_again + (row0 - chunk.base + slot) * saved + unit
-                            : (const T*)p.gates + (row0 + slot) * saved + unit;
+                            : saved_at<Parts>((const T*)p.gates, (row0 + slot) * saved + unit, p);
+      e.narrow_gates = Parts && p.narrow_gates && !gates_again;
       e.cells = (const T*)p.cells + (row0 + slot) * gate_width + unit;
       e.dh = dh + slot * state_stride + unit;
       e.dc = dc + slot * state_stride + unit;

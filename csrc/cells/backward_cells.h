@@ -12,7 +12,8 @@ template <class T> struct BackwardBlock {
   int64_t y_stride;
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
-  const T* gates;
+  const void* gates;  // T*, or bfloat16
+  bool narrow_gates;
   int64_t gates_stride, gate_width;
   const T* cells;
   int64_t cells_stride;
@@ -27,6 +28,12 @@ template <class T> struct BackwardBlock {
   int64_t unit, units;
 };
 
+template <class T> PADLESS_INLINE Vec<T> saved_gate(const BackwardBlock<T>& b, int64_t r, int g) {
+  const int64_t at = r * b.gates_stride + g * b.gate_width;
+  if constexpr (sizeof(T) == 4)
+    if (b.narrow_gates) return widened(load_halves((const uint16_t*)b.gates + at, kWidth<T>));
+  return load((const T*)b.gates + at);
+}
 template <class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
   const Vec<T> dh = load(b.product + r * b.product_stride);
   return b.dy ? dh + load_first(b.dy + b.y_sequence[r * b.slot_step] * b.dy_stride, b.units) : dh;
@@ -37,9 +44,7 @@ template <class T> PADLESS_INLINE Vec<T> load_before(const T* row, const Backwar
 
 template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Lstm<T>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const T* saved = b.gates + r * b.gates_stride;
-    const Vec<T> i = load(saved), f = load(saved + b.gate_width), g = load(saved + 2 * b.gate_width),
-                 o = load(saved + 3 * b.gate_width);
+    const Vec<T> i = saved_gate(b, r, 0), f = saved_gate(b, r, 1), g = saved_gate(b, r, 2), o = saved_gate(b, r, 3);
     const Vec<T> tc = tanh(load(b.cells + r * b.cells_stride)), dh = gradient_of_h(b, r);
     T* state = b.dc + r * b.state_stride;
     const Vec<T> dho = dh * o, dc = fma(-(dho * tc), tc, dho) + load(state);
@@ -56,9 +61,7 @@ template <class T> __attribute__((noinline)) static void backward(const Backward
 
 template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Gru<T>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const T* saved = b.gates + r * b.gates_stride;
-    const Vec<T> reset = load(saved), z = load(saved + b.gate_width), n = load(saved + 2 * b.gate_width),
-                 hidden_n = load(saved + 3 * b.gate_width);
+    const Vec<T> reset = saved_gate(b, r, 0), z = saved_gate(b, r, 1), n = saved_gate(b, r, 2), hidden_n = saved_gate(b, r, 3);
     const Vec<T> dh = gradient_of_h(b, r), through_z = dh * z;
     store(b.dh + r * b.state_stride, through_z);
     const Vec<T> dn = dh - through_z, dn_in = fma(-(dn * n), n, dn), dn_hidden = dn_in * reset;

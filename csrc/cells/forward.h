@@ -87,6 +87,11 @@ PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, con
   for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
 }
 
+// Element `at` of the saved gates, which are T or bfloat16.
+template <int Parts, class T> PADLESS_INLINE void* saved_at(const T* gates, int64_t at, const padless_problem& p) {
+  return Parts && p.narrow_gates ? (void*)((const uint16_t*)gates + at) : (void*)(gates + at);
+}
+
 template <class T, template <class> class Cell, int Parts> struct Forward {
   typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T>::kind;
@@ -331,7 +336,8 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       e.h_next = (projects() ? unprojected : h[~s & 1]) + slot * state_stride + unit;
       e.c = c + slot * state_stride + unit;
       e.state_stride = stride;
-      e.gates = p.gates && saved_count(kind) ? (T*)p.gates + (row0 + slot) * saved_stride + unit : nullptr;
+      e.gates = p.gates && saved_count(kind) ? saved_at<Parts>((const T*)p.gates, (row0 + slot) * saved_stride + unit, p) : nullptr;
+      e.narrow_gates = Parts && p.narrow_gates;
       e.gates_stride = lane.slot_step * saved_stride;
       e.gate_width = cells_stride;
       e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + (row0 + slot) * cells_stride + unit : nullptr;

@@ -12,7 +12,8 @@ template <class T> struct ForwardBlock {
   T* h_next;   // does not alias h
   T* c;        // LSTM, in place
   int64_t state_stride;
-  T* gates;  // saved, or null
+  void* gates;  // saved, or null: T*, or bfloat16
+  bool narrow_gates;
   int64_t gates_stride;
   T* cells;
   int64_t cells_stride;
@@ -29,6 +30,14 @@ template <class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int6
   if (b.y) store_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, h, b.units);
 }
 
+// The value of gate g of row r, for backward.
+template <class T> PADLESS_INLINE void save_gate(const ForwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
+  const int64_t at = r * b.gates_stride + g * b.gate_width;
+  if constexpr (sizeof(T) == 4)
+    if (b.narrow_gates) return store_halves((uint16_t*)b.gates + at, narrowed(v), kWidth<T>);
+  store((T*)b.gates + at, v);
+}
+
 template <class T> struct Lstm {
   static constexpr int64_t kind = PADLESS_LSTM;
   static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
@@ -41,11 +50,10 @@ template <class T> struct Lstm {
       store(state, c);
       put_hidden(b, r, o * tanh(c));
       if (b.gates) {
-        T* saved = b.gates + r * b.gates_stride;
-        store(saved, i);
-        store(saved + b.gate_width, f);
-        store(saved + 2 * b.gate_width, g);
-        store(saved + 3 * b.gate_width, o);
+        save_gate(b, r, 0, i);
+        save_gate(b, r, 1, f);
+        save_gate(b, r, 2, g);
+        save_gate(b, r, 3, o);
       }
       if (b.cells) store(b.cells + r * b.cells_stride, c);
     }
@@ -62,11 +70,10 @@ template <class T> struct Gru {
       const Vec<T> n = tanh(fma(reset, hidden_n, load(b.input_n + r * b.input_n_stride)));
       put_hidden(b, r, fma(z, load(b.h + r * b.state_stride) - n, n));  // (1 - z) n + z h
       if (b.gates) {
-        T* saved = b.gates + r * b.gates_stride;
-        store(saved, reset);
-        store(saved + b.gate_width, z);
-        store(saved + 2 * b.gate_width, n);
-        store(saved + 3 * b.gate_width, hidden_n);
+        save_gate(b, r, 0, reset);
+        save_gate(b, r, 1, z);
+        save_gate(b, r, 2, n);
+        save_gate(b, r, 3, hidden_n);
       }
     }
   }

@@ -29,7 +29,9 @@ namespace {
 #include "forward.h"
 #include "backward_cells.h"
 #include "backward.h"
+#if !defined(PADLESS_AMX)
 #include "fingerprint.h"
+#endif
 
 template <class T, int Parts> struct Typed {
   static int64_t pack_forward_bytes(const Layer& layer) { return ForwardWeights<T, Parts>(layer, nullptr).bytes; }
@@ -91,10 +93,11 @@ template <class T, int Parts = 0> constexpr TypedKernels typed() {
 
 }  // namespace
 
-extern const Kernels kernels;
 #if defined(PADLESS_AMX)
-const Kernels kernels = {{typed<float>(), typed<double>(), typed<float, 1>(), typed<float, 2>()}, fingerprint};
+extern const TypedKernels tile_kernels[2];  // of one product and of three
+const TypedKernels tile_kernels[2] = {typed<float, 1>(), typed<float, 2>()};
 #else
+extern const Kernels kernels;
 const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint};
 #endif
 

@@ -43,6 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.cell = b.next(4);
   p.dtype = b.next(padless_has_tiles() ? 4 : 2);
   p.narrow_rows = p.dtype == PADLESS_BFLOAT16 && b.next(2);
+  p.narrow_gates = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);
   p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;
   p.batch = b.next(12);
@@ -100,7 +101,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         case 7: p.c0_stride = value < h ? value : h; break;
         case 8: p.projection_size = value; break;
         case 9: p.x_step = nullptr; break;
-        case 10: p.narrow_rows = value; break;
+        case 10: if (value >> 1) p.narrow_rows = value; break;  // 0 and 1 say how large the rows are
         default: p.rows = value; break;
       }
     }
@@ -114,7 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
   // Where batch_sizes are forged, rows may claim anything: saved buffers are of their true size.
   const bool saves = b.next(2);
-  const int64_t gates_bytes = cells * padless_saved_width(p.cell, h) * element;
+  const int64_t gates_bytes = cells * padless_saved_width(p.cell, h) * (p.narrow_gates ? 2 : element);
   const int64_t cells_bytes = cells * padless_cells_width(p.cell, h) * element;
   Exact gates(gates_bytes), saved_cells(cells_bytes);
   p.gates = saves ? gates.p : nullptr, p.gates_bytes = gates_bytes;

@@ -109,7 +109,9 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     y = put(case.dy, lengths, order, y_layout or layout, row_dtype, output, extra=extra)
     dy = y.data.clone()
     if extra:
-        dy = torch.full((y.data.size(0), output + extra), float("nan"), dtype=row_dtype)[:, :output].copy_(y.data)
+        dy = torch.full((y.data.size(0), output + extra), float("nan"), dtype=row_dtype)[:, :output].copy_(
+            y.data
+        )
     y.data.fill_(float("nan"))
     index = torch.tensor(order, dtype=torch.int64)
     nan = lambda *shape: torch.full(shape, float("nan"), dtype=dtype)  # noqa: E731
@@ -119,6 +121,8 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     weights = [case.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")]
     packed = k.pack_forward(case.cell, *weights, precision=precision)
     gates = nan(n, k.saved_width(case.cell, h)) if train and k.saved_width(case.cell, h) else None
+    if gates is not None and case.narrow:
+        gates = gates.bfloat16()
     cells = nan(n, k.cells_width(case.cell, h)) if mode != "infer" and case.lstm else None
     common = {
         "state_rows": b,
@@ -150,7 +154,8 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     dx = torch.full_like(x.data, 7.0)
     saved = None if gates is None else gates.clone()
     k.backward(
-        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4], precision=precision), x_given, y_given, batch_sizes, n,
+        case.cell, k.pack_backward(case.cell, *weights[:2], weights[4], precision=precision),
+        x_given, y_given, batch_sizes, n,
         gates=gates, cells=cells,
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,

@@ -53,7 +53,9 @@ def isa(request):
 def test_outputs_and_every_gradient_are_those_of_each_sequence_alone(cell, kind, shape, reverse):
     case = case_of(cell, kind, *shape, reverse=reverse)
     want = oracle(case)
-    if cell == "RNN_RELU" and len(shape[0]) > 8:  # an h near 0 may fall on the other side, where the slope is another
+    if (
+        cell == "RNN_RELU" and len(shape[0]) > 8
+    ):  # an h near 0 may fall on the other side, where the slope is another
         want = {name: want[name] for name in ("y", "h_n")}
     trained = run(case)
     assert_close(case, trained, want)
@@ -119,7 +121,9 @@ def test_weights_of_another_precision_are_refused():
 
 
 def test_narrow_rows_need_the_precision_that_reads_them():
-    packed = _kernels.pack_forward("LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None, precision="high")
+    packed = _kernels.pack_forward(
+        "LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None, precision="high"
+    )
     x, y = _kernels.Rows(torch.ones(2, 3).bfloat16()), _kernels.Rows(torch.empty(2, 4).bfloat16())
     with pytest.raises(BackendError, match="dtype"):
         _kernels.forward("LSTM", packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, precision="high")

@@ -61,7 +61,7 @@ _FIELDS = [
     "backward_weights_bytes", "gates", "gates_bytes", "cells", "cells_bytes", "scratch",
     "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
     "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
-    "projection_size", "dw_hr", "narrow_rows",
+    "projection_size", "dw_hr", "narrow_rows", "narrow_gates",
 ]  # fmt: skip
 
 
@@ -210,8 +210,9 @@ def force_isa(name: str | None) -> None:
     """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
     library = load()
     if library.padless_isa_force(None if name is None else name.encode()):
+        runs = [each for each in supported_isas() if each != "amx_emulated"]
         raise BackendError(
-            f"instruction set {name!r} is not available here; this machine runs {', '.join(supported_isas())}"
+            f"instruction set {name!r} is not available here; this machine runs {', '.join(runs)}"
         )
 
 
@@ -373,6 +374,7 @@ def _problem(
     problem.cells, problem.cells_bytes = _bytes(cells)
     problem.projection_size = y_width if hidden else 0
     problem.narrow_rows = x.data.dtype == torch.bfloat16
+    problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
 
 
@@ -408,7 +410,8 @@ def forward(
         batch_sizes: (T,) int64, contiguous, on the CPU, not growing; sums to `rows`.
         state_rows: B, and the rows that each state tensor holds.
         state_index: (B,) int64, the row of slot b in every state tensor; None: b.
-        gates: `(rows, saved_width)` to save for backward; None in inference, or to recompute them later.
+        gates: `(rows, saved_width)` to save for backward, also bfloat16 with precision "medium";
+            None in inference, or to recompute them later.
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
         hidden: H where y is a projection of the hidden units; None: they are y.
         precision: how float32 numbers are multiplied, one of `PRECISIONS`; all but "highest" need `has_tiles`, and only

@@ -28,6 +28,8 @@ def precision_of(dtype: torch.dtype) -> Precision:
         return "highest"
     if dtype is torch.bfloat16:
         return "medium"
-    own = getattr(getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none")  # torch 2.9 and newer
+    own = getattr(
+        getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none"
+    )  # torch 2.9 and newer
     name = _NAMES.get(own) or torch.get_float32_matmul_precision()
     return name if name in _kernels.PRECISIONS else "highest"

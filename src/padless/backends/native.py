@@ -1,9 +1,9 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. Where AMX multiplies bfloat16 numbers (`Layer.precision` is `"medium"`), they
-read and write bfloat16 rows; otherwise bfloat16 and float16 rows are widened to float32 on the way in and rounded on
-the way out. Sums, cells and states are float32 either way. Other dtypes go to the portable backend (`computes`).
-Tensors were checked in `nn`; the C side checks sizes and offsets again.
+The kernels compute in float32 and float64. Where AMX multiplies bfloat16 numbers (`Layer.precision` is "medium"),
+they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are widened to float32 on the way in and
+rounded on the way out. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
+(`computes`). Tensors were checked in `nn`; the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
         hidden = _hidden(weights)
         width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
         dtype = _compute_dtype(rows)
-        gates = _kernels.empty(rows, schedule.rows, width, dtype)
+        gates_dtype = torch.bfloat16 if layer.precision == "medium" else dtype
+        gates = _kernels.empty(rows, schedule.rows, width, gates_dtype)
         saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
     output = new_output(rows, schedule, weights.w_hh.shape[1])
     return output, _forward(layer, output, *saved), saved
@@ -81,11 +82,13 @@ def _compute_dtype(rows: Tensor) -> torch.dtype:
     return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
 
 
+@overload
+def _like(tensors: States, values: States) -> States: ...
+@overload
+def _like(tensors: Gradients, values: Gradients) -> Gradients: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients:
     """The values in the dtypes of `tensors`."""
-    return tuple(
-        v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True)
-    )
+    return tuple(v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True))
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
@@ -116,7 +119,7 @@ def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor |
         threads=_threads(layer),
         precision=precision,
     )
-    return _like(given, finals)  # type: ignore[return-value]
+    return _like(given, finals)
 
 
 def backward(
@@ -247,7 +250,9 @@ def _matrix(tensor: Tensor | None) -> Tensor | None:
 
 def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights, precision: str) -> Tensor:
     b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
-    return pack(cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr, precision=precision)
+    return pack(
+        cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr, precision=precision
+    )
 
 
 @overload

@@ -15,7 +15,8 @@ from . import served
 from .lengths import draw_lengths
 
 __all__ = [
-    "CELLS", "REFERENCE", "SHAPES", "Case", "Contestant", "Shape", "gradients", "make_case", "packed_contestant",
+    "CELLS", "FLOAT32", "REFERENCE", "SHAPES", "Case", "Contestant", "Shape", "gradients", "make_case", "make_low_case",
+    "packed_contestant",
     "padded_contestant",
 ]  # fmt: skip
 
@@ -39,6 +40,7 @@ SHAPES = (
     Shape(1, 200, 256),
 )
 CELLS = ("LSTM", "GRU", "RNN")
+FLOAT32 = "padless float32"  # what results in a lower precision are held against
 REFERENCE = "torch packed"  # everybody's results are held against this one's
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -66,6 +68,7 @@ class Case:
     rows: int
     train: bool
     contestants: dict[str, Contestant]
+    eps: float = torch.finfo(torch.float32).eps  # of the least exact contestant's products
 
     @property
     def fill(self) -> float:
@@ -112,6 +115,59 @@ def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", s
             run = engine(cell, theirs, grid, grid_lengths, torch.get_num_threads())
             contestants[name] = Contestant(run, lambda found: _served_results(found, packed))
     return Case(cell, shape, lengths, int(drawn.sum()), train, contestants)
+
+
+def make_low_case(
+    cell: str, shape: Shape, *, train: bool, lengths: str = "short", seed: int = 0, dtype: str, precision: str
+) -> Case:
+    """Padless's native kernels in a lower precision, beside padless in float32 and torch in the same precision.
+
+    A contestant that raises is left out, as torch's padded LSTM in bfloat16 where oneDNN has no kernel.
+
+    Args:
+        cell, shape, train, lengths: as for `make_case`.
+        dtype: `"bf16"`, of rows and weights, or `"float32"`.
+        precision: torch's switch for float32 products while a contestant runs; padless in float32 keeps to `"highest"`.
+    """
+    torch.manual_seed(seed)
+    low = torch.bfloat16 if dtype == "bf16" else torch.float32
+    drawn = draw_lengths(lengths, shape.batch, shape.steps, seed=seed)
+    packed = pack_sequence([torch.randn(int(n), shape.width) for n in drawn], enforce_sorted=False)
+    gradient = torch.randn(packed.data.shape)
+    wide = getattr(nn, cell)(shape.width, shape.width).train(train)
+    ours = getattr(nn, cell)(shape.width, shape.width, dtype=low).train(train)
+    theirs = getattr(torch.nn, cell)(shape.width, shape.width, dtype=low).train(train)
+    for layer in (ours, theirs):
+        layer.load_state_dict(wide.state_dict())
+    wide.load_state_dict(ours.state_dict())  # rounded
+    narrow, narrow_gradient = packed._replace(data=packed.data.to(low)), gradient.to(low)
+    exact = packed._replace(data=narrow.data.float())
+    name = "bf16" if dtype == "bf16" else precision
+    contestants = {
+        f"padless {name}": _at_precision(precision, packed_contestant(ours, narrow, narrow_gradient, train)),
+        FLOAT32: _at_precision("highest", packed_contestant(wide, exact, narrow_gradient.float(), train)),
+    }
+    for other, make in ((REFERENCE, packed_contestant), ("torch padded", padded_contestant)):
+        contestant = _at_precision(precision, make(theirs, narrow, narrow_gradient, train))
+        try:
+            contestant.step()
+        except RuntimeError:
+            continue
+        contestants[other] = contestant
+    eps = 2.0**-16 if dtype == "float32" and precision == "high" else torch.finfo(torch.bfloat16).eps
+    return Case(cell, shape, lengths, int(drawn.sum()), train, contestants, eps)
+
+
+def _at_precision(precision: str, contestant: Contestant) -> Contestant:
+    def step() -> Any:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        try:
+            return contestant.step()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return contestant._replace(step=step)
 
 
 def packed_contestant(

@@ -31,6 +31,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="short: rand**1.5 * T; stdlib: tokens in the functions of Python's own library; ... (short)",
     )
     parser.add_argument(
+        "--dtype", choices=("float32", "bf16"), default="float32", help="of rows and weights (float32)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("highest", "high", "medium"),
+        default="highest",
+        help="torch's switch for float32 products (highest)",
+    )
+    parser.add_argument(
         "--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)"
     )
     parser.add_argument("--repeats", type=int, default=9, help="turns at each shape (9)")
@@ -59,6 +68,8 @@ def run(options: Namespace) -> None:
 
     if options.threads < 1 or options.repeats < 1:
         raise UsageError("--threads and --repeats take a whole number from 1")
+    if options.dtype == "bf16" and options.precision != "highest":
+        raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
     if options.plot is not None:
         _need_matplotlib()
     quiet = options.json == "-"
@@ -70,6 +81,8 @@ def run(options: Namespace) -> None:
         report: dict[str, Any] = {
             **facts(options.threads),
             "lengths": options.lengths,
+            "dtype": options.dtype,
+            "precision": options.precision,
             "sgemm_flops_per_second": rates,
             "results": [],
         }
@@ -107,10 +120,16 @@ def _shapes(options: Namespace) -> Any:
 
 def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str, float]) -> dict[str, Any]:
     """One entry of the report; the first contestant is padless's fastest backend, ratios are to its median."""
-    from .cases import make_case
+    from .cases import make_case, make_low_case
     from .timing import SGEMM, check_equal, measure, sgemm_flops
 
-    case = make_case(cell, shape, train=mode == "train", lengths=options.lengths)
+    train, lengths = mode == "train", options.lengths
+    if options.dtype == "float32" and options.precision == "highest":
+        case = make_case(cell, shape, train=train, lengths=lengths)
+    else:
+        case = make_low_case(
+            cell, shape, train=train, lengths=lengths, dtype=options.dtype, precision=options.precision
+        )
     check_equal(case)
     repeats = 3 if options.quick else options.repeats
     timings = measure(

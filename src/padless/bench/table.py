@@ -10,6 +10,7 @@ __all__ = ["render", "summary"]
 _SHORT = {
     "padless native": "native",
     "padless portable": "portable",
+    "padless float32": "float32",
     "torch packed": "packed",
     "torch padded": "padded",
     "ONNX Runtime": "ONNX RT",
@@ -24,8 +25,9 @@ def render(results: list[dict[str, Any]]) -> str:
     first = results[0]
     ours, *others = first["contestants"]
     columns = [_SHORT.get(name, name) for name in others]
-    place = columns.index("padded") + 1
-    columns.insert(place, "at fill")
+    place = columns.index("padded") + 1 if "padded" in columns else None
+    if place is not None:
+        columns.insert(place, "at fill")
     head = f"{'B,T,H':>12} {'fill':>5} {'ms':>9} {'% sgemm':>8}  " + "".join(
         f"{name:>10}" for name in columns
     )
@@ -38,7 +40,8 @@ def render(results: list[dict[str, Any]]) -> str:
     for result in results:
         timed = result["contestants"]
         ratios = [result["ratios"][name] for name in others]
-        ratios.insert(place, result["ratios"]["torch padded"] * result["fill"])
+        if place is not None:
+            ratios.insert(place, result["ratios"]["torch padded"] * result["fill"])
         table.append(ratios)
         lines.append(
             f"{','.join(map(str, result['shape'])):>12} {result['fill']:5.2f} "
