@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -31,5 +31,4 @@ def precision_of(dtype: torch.dtype) -> Precision:
     own = getattr(
         getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none"
     )  # torch 2.9 and newer
-    name = _NAMES.get(own) or torch.get_float32_matmul_precision()
-    return name if name in _kernels.PRECISIONS else "highest"
+    return _NAMES.get(own) or cast(Precision, torch.get_float32_matmul_precision())
