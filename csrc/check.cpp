@@ -49,6 +49,7 @@ int check_shape(const padless_problem& p) {
       p.narrow_gates > 1)
     return PADLESS_BAD_ENUM;
   if ((p.narrow_rows || p.narrow_gates) && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
+  if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;
   if (p.batch > kMost || p.rows > kMost || p.steps > kMost) return PADLESS_BAD_SIZE;
@@ -68,6 +69,7 @@ int check_shape(const padless_problem& p) {
 
 int check_problem(const padless_problem& p, bool backward) {
   if (const int error = check_shape(p)) return error;
+  if (p.w_hh && !backward && !p.w_ih && p.input_size > 0) return PADLESS_BAD_NULL;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
     if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;

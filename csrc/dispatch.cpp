@@ -309,7 +309,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
   const TypedKernels& kernels = kernels_of(p.dtype);
   const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
   if (!backward || recomputes)
-    if (!p.forward_weights || !kernels.weights_fit(p, false)) return PADLESS_BAD_WEIGHTS;
+    if ((backward || !p.w_hh) && (!p.forward_weights || !kernels.weights_fit(p, false))) return PADLESS_BAD_WEIGHTS;
   if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
   const int64_t indices = index_bytes(p);
   if (!p.scratch || p.scratch_bytes < indices + kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)

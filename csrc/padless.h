@@ -101,6 +101,14 @@ typedef struct padless_problem {
 
   int64_t narrow_rows; /* 1: x, y, dy and dx are bfloat16 (uint16_t*), with PADLESS_BFLOAT16 only; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with PADLESS_BFLOAT16 only; else 0 */
+
+  /* Forward with w_hh set: weights as padless_pack_forward takes them, instead of forward_weights. Each panel is packed just before it
+   * is multiplied: the same bits, for a single step of few rows, where packing costs more than the product. FLOAT32 and FLOAT64,
+   * no projection. */
+  const void* w_ih;
+  const void* w_hh;
+  const void* b_ih; /* or null */
+  const void* b_hh; /* or null */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import padless
+from padless.backends import _kernels, prepared
 from padless.nn import _forward, _short
 
 CELLS = ["LSTM", "GRU", "RNN"]
@@ -226,3 +228,25 @@ def test_another_dtype_after_the_first_call_is_refused(cell):
         layer(torch.randn(1, 2, 5))
         with pytest.raises((RuntimeError, ValueError), match=r"dtype|Float|Double"):
             layer(torch.randn(1, 2, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+@each_cell
+def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dtype, monkeypatch):
+    for isa in _kernels.supported_isas():
+        _kernels.force_isa(isa)
+        try:
+            for width, batch in ((1, 1), (7, 3), (17, 12), (40, 1), (100, 2), (130, 12)):
+                torch.manual_seed(width)
+                layer = getattr(padless.nn, cell)(width + 3, width, bias=bias, dtype=dtype)
+                x = torch.randn(1, batch, width + 3, dtype=dtype)
+                with torch.no_grad():
+                    once = flat(layer(x))
+                    monkeypatch.setattr(prepared, "_FEW_ROWS", 0)
+                    kept = flat(copy.deepcopy(layer)(x))
+                    monkeypatch.undo()
+                for a, b in zip(once, kept, strict=True):
+                    assert torch.equal(a, b)
+        finally:
+            _kernels.force_isa(os.environ.get("PADLESS_ISA"))

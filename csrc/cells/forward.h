@@ -108,11 +108,31 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   Operand<T, Parts> h_rows[2], unprojected_rows;  // the same as products read them
   Operand<T, Parts> x_rows;
   T *chunk, *first, *last; // this worker's, as x_rows
+  T *panel_buffer, *bias_buffer;  // with unpacked weights: a panel, and the biases as packed weights have them
   int64_t chunk_rows;
 
   // Whether the weights that a step reads leave the second-level cache before the next step: panels are prefetched then.
   bool prefetches(bool has_input) const {
-    return weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
+    return !unpacked() && weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
+  }
+
+  // Whether panels are packed as they are needed.
+  bool unpacked() const { return Parts == 0 && p.w_hh; }
+  const T* bias() const { return unpacked() ? bias_buffer : weights.bias; }
+  const T* hidden_bias() const { return unpacked() ? bias_buffer + weights.hidden.vectors * gates * W : weights.hidden_bias; }
+  // The panel, to be used before the next one is asked for.
+  const Element* panel_of(const Panels<T, Parts>& panels, int64_t panel, const void* raw) const {
+    if constexpr (Parts == 0)
+      if (unpacked()) {
+        pack_panel(panels, panel, (const T*)raw, hidden, panel_buffer);
+        return panel_buffer;
+      }
+    return panels.at(panel);
+  }
+  static int64_t unpacked_elements(const padless_problem& p) {  // of panel_buffer and bias_buffer
+    if (Parts || !p.w_hh) return 0;
+    const int64_t k = maximum(p.input_size, p.hidden_size);
+    return round_up(tile_width * W * k, 16) + vectors_of<T>(p.hidden_size) * (gates + 1) * W;
   }
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
@@ -131,7 +151,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     const int64_t element = Parts ? 2 * Parts : (int64_t)sizeof(T);
     return {(int64_t)sizeof(T) * states * active * stride + operands + 256,
             element * (rows + spare) * operand_stride<T, Parts>(p.input_size) +
-                (int64_t)sizeof(T) * ((chunk_rows + spare) * panels_width + 2 * tile) + 512,
+                (int64_t)sizeof(T) * ((chunk_rows + spare) * panels_width + 2 * tile + unpacked_elements(p)) + 640,
             chunk_rows + spare};
   }
   static int64_t scratch_bytes(const padless_problem& p) {
@@ -167,6 +187,14 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     ScratchCursor own = {(char*)p.scratch + (s.shared + 63) / 64 * 64 + team.rank * (s.own / 64 * 64)};
     first = own.take<T>(buffer_rows(Parts) * 4 * W);
     last = own.take<T>(buffer_rows(Parts) * 4 * W);
+    panel_buffer = bias_buffer = nullptr;
+    if constexpr (Parts == 0)
+      if (unpacked()) {
+        panel_buffer = own.take<T>(round_up(tile_width * W * maximum(p.input_size, hidden), 16));
+        bias_buffer = own.take<T>(weights.hidden.vectors * (gates + 1) * W);
+        pack_biases(layer_of(p), weights.input, (const T*)p.b_ih, (const T*)p.b_hh, bias_buffer,
+                    bias_buffer + weights.hidden.vectors * gates * W);
+      }
     chunk_rows = s.chunk_rows;
     chunk = own.take<T>(chunk_rows * weights.input.vectors * gates * W);
     const int64_t most = maximum(most_chunk_rows + maximum(direct_rows, kColumnRows * team.size),
@@ -230,12 +258,12 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     }
   }
 
-  void input_product(int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out, const Element* next = nullptr, int64_t b = 0,
+  void input_product(const Element* data, int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out, const Element* next = nullptr, int64_t b = 0,
                      int64_t blocks = 1) const {
     const int nv = weights.input.tile(panel);
     Start<T> start = {};
-    for (int v = 0; v < nv; ++v) start.at[v] = weights.bias + (weights.input.first(panel) * gates + v) * W;
-    multiply_panel(weights.input, panel, x, n, start, out, nv * W, next, b, blocks);
+    for (int v = 0; v < nv; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
+    multiply_panel_at(data, weights.input, panel, x, n, start, out, nv * W, next, b, blocks);
   }
 
   T* chunk_panel(int64_t panel) const { return chunk + weights.input.first(panel) * gates * W * chunk_rows; }
@@ -252,8 +280,9 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       const int nv = weights.input.tile(panel);
       const Blocks blocks = Blocks::of(rows, most_rows(Parts, nv));
       T* out = chunk_panel(panel);
+      const Element* data = panel_of(weights.input, panel, p.w_ih);
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
-        input_product(panel, x_rows.from(row), blocks.size(b), out + row * nv * W);
+        input_product(data, panel, x_rows.from(row), blocks.size(b), out + row * nv * W);
     }
   }
 
@@ -266,7 +295,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = weights.hidden.tile(panel);
-      if (Parts == 0 && n == 1 && i + 1 < panels) {
+      if (Parts == 0 && n == 1 && i + 1 < panels && !unpacked()) {
         const int64_t other = backwards ? panel - 1 : panel + 1;
         if (nv == tile_width && weights.hidden.tile(other) == nv) {
           pair(s, t, lane, row0, panel, other, at);
@@ -275,19 +304,21 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
         }
       }
       const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
+      const Element* data = nullptr;
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
         T* in = first;
         const int64_t after = backwards ? panel - 1 : panel + 1;
         const bool has_next = prefetching && i + 1 < panels;
         if (at < 0)
-          input_product(panel, x_rows.from(row), size, first, has_next ? weights.input.at(after) : nullptr, b,
+          input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, first, has_next ? weights.input.at(after) : nullptr, b,
                         blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
         Start<T> start = hidden_start(panel, nv, in, size);
         const Element* next = has_next ? weights.hidden.at(after) : nullptr;
-        multiply_panel(weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last, nv * W, next, b,
+        if (b == 0 || at < 0) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
+        multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last, nv * W, next, b,
                  blocks.blocks);
         finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
       }
@@ -315,7 +346,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       start.stride[v] = nv * W;
     }
     if (kind == PADLESS_GRU)
-      start_apart(start, weights.hidden_bias + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, last);
+      start_apart(start, hidden_bias() + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, last);
     return start;
   }
 

@@ -179,45 +179,41 @@ static void pack_tiles_transposed(const Panels<float, Parts>& panels, const floa
   }
 }
 
-// weights [gates * hidden, k_count] -> panels.
+// weights [gates * hidden, k_count] -> panel p, at `to`.
+template <class T>
+static void pack_panel(const Panels<T, 0>& panels, int64_t p, const T* weights, int64_t hidden, T* to) {
+  constexpr int W = kWidth<T>;
+  const int64_t vectors = panels.size(p), stride = panels.tile(p) * W, step = panels.gate_step(p);
+  if (panels.shares(p))  // what its units leave of the last vector
+    for (int64_t k = 0; k < panels.k_count; ++k) store(to + (k + 1) * stride - W, Vec<T>{});
+  for (int64_t v = 0; v < vectors; ++v) {
+    const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
+    for (int g = 0; g < panels.gates; ++g)
+      for (int64_t k = 0; k < panels.k_count; k += W)
+        transpose_block(weights + (g * hidden + unit) * panels.k_count + k, panels.k_count, rows, minimum(W, panels.k_count - k),
+                        to + k * stride + v * panels.gates * W + g * step, stride, step);
+  }
+}
 template <class T, int Parts>
 static void pack_transposed(const Panels<T, Parts>& panels, const T* weights, int64_t hidden) {
-  if constexpr (Parts > 0) return pack_tiles_transposed(panels, weights, hidden);
-  else {
-  constexpr int W = kWidth<T>;
-  for (int64_t p = 0; p < panels.count(); ++p) {
-    T* panel = const_cast<T*>(panels.at(p));
-    const int64_t vectors = panels.size(p), stride = panels.tile(p) * W, step = panels.gate_step(p);
-    if (panels.shares(p))  // what its units leave of the last vector
-      for (int64_t k = 0; k < panels.k_count; ++k) store(panel + (k + 1) * stride - W, Vec<T>{});
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
-      for (int g = 0; g < panels.gates; ++g)
-        for (int64_t k = 0; k < panels.k_count; k += W)
-          transpose_block(weights + (g * hidden + unit) * panels.k_count + k, panels.k_count, rows,
-                          minimum(W, panels.k_count - k), panel + k * stride + v * panels.gates * W + g * step, stride, step);
-    }
-  }
+  if constexpr (Parts > 0) {
+    pack_tiles_transposed(panels, weights, hidden);
+  } else {
+    for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, weights, hidden, const_cast<T*>(panels.at(p)));
   }
 }
 
+// Where the products of the gates start: the sums of their biases, and apart the hidden bias of GRU's n gate.
 template <class T, int Parts>
-static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* b_ih, const T* b_hh,
-                         const T* w_hr, void* packed) {
+static void pack_biases(const padless::Layer& layer, const Panels<T, Parts>& panels, const T* b_ih, const T* b_hh, T* bias,
+                        T* hidden_bias) {
   constexpr int W = kWidth<T>;
   const int64_t cell = layer.cell, hidden = layer.hidden;
-  const ForwardWeights<T, Parts> w(layer, packed);
-  write_header<T, Parts>(packed, kForwardPack, layer);
-  pack_transposed(w.input, w_ih, hidden);
-  pack_transposed(w.hidden, w_hh, hidden);
-  pack_transposed(w.projection, w_hr, layer.projection);
   const int gates = gate_count(cell);
-  T* bias = const_cast<T*>(w.bias);
-  T* hidden_bias = const_cast<T*>(w.hidden_bias);
-  for (int64_t i = 0; i < w.input.vectors * gates * W; ++i) bias[i] = 0;
-  for (int64_t v = 0; v < w.input.vectors; ++v)
+  for (int64_t i = 0; i < panels.vectors * gates * W; ++i) bias[i] = 0;
+  for (int64_t v = 0; v < panels.vectors; ++v)
     for (int lane = 0; lane < W; ++lane) {
-      const int64_t unit = v * W + lane, step = w.input.gate_step(v / w.input.most);
+      const int64_t unit = v * W + lane, step = panels.gate_step(v / panels.most);
       for (int g = 0; unit < hidden && g < gates; ++g) {
         const bool apart = cell == PADLESS_GRU && g == 2;  // r * (U h + b) keeps the hidden bias of n apart
         T sum = 0;
@@ -227,6 +223,17 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
       }
       hidden_bias[unit] = cell == PADLESS_GRU && b_hh && unit < hidden ? b_hh[2 * hidden + unit] : T(0);
     }
+}
+
+template <class T, int Parts>
+static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* b_ih, const T* b_hh,
+                         const T* w_hr, void* packed) {
+  const ForwardWeights<T, Parts> w(layer, packed);
+  write_header<T, Parts>(packed, kForwardPack, layer);
+  pack_transposed(w.input, w_ih, layer.hidden);
+  pack_transposed(w.hidden, w_hh, layer.hidden);
+  pack_transposed(w.projection, w_hr, layer.projection);
+  pack_biases(layer, w.input, b_ih, b_hh, const_cast<T*>(w.bias), const_cast<T*>(w.hidden_bias));
 }
 
 // Panels of columns, rows [first, first + count) of `weights` [.., columns] going to rows [to, to + count) of each panel.

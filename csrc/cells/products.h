@@ -101,21 +101,28 @@ template <int Parts> struct TileScope {
 
 // n rows times a panel, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
 // `next`: the panel to prefetch meanwhile, or null; this is block `b` of `blocks` (FMA only).
+// `data`: where the panel lies.
 template <class T, int Parts>
-PADLESS_INLINE void multiply_panel(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
+PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
                              T* out, int64_t out_stride, const typename ElementOf<T, Parts>::Type* next = nullptr, int64_t b = 0, int64_t blocks = 1) {
   const int nv = w.tile(panel);
   if constexpr (Parts == 0) {
-    find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(a.at, a.stride, w.at(panel), w.k_count, &start, out, out_stride);
+    find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(a.at, a.stride, data, w.k_count, &start, out, out_stride);
   } else {
 #if defined(PADLESS_AMX)
     const int64_t k_blocks = tiled(w.k_count) / 32;
     switch (nv) {
-      case 1: return tile_product<Parts, 1>(n, a, w.at(panel), k_blocks, &start, out, out_stride);
-      case 2: return tile_product<Parts, 2>(n, a, w.at(panel), k_blocks, &start, out, out_stride);
-      case 3: return tile_product<Parts, 3>(n, a, w.at(panel), k_blocks, &start, out, out_stride);
-      default: return tile_product<Parts, 4>(n, a, w.at(panel), k_blocks, &start, out, out_stride);
+      case 1: return tile_product<Parts, 1>(n, a, data, k_blocks, &start, out, out_stride);
+      case 2: return tile_product<Parts, 2>(n, a, data, k_blocks, &start, out, out_stride);
+      case 3: return tile_product<Parts, 3>(n, a, data, k_blocks, &start, out, out_stride);
+      default: return tile_product<Parts, 4>(n, a, data, k_blocks, &start, out, out_stride);
     }
 #endif
   }
+}
+template <class T, int Parts>
+PADLESS_INLINE void multiply_panel(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
+                                   T* out, int64_t out_stride, const typename ElementOf<T, Parts>::Type* next = nullptr, int64_t b = 0,
+                                   int64_t blocks = 1) {
+  multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, next, b, blocks);
 }

@@ -113,6 +113,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   padless_pack_backward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, w_hr.p, backward.p);
   p.forward_weights = forward.p, p.forward_weights_bytes = forward_bytes;
   p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
+  if (!b.next(4)) p.w_ih = b.next(8) ? w_ih.p : nullptr, p.w_hh = w_hh.p, p.b_ih = b_ih.p, p.b_hh = b.next(2) ? b_hh.p : nullptr;
   // Where batch_sizes are forged, rows may claim anything: saved buffers are of their true size.
   const bool saves = b.next(2);
   const int64_t gates_bytes = cells * padless_saved_width(p.cell, h) * (p.narrow_gates ? 2 : element);

@@ -62,6 +62,7 @@ _FIELDS = [
     "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
     "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
     "projection_size", "dw_hr", "narrow_rows", "narrow_gates",
+    "w_ih", "w_hh", "b_ih", "b_hh",
 ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """A layer prepared for many small inference calls: checks, packed weights and kernel arguments are kept.
 
-A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are
-kept. The weights are compared by fingerprint before every call, since no version counter sees a write through `.data`.
+A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are kept.
+Packed weights are kept too and compared by fingerprint before a call, since no version counter sees a write through
+`.data`; a single step of few rows reads the weights themselves instead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from .contract import Cell, States
 
 __all__ = ["PreparedLayer"]
 
+_FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
 _SHAPES = 32  # argument blocks kept for each layer, one for each (T, B)
+
+
+def packs_panel_by_panel(steps: int, batch: int) -> bool:
+    """Whether a call takes the weights as torch holds them instead of packed weights that were kept.
+
+    Kept weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about as
+    long as reading the weights does, so each panel is packed just before it is multiplied: the same bits.
+    """
+    return steps == 1 and batch <= _FEW_ROWS
 
 
 class PreparedLayer:
@@ -63,13 +74,14 @@ class PreparedLayer:
             batch: B.
             hx: initial states `(1, B, H)`, contiguous, or nothing for zeros.
         """
-        packed = self._refresh(weights)  # held here: another thread may pack again
+        by_panel = packs_panel_by_panel(steps, batch)
+        packed = None if by_panel else self._refresh(weights)  # held here: another thread may pack again
         blocks = self._blocks
         block = blocks.get((steps, batch))
         if block is None:
             while len(blocks) >= _SHAPES:
                 blocks.popitem()
-            block = blocks[steps, batch] = self._new_block(steps, batch, packed.nbytes)
+            block = blocks[steps, batch] = self._new_block(steps, batch, packed)
         words, _ = block  # held here: it has the batch sizes
         problem = _kernels.Problem.from_buffer_copy(words)
         output = rows.new_empty((steps * batch, self._hidden))
@@ -77,7 +89,8 @@ class PreparedLayer:
         c_n = torch.empty_like(h_n) if self._cell == "LSTM" else None
         scratch = torch.empty(problem.scratch_bytes + 64, dtype=torch.uint8)
         problem.x, problem.y, problem.h_n = rows.data_ptr(), output.data_ptr(), h_n.data_ptr()
-        problem.forward_weights = packed.data_ptr()
+        if packed is not None:
+            problem.forward_weights = packed.data_ptr()
         problem.scratch = (scratch.data_ptr() + 63) & -64
         if hx:
             problem.h0 = hx[0].data_ptr()
@@ -100,7 +113,7 @@ class PreparedLayer:
         self._kept = (contents, packed)
         return packed
 
-    def _new_block(self, steps: int, batch: int, weight_bytes: int) -> tuple[bytes, Tensor]:
+    def _new_block(self, steps: int, batch: int, packed: Tensor | None) -> tuple[bytes, Tensor]:
         """Return the argument block for T and B without the pointers of a call, and the batch sizes it points to."""
         batch_sizes = torch.full((steps,), batch)
         problem = _kernels.Problem()
@@ -112,7 +125,11 @@ class PreparedLayer:
         problem.input_size = problem.x_stride = self._input
         problem.hidden_size = problem.y_stride = self._hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
-        problem.forward_weights_bytes = weight_bytes
+        if packed is not None:
+            problem.forward_weights_bytes = packed.nbytes
+        else:
+            pointers = [pointer for pointer, _, _ in self._memory]
+            problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh = (*pointers, 0, 0)[:4]
         problem.scratch_bytes = self._library.padless_scratch_bytes(addressof(problem), False)
         if problem.scratch_bytes < 0:
             raise BackendError(f"native {self._cell}: no scratch size for T = {steps}, B = {batch}")
