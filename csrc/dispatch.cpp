@@ -22,12 +22,18 @@
 namespace padless {
 
 #if defined(__x86_64__)
-namespace amx { extern const TypedKernels tile_kernels[2]; }
+namespace amx {
+extern const TypedKernels tile_kernels[2];
+bool tiles_work();
+}
 namespace avx512 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 #endif
 namespace baseline { extern const Kernels kernels; }
-namespace amx_emulated { extern const TypedKernels tile_kernels[2]; }
+namespace amx_emulated {
+extern const TypedKernels tile_kernels[2];
+bool tiles_work();
+}
 
 namespace {
 
@@ -59,6 +65,10 @@ struct Isa {
 };
 
 bool always() { return true; }
+bool has_emulation() {
+  static const bool works = amx_emulated::tiles_work();
+  return works;
+}
 #if defined(__x86_64__)
 // __builtin_cpu_supports asks cpuid and xgetbv: a set whose registers the system does not save is not supported.
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -74,8 +84,8 @@ bool has_amx() {
   if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return permitted;
+  static const bool works = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 && amx::tiles_work();
+  return works;
 #else
   return false;
 #endif
@@ -83,7 +93,7 @@ bool has_amx() {
 #endif
 
 const Isa kSets[] = {
-    {"amx_emulated", &baseline::kernels, amx_emulated::tile_kernels, always},  // for tests: slow, and not chosen by itself
+    {"amx_emulated", &baseline::kernels, amx_emulated::tile_kernels, has_emulation},  // for tests: slow, and not chosen by itself
     {"baseline", &baseline::kernels, nullptr, always},
 #if defined(__x86_64__)
     {"avx2", &avx2::kernels, nullptr, has_avx2},

@@ -94,6 +94,8 @@ template <class T, int Parts = 0> constexpr TypedKernels typed() {
 }  // namespace
 
 #if defined(PADLESS_AMX)
+bool tiles_work();
+bool tiles_work() { return tiles::work(); }
 extern const TypedKernels tile_kernels[2];  // of one product and of three
 const TypedKernels tile_kernels[2] = {typed<float, 1>(), typed<float, 2>()};
 #else
