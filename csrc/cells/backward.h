@@ -352,18 +352,18 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other,
             const Operand<T, Parts>& from) const {
     if constexpr (Parts == 0) {
-    const T* rows = from.from(lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
-    Start<T> start = {}, other_start = {};
-    for (int v = 0; v < 4; ++v) {
-      const T* state = dh + lane.slot * state_stride + v * W;
-      start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(panel) * W : zeros;
-      other_start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(other) * W : zeros;
-    }
-    T* other_product = product + 4 * W;
-    tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
-                    product, other_product);
-    block(lane, chunk, t, row0, panel, 0, 1, product);
-    block(lane, chunk, t, row0, other, 0, 1, other_product);
+      const T* rows = from.from(lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
+      Start<T> start = {}, other_start = {};
+      for (int v = 0; v < 4; ++v) {
+        const T* state = dh + lane.slot * state_stride + v * W;
+        start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(panel) * W : zeros;
+        other_start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(other) * W : zeros;
+      }
+      T* other_product = product + 4 * W;
+      tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
+                      product, other_product);
+      block(lane, chunk, t, row0, panel, 0, 1, product);
+      block(lane, chunk, t, row0, other, 0, 1, other_product);
     }
   }
 

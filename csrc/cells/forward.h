@@ -58,7 +58,6 @@ struct ScratchCursor {
 template <class T> PADLESS_INLINE int64_t state_stride_of(const padless_problem& p) {
   return round_up(maximum(p.hidden_size, p.projection_size), 16) + 16;
 }
-template <class T> PADLESS_INLINE int64_t input_stride_of(int64_t input) { return round_up(input, 16) + 16; }
 
 template <class T> PADLESS_INLINE void copy(T* to, const T* from, int64_t n) {
   int64_t i = 0;
@@ -258,8 +257,9 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     }
   }
 
-  void input_product(const Element* data, int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out, const Element* next = nullptr, int64_t b = 0,
-                     int64_t blocks = 1) const {
+  // `data`: where the panel lies.
+  void input_product(const Element* data, int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out,
+                     const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
     const int nv = weights.input.tile(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
@@ -311,15 +311,15 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
         const int64_t after = backwards ? panel - 1 : panel + 1;
         const bool has_next = prefetching && i + 1 < panels;
         if (at < 0)
-          input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, first, has_next ? weights.input.at(after) : nullptr, b,
-                        blocks.blocks);
+          input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, first,
+                        has_next ? weights.input.at(after) : nullptr, b, blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
         Start<T> start = hidden_start(panel, nv, in, size);
         const Element* next = has_next ? weights.hidden.at(after) : nullptr;
         if (b == 0 || at < 0) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
-        multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last, nv * W, next, b,
-                 blocks.blocks);
+        multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last,
+                          nv * W, next, b, blocks.blocks);
         finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
       }
     }
@@ -328,13 +328,13 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   // Step s where it has one row in the lane (in a chunk always), two panels at once.
   void pair(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int64_t at) const {
     if constexpr (Parts == 0) {
-    const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
-    const Start<T> start = hidden_start(panel, tile_width, in, 1), other_start = hidden_start(other, tile_width, other_in, 1);
-    T* other_out = last + tile_width * W;
-    tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
-                             &start, &other_start, last, other_out);
-    finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, last);
-    finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
+      const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
+      const Start<T> start = hidden_start(panel, tile_width, in, 1), other_start = hidden_start(other, tile_width, other_in, 1);
+      T* other_out = last + tile_width * W;
+      tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
+                               &start, &other_start, last, other_out);
+      finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, last);
+      finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
     }
   }
 

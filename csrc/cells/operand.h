@@ -51,11 +51,10 @@ PADLESS_INLINE void store_halves(uint16_t* to, Halves v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = v[i];
 }
 
-// First n elements as a vector, of rows that are T or, with `narrow`, bfloat16.
+// First n elements from `at` on as a vector, of a row that is float32 or, with `narrow`, bfloat16.
 PADLESS_INLINE VecF load_stored(const void* row, int64_t at, int64_t n, bool narrow) {
   return narrow ? widened(load_halves((const uint16_t*)row + at, n)) : load_first((const float*)row + at, n);
 }
-PADLESS_INLINE VecD load_stored(const void* row, int64_t at, int64_t n, bool, double) { return load_first((const double*)row + at, n); }
 
 // The first `n` of a vector into columns of an operand row, the rest of the vector as zeros where `zeros`, else left alone.
 template <int Parts> PADLESS_INLINE void put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {

@@ -79,6 +79,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _WORTH_A_TEAM = 1 << 21
 
 _library: ctypes.CDLL | None = None
+_has_tiles: bool | None = None  # of the instruction set in use
 _forked = False
 
 
@@ -209,7 +210,9 @@ def supported_isas() -> tuple[str, ...]:
 
 def force_isa(name: str | None) -> None:
     """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
+    global _has_tiles
     library = load()
+    _has_tiles = None
     if library.padless_isa_force(None if name is None else name.encode()):
         runs = [each for each in supported_isas() if each != "amx_emulated"]
         raise BackendError(
@@ -272,7 +275,10 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
 
 def has_tiles() -> bool:
     """Whether the instruction set in use multiplies bfloat16 numbers by AMX, for precisions "high" and "medium"."""
-    return bool(load().padless_has_tiles())
+    global _has_tiles
+    if _has_tiles is None:  # asked by every call of a layer
+        _has_tiles = bool(load().padless_has_tiles())
+    return _has_tiles
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:
@@ -419,21 +425,9 @@ def forward(
             with "medium" may x and y be bfloat16. Everything else is float32, and packed weights are for one precision.
     """
     problem = _problem(
-        cell,
-        batch_sizes,
-        state_rows,
-        rows,
-        x,
-        y,
-        state_index,
-        initial,
-        gates,
-        cells,
-        hidden,
-        reverse,
-        threads,
-        precision,
-    )
+        cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
+        threads, precision,
+    )  # fmt: skip
     problem.h_n, problem.h_n_stride = _matrix(final.h)
     problem.c_n, problem.c_n_stride = _matrix(final.c)
     problem.forward_weights, problem.forward_weights_bytes = _bytes(packed)
@@ -478,21 +472,9 @@ def backward(
         hidden: as in `forward`.
     """
     problem = _problem(
-        cell,
-        batch_sizes,
-        state_rows,
-        rows,
-        x,
-        y,
-        state_index,
-        initial,
-        gates,
-        cells,
-        hidden,
-        reverse,
-        threads,
-        precision,
-    )
+        cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
+        threads, precision,
+    )  # fmt: skip
     problem.forward_weights, problem.forward_weights_bytes = _bytes(packed_forward)
     problem.backward_weights, problem.backward_weights_bytes = _bytes(packed)
     problem.dy, problem.dy_stride = _matrix(dy)
