@@ -22,11 +22,11 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 3 };
+enum { PADLESS_ABI_VERSION = 4 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
-/* How numbers are multiplied. The last two are AMX products of bfloat16 numbers with float32 sums: one product, or three of
- * numbers that are split in two. Everything else in them is float32. They need a set that has tiles (padless_has_tiles). */
+/* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
+ * that are split in two. Everything else in them is float32. Not every instruction set has them (padless_computes). */
 enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1, PADLESS_BFLOAT16 = 2, PADLESS_BFLOAT16_3 = 3 };
 
 /* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
@@ -132,12 +132,13 @@ PADLESS_API int64_t padless_abi_version(void);
 PADLESS_API int64_t padless_problem_bytes(void); /* sizeof(padless_problem), for bindings to check */
 PADLESS_API const char* padless_error_text(int error);
 
-/* Instruction sets: "baseline", "avx2", "avx512", "amx"; and "amx_emulated", AMX in plain C++ for tests, which is never chosen but
- * by name. The best that processor and system offer is taken at first use. */
+/* Instruction sets: "baseline", "avx2", "avx512", "avx512_bf16" (vdpbf16ps), "amx"; and "amx_emulated" and "avx512_bf16_emulated",
+ * the last two in plain C++ for tests, which are never chosen but by name. The best that processor and system offer is taken at
+ * first use; "avx512_bf16" on AMD's processors only, since Intel's multiply faster without it. */
 PADLESS_API const char* padless_isa_active(void);
 PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to best, null past the end */
 PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
-PADLESS_API int padless_has_tiles(void);                 /* 1 when the set in use multiplies bfloat16 by AMX */
+PADLESS_API int padless_computes(int64_t dtype);          /* 1 when the set in use has the kernels of this dtype */
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
 /* Kernels prefetch the next panel of weights where all of them exceed the second-level cache of a core. This assumes another

@@ -231,7 +231,11 @@ def test_float64_and_float16_do_not_follow_the_switch():
 
 def test_doctor_says_how_products_are_computed():
     command = [sys.executable, "-m", "padless", "doctor", "--json"]
-    for isa, expected in (("amx_emulated", "amx_emulated"), ("baseline", "float32")):
+    for isa, expected in (
+        ("amx_emulated", "amx_emulated"),
+        ("avx512_bf16_emulated", "float32 products: highest"),
+        ("baseline", "float32"),
+    ):
         run = subprocess.run(
             command, env={**os.environ, "PADLESS_ISA": isa}, capture_output=True, text=True, check=True
         )

@@ -1,4 +1,4 @@
-// The AMX tile operations that the kernels use, and the same operations in plain C++ where PADLESS_EMULATE_TILES is defined.
+// The AMX tile operations that the kernels use, and the same operations in plain C++ where PADLESS_EMULATE is defined.
 //
 // A tile has 16 rows of 64 bytes. `dot<C, A, B>` adds to C, 16 x 16 float32, the product of A, 16 x 32 bfloat16, and B, whose
 // row k holds the rows 2k and 2k + 1 of a 32 x 16 bfloat16 matrix in turns. The emulation adds in the hardware's order and
@@ -9,7 +9,7 @@ namespace tiles {
 
 constexpr int kRows = 16, kDepth = 32;  // rows of a tile, and bfloat16 numbers in each
 
-#if defined(PADLESS_EMULATE_TILES)
+#if defined(PADLESS_EMULATE)
 
 struct Tile {
   float rows[16][16];

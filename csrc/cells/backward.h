@@ -17,7 +17,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
-  static constexpr int sum_tile = Parts ? kTileRows : kAccumulators / 4;  // rows of dW in a tile
+  static constexpr int sum_tile = Parts ? most_rows(Parts, 4) : kAccumulators / 4;  // rows of dW in a tile
 
   struct StateRow {
     const void* at;  // null: zeros

@@ -98,9 +98,9 @@
     if constexpr (Parts > 0) {
       const Share own = share(run.count, sum_tile);
       const Panels<T, Parts> panel = {sum_right, kSumRows, nv, 4, 1};
-      for (int64_t g = own.begin; g < own.end; g += kTileRows) {
-        const int64_t n = minimum(kTileRows, own.end - g), stride = nv * W;
-        const bool whole = n == kTileRows;  // else the rows past the last are not ours
+      for (int64_t g = own.begin; g < own.end; g += sum_tile) {
+        const int64_t n = minimum(sum_tile, own.end - g), stride = nv * W;
+        const bool whole = n == sum_tile;  // else the rows past the last are not ours
         T* to = sums + (run.row + g) * sums_stride;
         if (!whole && !first)
           for (int64_t r = 0; r < n; ++r) copy(product + r * stride, to + r * sums_stride, stride);

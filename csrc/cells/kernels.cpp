@@ -21,6 +21,8 @@ namespace {
 #include "tile.h"
 #if defined(PADLESS_AMX)
 #include "amx.h"
+#elif defined(PADLESS_DOTS)
+#include "dots.h"
 #endif
 #include "operand.h"
 #include "pack.h"
@@ -29,7 +31,7 @@ namespace {
 #include "forward.h"
 #include "backward_cells.h"
 #include "backward.h"
-#if !defined(PADLESS_AMX)
+#if !defined(PADLESS_AMX) && !defined(PADLESS_DOTS)
 #include "fingerprint.h"
 #endif
 
@@ -96,8 +98,11 @@ template <class T, int Parts = 0> constexpr TypedKernels typed() {
 #if defined(PADLESS_AMX)
 bool tiles_work();
 bool tiles_work() { return tiles::work(); }
-extern const TypedKernels tile_kernels[2];  // of one product and of three
-const TypedKernels tile_kernels[2] = {typed<float, 1>(), typed<float, 2>()};
+extern const TypedKernels bfloat16_kernels[2];  // of one product and of three
+const TypedKernels bfloat16_kernels[2] = {typed<float, 1>(), typed<float, 2>()};
+#elif defined(PADLESS_DOTS)
+extern const TypedKernels bfloat16_kernels[1];
+const TypedKernels bfloat16_kernels[1] = {typed<float, 1>()};
 #else
 extern const Kernels kernels;
 const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint};

@@ -1,6 +1,6 @@
-// Products of rows with packed panels, in one of two arithmetics: Parts = 0 is the FMA tile of tile.h. Parts = 1 and 2 are AMX
-// products of bfloat16 numbers with float32 sums; with 2 parts every number is the sum of a high and a low one, and the three
-// larger of the four products are added. Both add to a start in one order, whatever rows stand beside a row.
+// Products of rows with packed panels. Parts = 0 is the FMA tile of tile.h. Parts = 1 and 2 are products of bfloat16 numbers
+// with float32 sums, by AMX or (one part) by vdpbf16ps; with 2 parts every number is the sum of a high and a low one, and the three
+// larger of the four products are added. All add to a start in one order, whatever rows stand beside a row.
 #pragma once
 
 #if defined(PADLESS_AMX)
@@ -109,7 +109,10 @@ PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* 
   if constexpr (Parts == 0) {
     find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(a.at, a.stride, data, w.k_count, &start, out, out_stride);
   } else {
-#if defined(PADLESS_AMX)
+#if defined(PADLESS_DOTS)
+    static_assert(Parts == 1, "three products by vdpbf16ps take longer than one by FMA");
+    dots::multiply(n, a.at, a.stride, data, nv, w.k_count, start, out, out_stride);
+#elif defined(PADLESS_AMX)
     const int64_t k_blocks = tiled(w.k_count) / 32;
     switch (nv) {
       case 1: return tile_product<Parts, 1>(n, a, data, k_blocks, &start, out, out_stride);

@@ -8,8 +8,8 @@
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
 #define PADLESS_VECTOR_REGISTER "v"
-#elif defined(PADLESS_EMULATE_TILES)
-constexpr int kVectorBytes = 64;  // a row of a tile: the compiler makes them of shorter vectors
+#elif defined(PADLESS_EMULATE)
+constexpr int kVectorBytes = 64;  // a row of a tile or a vector of pairs: the compiler makes them of shorter vectors
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
 #define PADLESS_VECTOR_REGISTER "x"

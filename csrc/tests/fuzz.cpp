@@ -35,13 +35,14 @@ const char* g_set = nullptr;  // this one alone
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Bytes b = {data, size};
-  static const char* const sets[] = {"baseline", "avx2", "avx512", "amx_emulated", "amx"};
-  if (padless_isa_force(g_set ? g_set : sets[b.next(5)]) != PADLESS_OK) return 0;
+  static const char* const sets[] = {"baseline", "avx2", "avx512", "avx512_bf16_emulated",
+                                     "avx512_bf16", "amx_emulated", "amx"};
+  if (padless_isa_force(g_set ? g_set : sets[b.next(7)]) != PADLESS_OK) return 0;
   padless_problem p;
   memset(&p, 0, sizeof p);
   const bool forged = b.next(3) != 0;
   p.cell = b.next(4);
-  p.dtype = b.next(padless_has_tiles() ? 4 : 2);
+  p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
   p.narrow_rows = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.narrow_gates = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);

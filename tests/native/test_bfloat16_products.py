@@ -1,4 +1,4 @@
-"""The kernels that multiply bfloat16 numbers by AMX, by emulation everywhere and on the hardware where it is there."""
+"""The kernels that multiply bfloat16 numbers, by emulation everywhere and on the hardware where it is there."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ def case_of(cell: str, kind: str, lengths, width: int, hidden: int, **options) -
     return Case(cell, lengths, width, hidden, **KINDS[kind], **options)
 
 
-@pytest.fixture(params=["amx_emulated", "amx"], autouse=True)
+@pytest.fixture(params=["amx_emulated", "amx", "avx512_bf16_emulated", "avx512_bf16"], autouse=True)
 def isa(request):
     if request.param not in _kernels.supported_isas():
-        pytest.skip("this machine has no AMX tiles for bfloat16, or its kernel does not permit them")
+        pytest.skip(f"{request.param}: this machine does not have it, or its kernel does not permit it")
     _kernels.force_isa(request.param)
+    if "kind" in request.fixturenames:
+        precision = KINDS[request.getfixturevalue("kind")]["precision"]
+        if not _kernels.computes(precision):
+            pytest.skip(f"{request.param} has no kernels of precision {precision}")
     yield request.param
     _kernels.force_isa(None)
 
@@ -114,23 +118,40 @@ def test_values_that_bfloat16_products_may_spread_stay_in_their_sequence(kind, v
 
 def test_weights_of_another_precision_are_refused():
     weights = torch.randn(16, 3), torch.randn(16, 4)
-    packed = _kernels.pack_forward("LSTM", *weights, None, None, precision="high")
+    packed = _kernels.pack_forward("LSTM", *weights, None, None)
     x, y = _kernels.Rows(torch.randn(2, 3)), _kernels.Rows(torch.empty(2, 4))
     with pytest.raises(BackendError, match="weights"):
         _kernels.forward("LSTM", packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, precision="medium")
 
 
 def test_narrow_rows_need_the_precision_that_reads_them():
-    packed = _kernels.pack_forward(
-        "LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None, precision="high"
-    )
+    packed = _kernels.pack_forward("LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None)
     x, y = _kernels.Rows(torch.ones(2, 3).bfloat16()), _kernels.Rows(torch.empty(2, 4).bfloat16())
     with pytest.raises(BackendError, match="dtype"):
-        _kernels.forward("LSTM", packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, precision="high")
+        _kernels.forward("LSTM", packed, x, y, torch.tensor([1, 1]), 2, state_rows=1)
 
 
-def test_a_set_without_tiles_refuses_these_precisions():
+def test_a_set_without_bfloat16_products_refuses_their_precisions():
     _kernels.force_isa("baseline")
-    assert not _kernels.has_tiles()
-    with pytest.raises((BackendError, RuntimeError)):
-        _kernels.pack_forward("LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None, precision="high")
+    for precision in ("medium", "high"):
+        assert not _kernels.computes(precision)
+        with pytest.raises((BackendError, RuntimeError)):
+            _kernels.pack_forward(
+                "LSTM", torch.randn(16, 3), torch.randn(16, 4), None, None, precision=precision
+            )
+
+
+@pytest.mark.parametrize("pair", [("amx_emulated", "amx"), ("avx512_bf16_emulated", "avx512_bf16")])
+@each_kind
+def test_the_emulation_has_the_bits_of_the_hardware(kind, pair):
+    """In ReLU, whose cell rounds nothing: the emulated sets compute sigmoid and tanh without FMA."""
+    if pair[1] not in _kernels.supported_isas():
+        pytest.skip(f"this machine has no {pair[1]}")
+    got = []
+    for name in pair:
+        _kernels.force_isa(name)
+        if not _kernels.computes(KINDS[kind]["precision"]):
+            pytest.skip(f"{name} has no kernels of this precision")
+        got.append(run(case_of("RNN_RELU", kind, [4, 9, 8, 0, 4, 3, 7, 8], 33, 18)))
+    for name, value in got[0].items():
+        assert_same(value, got[1][name])

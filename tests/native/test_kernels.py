@@ -35,7 +35,7 @@ def case_of(cell: str, lengths, width: int, hidden: int, **options) -> Case:
     return Case(cell, lengths, width, hidden, **options)
 
 
-@pytest.fixture(params=[i for i in _kernels.supported_isas() if i != "amx_emulated"], autouse=True)
+@pytest.fixture(params=[i for i in _kernels.supported_isas() if not i.endswith("_emulated")], autouse=True)
 def isa(request):
     _kernels.force_isa(request.param)
     yield request.param

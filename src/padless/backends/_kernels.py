@@ -52,7 +52,7 @@ DTYPES = {torch.float32: 0, torch.float64: 1}
 PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
 # Rows and weights of these are widened to float32.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
-_ABI = 3
+_ABI = 4
 _FIELDS = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
@@ -79,7 +79,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _WORTH_A_TEAM = 1 << 21
 
 _library: ctypes.CDLL | None = None
-_has_tiles: bool | None = None  # of the instruction set in use
+_computed: dict[str, bool] = {}  # precisions of the instruction set in use
 _forked = False
 
 
@@ -163,7 +163,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isa_active", text, ()),
         ("isa_compiled", text, (integer,)),
         ("isa_supported", integer, (text,)),
-        ("has_tiles", integer, ()),
+        ("computes", integer, (integer,)),
         ("isa_force", integer, (text,)),
         ("pack_forward_bytes", size, (size,) * 5),
         ("pack_backward_bytes", size, (size,) * 5),
@@ -204,17 +204,16 @@ def compiled_isas() -> tuple[str, ...]:
 
 
 def supported_isas() -> tuple[str, ...]:
-    """Those that this machine can run; "amx_emulated" is for tests and never chosen but by name."""
+    """Those that this machine can run; "..._emulated" are for tests and never chosen but by name."""
     return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
 
 
 def force_isa(name: str | None) -> None:
     """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
-    global _has_tiles
     library = load()
-    _has_tiles = None
+    _computed.clear()
     if library.padless_isa_force(None if name is None else name.encode()):
-        runs = [each for each in supported_isas() if each != "amx_emulated"]
+        runs = [each for each in supported_isas() if not each.endswith("_emulated")]
         raise BackendError(
             f"instruction set {name!r} is not available here; this machine runs {', '.join(runs)}"
         )
@@ -273,12 +272,11 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
     return DTYPES[dtype] if dtype == torch.float64 else PRECISIONS[precision]
 
 
-def has_tiles() -> bool:
-    """Whether the instruction set in use multiplies bfloat16 numbers by AMX, for precisions "high" and "medium"."""
-    global _has_tiles
-    if _has_tiles is None:  # asked by every call of a layer
-        _has_tiles = bool(load().padless_has_tiles())
-    return _has_tiles
+def computes(precision: str) -> bool:
+    """Whether the instruction set in use has the kernels of this precision: "high" and "medium" multiply bfloat16 numbers."""
+    if precision not in _computed:  # asked by every call of a layer
+        _computed[precision] = bool(load().padless_computes(PRECISIONS[precision]))
+    return _computed[precision]
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:
@@ -421,7 +419,7 @@ def forward(
             None in inference, or to recompute them later.
         cells: `(rows, cells_width)`, LSTM, wherever backward follows.
         hidden: H where y is a projection of the hidden units; None: they are y.
-        precision: how float32 numbers are multiplied, one of `PRECISIONS`; all but "highest" need `has_tiles`, and only
+        precision: how float32 numbers are multiplied, one of `PRECISIONS`; one that the machine `computes`, and only
             with "medium" may x and y be bfloat16. Everything else is float32, and packed weights are for one precision.
     """
     problem = _problem(

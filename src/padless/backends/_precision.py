@@ -18,17 +18,19 @@ _NAMES: dict[str, Precision] = {"ieee": "highest", "tf32": "high", "bf16": "medi
 def precision_of(dtype: torch.dtype) -> Precision:
     """How the kernels multiply rows of this dtype now.
 
-    `"medium"`: products of bfloat16 numbers, for bfloat16 rows wherever AMX computes them. float32 rows follow
-    `torch.backends.mkldnn.rnn.fp32_precision`, or where it is not set `torch.get_float32_matmul_precision()`.
-    Without AMX, and for every other dtype: `"highest"`, products of float32 or float64 numbers.
+    `"medium"`: products of bfloat16 numbers, for bfloat16 rows on AMX and, on AMD's processors, vdpbf16ps. float32
+    rows follow `torch.backends.mkldnn.rnn.fp32_precision`, or where it is not set
+    `torch.get_float32_matmul_precision()`; `"high"` needs AMX. Where there is no such unit, and for every other
+    dtype: `"highest"`, products of float32 or float64 numbers.
     """
     if dtype is not torch.float32 and dtype is not torch.bfloat16:
         return "highest"
-    if not _kernels.has_tiles():
+    if not _kernels.computes("medium"):
         return "highest"
     if dtype is torch.bfloat16:
         return "medium"
     own = getattr(
         getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none"
     )  # torch 2.9 and newer
-    return _NAMES.get(own) or cast(Precision, torch.get_float32_matmul_precision())
+    asked = _NAMES.get(own) or cast(Precision, torch.get_float32_matmul_precision())
+    return asked if _kernels.computes(asked) else "highest"

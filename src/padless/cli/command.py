@@ -247,8 +247,8 @@ def _bfloat16_products() -> str:
 
     if _kernels.missing() is not None:
         return "by torch"
-    if not _kernels.has_tiles():
-        return "widened to float32: no AMX tiles here"
+    if not _kernels.computes("medium"):
+        return "widened to float32: no fast bfloat16 units here"
     return f"by {_kernels.isa()}; float32 products: {_precision.precision_of(torch.float32)}"
 
 

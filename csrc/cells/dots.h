@@ -1,0 +1,121 @@
+// `add_pairs`, the instruction vdpbf16ps, or the same in plain C++ where PADLESS_EMULATE is defined, and the products of
+// rows with packed panels that are made of it.
+//
+// A vector of weights has 16 columns of two rows in turns: a row of a tile in the layout of pack.h. Every output is one chain
+// over k, odd k before even k in each pair, whatever rows stand beside it.
+#pragma once
+
+namespace dots {
+
+// sums[i] + a[2i + 1] * b[2i + 1] + a[2i] * b[2i], each product added with one rounding; subnormal numbers count as zero.
+#if defined(PADLESS_EMULATE)
+static float flush_subnormal(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  if (!(bits & 0x7f800000u)) bits &= 0x80000000u;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+static float widened_half(uint16_t x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float wide;
+  __builtin_memcpy(&wide, &bits, 4);
+  return flush_subnormal(wide);
+}
+static VecF add_pairs(VecF sums, VecF a, VecF b) {
+  uint16_t left[32], right[32];
+  __builtin_memcpy(left, &a, sizeof left);
+  __builtin_memcpy(right, &b, sizeof right);
+  for (int i = 0; i < 16; ++i) {
+    float sum = flush_subnormal(sums[i]);
+    for (int k = 2 * i + 1; k >= 2 * i; --k)
+      sum = flush_subnormal(__builtin_fmaf(widened_half(left[k]), widened_half(right[k]), sum));
+    sums[i] = sum;
+  }
+  return sums;
+}
+#else
+PADLESS_INLINE VecF add_pairs(VecF sums, VecF a, VecF b) {  // by inline assembly: it needs no flag of the compiler's
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+  return sums;
+}
+#endif
+
+PADLESS_INLINE VecF splat_pair(const uint16_t* pair) {
+  int32_t both;
+  __builtin_memcpy(&both, pair, 4);
+  return (VecF)(both - VecI32{});
+}
+
+// R rows times one panel of NV vectors, or times N such panels at once, for what one row leaves idle.
+template <int NV, int R, int N = 1>
+static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride, const uint16_t* const* panels, int64_t k_count,
+                                              const Start<float>* start, float* const* out, int64_t out_stride) {
+  VecF sums[N][R][NV];
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v)
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) sums[i][r][v] = load(start[i].at[v] + r * start[i].stride[v]);
+  const uint16_t *row[R], *panel[N];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r) row[r] = a + r * stride;
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) panel[i] = panels[i];
+  for (int64_t k = 0; k < k_count; k += 32) {
+    const int64_t end = minimum(32, k_count - k);
+#pragma GCC unroll 1
+    for (int64_t j = 0; j < end; j += 2) {
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) {
+        VecF b[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) b[v] = load((const float*)(panel[i] + 512 * v + 16 * j));
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          const VecF x = splat_pair(row[r] + k + j);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) sums[i][r][v] = add_pairs(sums[i][r][v], x, b[v]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) panel[i] += 512 * NV;
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) store(out[i] + r * out_stride + v * 16, sums[i][r][v]);
+}
+
+typedef void (*Function)(const uint16_t*, int64_t, const uint16_t* const*, int64_t, const Start<float>*, float* const*, int64_t);
+template <int NV, int R> constexpr Function product_or_null() {
+  if constexpr (R <= tile_rows(NV)) return &product<NV, R>;
+  else return nullptr;
+}
+#define PADLESS_DOT_PRODUCTS(NV)                                                                                  \
+  {nullptr, product_or_null<NV, 1>(), product_or_null<NV, 2>(), product_or_null<NV, 3>(), product_or_null<NV, 4>(), \
+   product_or_null<NV, 5>(), product_or_null<NV, 6>(), product_or_null<NV, 7>(), product_or_null<NV, 8>(),          \
+   product_or_null<NV, 9>(), product_or_null<NV, 10>(), product_or_null<NV, 11>(), product_or_null<NV, 12>()}
+
+// n rows times a panel of nv vectors.
+PADLESS_INLINE void multiply(int64_t n, const uint16_t* a, int64_t stride, const uint16_t* panel, int nv, int64_t k_count,
+                             const Start<float>& start, float* out, int64_t out_stride) {
+  static constexpr Function table[5][kMaxRows + 1] = {
+      {}, PADLESS_DOT_PRODUCTS(1), PADLESS_DOT_PRODUCTS(2), PADLESS_DOT_PRODUCTS(3), PADLESS_DOT_PRODUCTS(4)};
+  const Blocks blocks = Blocks::of(n, tile_rows(nv));
+  Start<float> from = start;
+  for (int64_t b = 0; b < blocks.blocks; ++b) {
+    const int64_t rows = blocks.size(b);
+    table[nv][rows](a, stride, &panel, k_count, &from, &out, out_stride);
+    a += rows * stride;
+    out += rows * out_stride;
+    for (int v = 0; v < nv; ++v) from.at[v] += rows * from.stride[v];
+  }
+}
+#undef PADLESS_DOT_PRODUCTS
+
+}  // namespace dots
