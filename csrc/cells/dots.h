@@ -47,51 +47,39 @@ PADLESS_INLINE VecF splat_pair(const uint16_t* pair) {
   return (VecF)(both - VecI32{});
 }
 
-// R rows times one panel of NV vectors, or times N such panels at once, for what one row leaves idle.
-template <int NV, int R, int N = 1>
-static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride, const uint16_t* const* panels, int64_t k_count,
-                                              const Start<float>* start, float* const* out, int64_t out_stride) {
-  VecF sums[N][R][NV];
+// R rows times a panel of NV vectors, k_count > 0 (for none, GCC would keep a copy of all sums on the stack).
+template <int NV, int R>
+static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride, const uint16_t* panel, int64_t k_count,
+                                              const Start<float>* start, float* out, int64_t out_stride) {
+  if (k_count <= 0) __builtin_unreachable();
+  VecF sums[R][NV];
 #pragma GCC unroll 4
-  for (int i = 0; i < N; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v)
+  for (int v = 0; v < NV; ++v)
 #pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) sums[i][r][v] = load(start[i].at[v] + r * start[i].stride[v]);
-  const uint16_t *row[R], *panel[N];
+    for (int r = 0; r < R; ++r) sums[r][v] = load(start->at[v] + r * start->stride[v]);
+  const uint16_t* row[R];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) row[r] = a + r * stride;
-#pragma GCC unroll 4
-  for (int i = 0; i < N; ++i) panel[i] = panels[i];
-  for (int64_t k = 0; k < k_count; k += 32) {
-    const int64_t end = minimum(32, k_count - k);
 #pragma GCC unroll 1
-    for (int64_t j = 0; j < end; j += 2) {
+  for (int64_t k = 0; k < k_count; k += 2) {
+    VecF b[NV];
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) {
-        VecF b[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) b[v] = load((const float*)(panel[i] + 512 * v + 16 * j));
+    for (int v = 0; v < NV; ++v) b[v] = load((const float*)(panel + 512 * v));
+    panel += k % 32 == 30 ? 512 * (NV - 1) + 32 : 32;  // 16 pairs, then the next vector's
 #pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          const VecF x = splat_pair(row[r] + k + j);
+    for (int r = 0; r < R; ++r) {
+      const VecF x = splat_pair(row[r] + k);
 #pragma GCC unroll 4
-          for (int v = 0; v < NV; ++v) sums[i][r][v] = add_pairs(sums[i][r][v], x, b[v]);
-        }
-      }
+      for (int v = 0; v < NV; ++v) sums[r][v] = add_pairs(sums[r][v], x, b[v]);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) panel[i] += 512 * NV;
   }
-#pragma GCC unroll 4
-  for (int i = 0; i < N; ++i)
 #pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) store(out[i] + r * out_stride + v * 16, sums[i][r][v]);
+    for (int v = 0; v < NV; ++v) store(out + r * out_stride + v * 16, sums[r][v]);
 }
 
-typedef void (*Function)(const uint16_t*, int64_t, const uint16_t* const*, int64_t, const Start<float>*, float* const*, int64_t);
+typedef void (*Function)(const uint16_t*, int64_t, const uint16_t*, int64_t, const Start<float>*, float*, int64_t);
 template <int NV, int R> constexpr Function product_or_null() {
   if constexpr (R <= tile_rows(NV)) return &product<NV, R>;
   else return nullptr;
@@ -101,19 +89,21 @@ template <int NV, int R> constexpr Function product_or_null() {
    product_or_null<NV, 5>(), product_or_null<NV, 6>(), product_or_null<NV, 7>(), product_or_null<NV, 8>(),          \
    product_or_null<NV, 9>(), product_or_null<NV, 10>(), product_or_null<NV, 11>(), product_or_null<NV, 12>()}
 
-// n rows times a panel of nv vectors.
+// n rows times a panel of nv vectors. `start` is moved on.
 PADLESS_INLINE void multiply(int64_t n, const uint16_t* a, int64_t stride, const uint16_t* panel, int nv, int64_t k_count,
-                             const Start<float>& start, float* out, int64_t out_stride) {
+                             Start<float>& start, float* out, int64_t out_stride) {
   static constexpr Function table[5][kMaxRows + 1] = {
       {}, PADLESS_DOT_PRODUCTS(1), PADLESS_DOT_PRODUCTS(2), PADLESS_DOT_PRODUCTS(3), PADLESS_DOT_PRODUCTS(4)};
-  const Blocks blocks = Blocks::of(n, tile_rows(nv));
-  Start<float> from = start;
+  if (k_count == 0)
+    for (int64_t r = 0; r < n; ++r)
+      for (int v = 0; v < nv; ++v) store(out + r * out_stride + v * 16, load(start.at[v] + r * start.stride[v]));
+  const Blocks blocks = Blocks::of(k_count ? n : 0, tile_rows(nv));
   for (int64_t b = 0; b < blocks.blocks; ++b) {
     const int64_t rows = blocks.size(b);
-    table[nv][rows](a, stride, &panel, k_count, &from, &out, out_stride);
+    table[nv][rows](a, stride, panel, k_count, &start, out, out_stride);
     a += rows * stride;
     out += rows * out_stride;
-    for (int v = 0; v < nv; ++v) from.at[v] += rows * from.stride[v];
+    for (int v = 0; v < nv; ++v) start.at[v] += rows * start.stride[v];
   }
 }
 #undef PADLESS_DOT_PRODUCTS

@@ -393,9 +393,9 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       for (int64_t r = 0; r < size; ++r) {
         const int64_t own = slot + r * slot_step;
         const Vec<T> v = load(from + r * stride);
-        put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
+        const Halves first = put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
         if (p.narrow_rows && t >= 0)
-          store_halves((uint16_t*)p.y + (p.y_step[t] + p.y_sequence[own]) * p.y_stride + column, narrowed(v), columns - column);
+          store_halves((uint16_t*)p.y + (p.y_step[t] + p.y_sequence[own]) * p.y_stride + column, first, columns - column);
       }
   }
 

@@ -34,8 +34,16 @@ template <class T, int Parts> PADLESS_INLINE int64_t operand_bytes(int64_t rows,
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
 
-// Nearest bfloat16, ties to even; NaN stays NaN.
+// Nearest bfloat16, ties to even; NaN stays NaN. Where the set has vcvtneps2bf16, as this is, subnormal numbers become zero.
 PADLESS_INLINE Halves narrowed(VecF x) {
+#if defined(PADLESS_DOTS) && !defined(PADLESS_EMULATE)
+  Halves half;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(x));
+  return half;
+#elif defined(PADLESS_DOTS)
+  const VecU32 magnitude = (VecU32)x & 0x7fffffffu;
+  x = (VecF)(magnitude < 0x800000u ? (VecU32)x & 0x80000000u : (VecU32)x);
+#endif
   const VecU32 bits = (VecU32)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
   const VecU32 chosen = x != x ? bits | 0x400000u : rounded;
   return __builtin_convertvector(chosen >> 16, Halves);
@@ -61,19 +69,24 @@ PADLESS_INLINE VecF load_stored(const void* row, int64_t at, int64_t n, bool nar
 }
 
 // The first `n` of a vector into columns of an operand row, the rest of the vector as zeros where `zeros`, else left alone.
-template <int Parts> PADLESS_INLINE void put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
+// Returns the first part.
+template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
   if (n < kWidth<float>) {
     float lanes[kWidth<float>] = {};
     store_first(lanes, v, n);
     v = load(lanes);
   }
   const int64_t count = zeros ? kWidth<float> : n;
+  const Halves first = narrowed(v);
+  store_halves(to, first, count);
+  Halves high = first;
 #pragma GCC unroll 2
-  for (int q = 0; q < Parts; ++q) {
-    const Halves high = narrowed(v);
+  for (int q = 1; q < Parts; ++q) {
+    v -= widened(high);
+    high = narrowed(v);
     store_halves(to + q * part, high, count);
-    if (q + 1 < Parts) v -= widened(high);
   }
+  return first;
 }
 
 // A row of `n` columns, or zeros for null, into an operand.
@@ -83,6 +96,8 @@ PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void
     constexpr int W = kWidth<T>;
     uint16_t* at = to.at + row * to.stride;
     int64_t i = 0;
+    if (Parts == 1 && from && narrow)
+      for (; i < n; i += W) store_halves(at + i, load_halves((const uint16_t*)from + i, n - i), W);
     for (; from && i < n; i += W) put_parts<Parts>(at + i, to.part, load_stored(from, i, n - i, narrow), n - i, true);
     for (; i < tiled(n); i += W)
       for (int q = 0; q < Parts; ++q) store_halves(at + q * to.part + i, Halves{}, W);
