@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import pytest
 import torch
-from ranks_kit import Ranks
 
 import padless
+
+from .ranks_kit import Ranks
 
 # No deadlines: the first call of a torch operator is slow, and the machine may be busy. A run in CI tries the
 # same cases every time; a run at a desk goes on looking for new ones.

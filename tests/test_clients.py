@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from layer_kit import CELLS, by_hand, twins
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -23,6 +22,8 @@ from torch.nn.utils.rnn import (
 from torch.utils.checkpoint import checkpoint
 
 import padless
+
+from .nn.layer_kit import CELLS, by_hand, twins
 
 pytestmark = [
     pytest.mark.usefixtures("backend"),

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import run_layers
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 import padless
 from padless.losses import global_mean
+
+from .oracle import run_layers
 
 INPUT, HIDDEN = 3, 5
 

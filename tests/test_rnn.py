@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import lengths as ragged_lengths
 from torch import Tensor
 from torch.nn.utils import rnn as theirs
 
 import padless
 from padless import rnn as ours
 from padless.rnn import PackedSequence
+
+from .strategies import lengths as ragged_lengths
 
 RAGGED = [[4], [3, 1, 6, 6, 2], [1, 1, 1], [5, 5, 5], [1, 40, 2], [2, 9, 9, 1, 9]]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64]

@@ -35,10 +35,8 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
     if constexpr (Prefetches) {
       __builtin_prefetch(next, 0, 2);
       if (lines > 1) __builtin_prefetch(next + 64, 0, 2);
-      if (lines > 2) {
-        __builtin_prefetch(next + 128, 0, 2);
-        __builtin_prefetch(next + 192, 0, 2);
-      }
+      if (lines > 2) __builtin_prefetch(next + 128, 0, 2);
+      if (lines > 3) __builtin_prefetch(next + 192, 0, 2);
       next += 64 * lines;
     }
     if constexpr (kAccumulators == 12 && R < NV) {

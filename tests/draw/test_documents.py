@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from golden import assert_golden
-
 from padless.draw import draw_html, draw_svg, draw_text
 
+from ..golden import assert_golden
 from .kit import EIGHT
 
 DOCS = Path(__file__).parents[2] / "docs"

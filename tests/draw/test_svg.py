@@ -6,12 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from golden import assert_golden
 from hypothesis import given
 
 from padless.draw import draw_svg
 from padless.draw.colours import FEW
 
+from ..golden import assert_golden
 from .kit import EIGHT, drawable, order_of, small, steps_of
 
 SVG = "{http://www.w3.org/2000/svg}"

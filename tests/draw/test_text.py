@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from golden import assert_golden
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ import padless
 from padless import LengthsError
 from padless.draw import draw_text
 
+from ..golden import assert_golden
 from .kit import EIGHT, drawable, order_of, small, steps_of
 
 ESCAPE = re.compile(r"\033\[[0-9;]*m")

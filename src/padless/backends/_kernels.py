@@ -273,7 +273,7 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
 
 
 def computes(precision: str) -> bool:
-    """Whether the instruction set in use has the kernels of this precision: "high" and "medium" multiply bfloat16 numbers."""
+    """Whether the instruction set in use has the kernels of this precision."""
     if precision not in _computed:  # asked by every call of a layer
         _computed[precision] = bool(load().padless_computes(PRECISIONS[precision]))
     return _computed[precision]

@@ -25,7 +25,9 @@ DESCRIPTION = """\
 Counts what padding costs the sequences of a file, for every way of putting
 them into batches. The file holds lengths or the sequences themselves:
   txt      a line of one integer is a length, any other line a sequence of words
-  csv tsv  one column: integers are lengths, text is counted in words
+  csv tsv  one column: integers are lengths, text is counted in words; cells
+           of csv are separated by commas, semicolons or tabs
+  json     one array of what a line of jsonl may be
   jsonl    a line is a number (a length), a string (words), a list (items), or
            an object with one of these
   parquet  one column of integers, text or lists (needs pyarrow)"""
@@ -50,7 +52,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="- or none: standard input; .gz is unpacked")
     group = parser.add_argument_group("reading")
     group.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
-    group.add_argument("--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in jsonl")
+    group.add_argument(
+        "--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in json and jsonl"
+    )
     group.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
     group = parser.add_argument_group("batches")
     group.add_argument("--batch-size", type=_count, metavar="N", help="sequences a batch (32)")

@@ -1,0 +1,198 @@
+"""Backends are found, shown and forced, and what is not available is an error that says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import padless
+from padless import backends
+
+from ..nn.layer_kit import by_hand, twins
+
+
+def test_portable_and_torch_are_everywhere() -> None:
+    assert set(backends.available()) >= {"portable", "torch"}
+    assert set(backends.available()) <= {"native", "portable", "torch"}
+
+
+def test_the_first_that_is_available_is_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PADLESS_BACKEND", raising=False)
+    assert backends.active() == backends.available()[0]
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_use_forces_a_backend_for_a_block_only(name: str) -> None:
+    before = backends.active()
+    with backends.use(name):
+        assert backends.active() == name
+    assert backends.active() == before
+
+
+def test_use_as_a_call_lasts_until_the_next() -> None:
+    with backends.use(backends.active()):  # puts back what the calls below force
+        backends.use("torch")
+        assert backends.active() == "torch"
+        backends.use("portable")
+        assert backends.active() == "portable"
+
+
+def test_blocks_nest_and_exceptions_put_back_what_was() -> None:
+    before = backends.active()
+    with pytest.raises(KeyError, match="gone"), backends.use("torch"):
+        with backends.use("portable"):
+            assert backends.active() == "portable"
+        assert backends.active() == "torch"
+        raise KeyError("gone")
+    assert backends.active() == before
+
+
+def test_one_object_may_serve_two_blocks() -> None:
+    before = backends.active()
+    choice = backends.use("torch")
+    for _ in range(2):
+        with choice:
+            assert backends.active() == "torch"
+        assert backends.active() == before
+
+
+def test_a_refused_choice_changes_nothing() -> None:
+    with backends.use("torch"):
+        with pytest.raises(padless.BackendError):
+            backends.use("no such")
+        assert backends.active() == "torch"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("portabel", "portable"), ("Torch", "torch"), ("nativ", "native")]
+)
+def test_unknown_name_is_an_error_with_the_nearest_name(name: str, near: str) -> None:
+    with pytest.raises(padless.BackendError, match=f"no backend '{name}'.*did you mean '{near}'"):
+        backends.use(name)
+
+
+def test_unknown_name_like_no_other_lists_the_names() -> None:
+    with pytest.raises(padless.BackendError, match="native, portable, torch") as caught:
+        backends.use("xyzzy")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_native_that_was_not_built_is_an_error_that_says_why() -> None:
+    if "native" in backends.available():
+        pytest.skip("native kernels are here")
+    with pytest.raises(padless.BackendError, match="'native' is not available here: .+"):
+        backends.use("native")
+
+
+@pytest.mark.parametrize("forced", ["portable", "torch"])
+def test_the_forced_backend_is_the_one_that_computes(forced: str) -> None:
+    """Seen in the graph: torch's own operators leave nodes of their own cells, padless one of its own."""
+    ours, _ = twins("LSTM", 3, 4)
+    with backends.use(forced):
+        output, _ = ours(by_hand([torch.randn(n, 3) for n in (3, 2)]))
+    names, pending, seen = [], [output.data.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names.append(type(node).__name__)
+            pending.extend(parent for parent, _ in node.next_functions)
+    assert ("_LayerBackward" in names) == (forced == "portable")
+    assert any("Sigmoid" in n for n in names) == (forced == "torch")
+
+
+SCRIPT = """
+import torch, padless
+try:
+    print(padless.backends.active())
+    torch.manual_seed(0)
+    print(padless.nn.LSTM(3, 4)(torch.ones(2, 1, 3))[0].sum().item())
+except padless.BackendError as error:
+    print("BackendError:", error)
+"""
+
+
+def _in_a_process_with(backend: str) -> list[str]:
+    environment = os.environ | {"PADLESS_BACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_environment_forces_a_backend(name: str) -> None:
+    active, total = _in_a_process_with(name)
+    assert active == name
+    torch.manual_seed(0)
+    expected = torch.nn.LSTM(3, 4)(torch.ones(2, 1, 3))[0].sum().item()
+    assert float(total) == pytest.approx(expected, abs=1e-6)
+
+
+def test_environment_that_cannot_be_had_is_an_error_that_names_it() -> None:
+    (line,) = _in_a_process_with("portabel")
+    assert line.startswith("BackendError: PADLESS_BACKEND: there is no backend 'portabel'")
+    assert line.endswith("did you mean 'portable'?")
+
+
+def test_empty_environment_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADLESS_BACKEND", "")
+    assert backends.active() == backends.available()[0]
+
+
+def test_use_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADLESS_BACKEND", "torch")
+    assert backends.active() == "torch"
+    with backends.use("portable"):
+        assert backends.active() == "portable"
+
+
+needs_native = pytest.mark.skipif("native" not in backends.available(), reason="no native kernels here")
+
+ISA_SCRIPT = """
+import torch, padless
+torch.manual_seed(0)
+layer, x = padless.nn.LSTM(20, 30), torch.randn(9, 4, 20)
+try:
+    with torch.no_grad():
+        output = layer(x, lengths=[9, 2, 7, 0])[0]
+    print(padless.backends.instruction_set(), output.double().abs().sum().item())
+except padless.BackendError as error:
+    print("BackendError:", error)
+"""
+
+
+def _with_instruction_set(name: str) -> str:
+    environment = os.environ | {"PADLESS_ISA": name}
+    script = [sys.executable, "-c", ISA_SCRIPT]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
+    with torch.no_grad(), backends.use("portable"):
+        torch.manual_seed(0)
+        layer, x = padless.nn.LSTM(20, 30), torch.randn(9, 4, 20)
+        expected = layer(x, lengths=[9, 2, 7, 0])[0].double().abs().sum().item()
+    answer = _with_instruction_set(name)
+    if answer.startswith("BackendError") and name != "baseline":
+        assert f"'{name}' is not available here" in answer  # this processor has no such instructions
+        return
+    ran, total = answer.split()
+    assert ran == name
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
+@needs_native
+def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() -> None:
+    assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")

@@ -1,0 +1,257 @@
+"""Per-sequence operations against a loop over the sequences in plain torch, on both kinds of input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from torch.nn.utils.rnn import PackedSequence
+
+import padless
+from padless import Packed, ops
+
+from .. import strategies
+
+LENGTHS = [[3, 1, 5, 2], [0, 4, 0, 1], [2, 2, 2], [1], [0, 0], [], [40, 1, 1]]
+each_lengths = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+each_kind = pytest.mark.parametrize("kind", ["Packed", "PackedSequence"])
+REDUCTIONS = {
+    "sum": lambda x: x.sum(0),
+    "mean": lambda x: x.mean(0) if len(x) else x.sum(0),
+    "max": lambda x: x.amax(0) if len(x) else x.new_full(x.shape[1:], -torch.inf),
+    "min": lambda x: x.amin(0) if len(x) else x.new_full(x.shape[1:], torch.inf),
+    "prod": lambda x: x.prod(0),
+    "logsumexp": lambda x: x.logsumexp(0) if len(x) else x.new_full(x.shape[1:], -torch.inf),
+}
+ALONG = {
+    "softmax": (lambda p: ops.softmax(p), lambda x: x.softmax(0)),
+    "log_softmax": (lambda p: ops.log_softmax(p), lambda x: x.log_softmax(0)),
+    "cumsum": (lambda p: ops.cumsum(p), lambda x: x.cumsum(0)),
+    "reverse": (lambda p: ops.reverse(p), lambda x: x.flip(0)),
+    "roll": (lambda p: ops.roll(p, 2), lambda x: x.roll(2, 0)),
+    "roll back": (lambda p: ops.roll(p, -1), lambda x: x.roll(-1, 0)),
+    "shift": (lambda p: ops.shift(p, 1, 7), lambda x: torch.cat([torch.full_like(x[:1], 7), x[:-1]])),
+    "shift back": (lambda p: ops.shift(p, -2, 7), lambda x: torch.cat([x[2:], torch.full_like(x[:2], 7)])),
+    "head": (lambda p: ops.head(p, 2), lambda x: x[:2]),
+    "tail": (lambda p: ops.tail(p, 2), lambda x: x[max(len(x) - 2, 0) :]),
+    "cat": (lambda p: ops.cat([p, ops.reverse(p)]), lambda x: torch.cat([x, x.flip(0)])),
+}
+
+
+def rows_of(lengths, dtype=torch.float64):
+    torch.manual_seed(0)
+    return [torch.randn(n, 3, dtype=dtype) for n in lengths]
+
+
+def batch_of(sequences, kind, width=3):
+    data = torch.cat(sequences) if sequences else torch.zeros(0, width, dtype=torch.float64)
+    packed = Packed(data, [len(s) for s in sequences])
+    return packed.to_packed_sequence() if kind == "PackedSequence" else packed
+
+
+def unpacked(batch):
+    return (Packed.from_packed_sequence(batch) if isinstance(batch, PackedSequence) else batch).unpack()
+
+
+@each_kind
+@each_lengths
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_reduction_is_that_of_each_sequence(name, lengths, kind):
+    sequences = rows_of(lengths)
+    got = getattr(ops, name)(batch_of(sequences, kind))
+    assert got.shape == (len(lengths), 3)
+    for row, sequence in zip(got, sequences, strict=True):
+        torch.testing.assert_close(row, REDUCTIONS[name](sequence))
+
+
+@each_kind
+@each_lengths
+@pytest.mark.parametrize("name", ALONG)
+def test_an_operation_along_time_is_that_of_each_sequence(name, lengths, kind):
+    ours, theirs = ALONG[name]
+    sequences = rows_of(lengths)
+    batch = batch_of(sequences, kind)
+    got = ours(batch)
+    assert type(got) is type(batch)
+    results = unpacked(got)
+    assert len(results) == len(sequences)
+    for row, sequence in zip(results, sequences, strict=True):
+        torch.testing.assert_close(row, theirs(sequence))
+
+
+@each_kind
+@pytest.mark.parametrize("name", [*REDUCTIONS, *ALONG, "first", "last"])
+def test_gradients_are_right_twice(name, kind):
+    def run(data):
+        packed = Packed(data, [3, 1, 4])
+        if kind == "PackedSequence":
+            packed = packed.to_packed_sequence()
+        result = ALONG[name][0](packed) if name in ALONG else getattr(ops, name)(packed)
+        return result if isinstance(result, torch.Tensor) else result.data
+
+    data = torch.randn(8, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, data)
+    assert torch.autograd.gradgradcheck(run, data)
+
+
+def test_the_gradient_of_a_product_with_zeros_is_exact_twice():
+    data = torch.tensor([0.0, 2, 3, 0, 0, 5], dtype=torch.float64, requires_grad=True)
+    run = lambda d: ops.prod(Packed(d, [3, 3]))  # noqa: E731
+    assert torch.autograd.gradcheck(run, data)
+    assert torch.autograd.gradgradcheck(run, data)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", [*REDUCTIONS, *ALONG])
+def test_what_is_not_finite_stays_in_its_sequence(name, bad):
+    clean = torch.randn(9, 2, dtype=torch.float64)
+    dirty = clean.clone()
+    dirty[3:5] = bad
+    results = []
+    for data in (clean, dirty):
+        packed = Packed(data, [3, 2, 4])
+        result = ALONG[name][0](packed) if name in ALONG else getattr(ops, name)(packed)
+        results.append(result.unpack() if isinstance(result, Packed) else list(result))
+    for i in (0, 2):
+        assert torch.equal(results[0][i], results[1][i])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_floats_are_summed_in_float32(dtype):
+    data = torch.full((3000,), 0.125, dtype=dtype)
+    packed = Packed(data, [3000])
+    assert ops.sum(packed).item() == 375 if dtype == torch.float16 else ops.sum(packed).item() == 376
+    assert ops.mean(packed).item() == 0.125
+    assert ops.cumsum(packed).dtype == dtype
+
+
+def test_integers_keep_their_identities():
+    packed = Packed(torch.tensor([4, -7, 2], dtype=torch.int32), [2, 0, 1])
+    assert ops.sum(packed).tolist() == [-3, 0, 2]
+    assert ops.prod(packed).tolist() == [-28, 1, 2]
+    assert ops.max(packed).tolist() == [4, -(2**31), 2]
+    assert ops.min(packed).tolist() == [-7, 2**31 - 1, 2]
+    assert ops.cumsum(packed).data.tolist() == [4, -3, 2]
+    with pytest.raises(TypeError, match="mean takes floating-point data"):
+        ops.mean(packed)
+
+
+@each_kind
+def test_first_and_last_take_a_default_for_length_0(kind):
+    sequences = rows_of([2, 0, 3])
+    batch = batch_of(sequences, kind)
+    for name, at in (("first", 0), ("last", -1)):
+        with pytest.raises(padless.LengthsError, match=rf"{name}: lengths\[1\] = 0"):
+            getattr(ops, name)(batch)
+        got = getattr(ops, name)(batch, default=9)
+        assert torch.equal(got[0], sequences[0][at])
+        assert got[1].tolist() == [9, 9, 9]
+        assert torch.equal(got[2], sequences[2][at])
+
+
+@each_kind
+@each_lengths
+def test_pieces_joined_again_are_the_whole(lengths, kind):
+    batch = batch_of(rows_of(lengths), kind)
+    for pieces in (ops.chunks(batch, 3), ops.split(batch, [1, 0, 2, 100])):
+        if pieces:
+            whole = ops.cat(pieces)
+            for a, b in zip(unpacked(whole), unpacked(batch), strict=True):
+                assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        ops.chunks(batch, 0)
+
+
+@each_kind
+def test_cut_begins_a_piece_where_it_is_reported(kind):
+    sequences = rows_of([3, 0, 4])
+    marks = [
+        torch.tensor([False, False, True]),
+        torch.zeros(0, dtype=torch.bool),
+        torch.tensor([True, True, False, True]),
+    ]
+    batch, where = batch_of(sequences, kind), batch_of(marks, kind)
+    for mask in (where, where.data):
+        pieces, owner = ops.cut(batch, mask)
+        assert owner.tolist() == [0, 0, 2, 2, 2]
+        expected = [sequences[0][:2], sequences[0][2:], sequences[2][:1], sequences[2][1:3], sequences[2][3:]]
+        for got, piece in zip(unpacked(pieces), expected, strict=True):
+            assert torch.equal(got, piece)
+
+
+@each_kind
+@each_lengths
+def test_expand_gives_every_row_the_value_of_its_sequence(lengths, kind):
+    values = torch.randn(len(lengths), 2)
+    for i, rows in enumerate(unpacked(ops.expand(batch_of(rows_of(lengths), kind), values))):
+        assert torch.equal(rows, values[i].expand(lengths[i], 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda p: ops.sum(torch.zeros(3)), TypeError, "sum takes a Packed or a PackedSequence, got Tensor"),
+        (lambda p: ops.head(p, -1), ValueError, "head: k must not be negative, got -1"),
+        (lambda p: ops.roll(p, 0.5), TypeError, "roll: shift must be a whole number, got float"),
+        (lambda p: ops.cat([]), ValueError, "at least one batch"),
+        (lambda p: ops.cat([p, p[:1]]), padless.LayoutError, "batch 1 has 1 sequences, but batch 0 has 2"),
+        (lambda p: ops.split(p, [1]), padless.LengthsError, r"sizes sum to 1, but lengths\[0\] = 2"),
+        (lambda p: ops.cut(p, torch.zeros(3)), padless.LayoutError, r"where must be bool \(N,\) = \(3,\)"),
+        (lambda p: ops.expand(p, torch.zeros(3)), padless.LayoutError, "with B = 2, got"),
+        (lambda p: ops.softmax(p.to(torch.int64)), TypeError, "softmax takes floating-point data"),
+    ],
+)
+def test_a_bad_call_names_what_is_wrong(call, error, text):
+    with pytest.raises(error, match=text):
+        call(Packed(torch.zeros(3), [2, 1]))
+
+
+@given(lengths=strategies.lengths())
+def test_every_operation_holds_for_any_lengths(lengths):
+    sequences = rows_of(lengths)
+    for kind in ("Packed", "PackedSequence"):
+        batch = batch_of(sequences, kind)
+        for name, theirs in REDUCTIONS.items():
+            for row, sequence in zip(getattr(ops, name)(batch), sequences, strict=True):
+                torch.testing.assert_close(row, theirs(sequence))
+        for ours, theirs in ALONG.values():
+            for rows, sequence in zip(unpacked(ours(batch)), sequences, strict=True):
+                torch.testing.assert_close(rows, theirs(sequence))
+
+
+def test_values_that_tie_share_a_gradient_even_at_infinity():
+    data = torch.tensor([-torch.inf, -torch.inf, 1.0, 1.0], requires_grad=True)
+    for run in (ops.max, ops.min):
+        (grad,) = torch.autograd.grad(run(Packed(data, [2, 0, 2]))[[0, 2]].sum(), data)
+        assert grad.tolist() == [0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, when jvp is first used
+@pytest.mark.parametrize("name", [*REDUCTIONS, *ALONG])
+def test_transforms_see_through(name):
+    def run(data):
+        packed = Packed(data, [3, 1, 4])
+        result = ALONG[name][0](packed) if name in ALONG else getattr(ops, name)(packed)
+        return result.data if isinstance(result, Packed) else result
+
+    data = torch.randn(8, 2, dtype=torch.float64)
+    _, tangent = torch.func.jvp(run, (data,), (torch.ones_like(data),))
+    jacobian = torch.func.jacrev(run)(data)
+    torch.testing.assert_close(tangent, jacobian.flatten(-2).sum(-1))
+
+
+def test_any_number_of_steps_is_taken():
+    packed = Packed(torch.arange(4), [3, 1])
+    for same in (ops.head(packed, 10**19), ops.tail(packed, 10**19), ops.split(packed, [10**19])[0]):
+        assert torch.equal(same.data, packed.data)
+    assert ops.shift(packed, 10**12, fill=7).data.tolist() == [7, 7, 7, 7]
+
+
+def test_a_default_that_the_data_cannot_hold_is_refused():
+    whole = Packed(torch.arange(3), [3, 0])
+    with pytest.raises(TypeError, match="first: default is torch.float32, which torch.int64 cannot hold"):
+        ops.first(whole, default=0.5)
+    with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(2,\), got \(3,\)"):
+        ops.last(Packed(torch.zeros(3, 2), [3, 0]), default=torch.zeros(3))
+    with pytest.raises(TypeError, match="max takes data that have an order"):
+        ops.max(Packed(torch.zeros(3, dtype=torch.complex64), [3]))
