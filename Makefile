@@ -34,7 +34,7 @@ bench: .venv/ready  ## time padless against torch packed and torch padded on thi
 	$(BIN)/padless bench $(ARGS)
 
 docs: .venv/docs-ready  ## build the documentation in build/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
 
 clean:  ## remove everything that the other targets made
 	rm -rf .venv build dist runs .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
