@@ -18,6 +18,7 @@ def test_golden_picture_of_the_readme():
 
 def test_golden_page_of_the_documents():
     assert_golden(str(DOCS / "pictures" / "batch.html"), draw_html(EIGHT))
+    assert_golden(str(DOCS / "pictures" / "batch.ko.html"), draw_html(EIGHT, lang="ko"))
 
 
 def test_the_text_on_the_page_about_drawing_is_what_is_printed():

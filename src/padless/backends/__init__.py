@@ -75,7 +75,7 @@ _has_native: bool | None = None
 def instruction_set() -> str | None:
     """Name of the instruction set that the native kernels use (`PADLESS_ISA` forces one), or None without them.
 
-    >>> instruction_set() in ("amx", "avx512", "avx2", "baseline", None)
+    >>> instruction_set() in ("amx", "avx512_bf16", "avx512", "avx2", "baseline", None)
     True
     """
     from . import _kernels

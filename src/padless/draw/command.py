@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write a picture that scales to any size")
     parser.add_argument("--png", type=Path, metavar="PATH", help="write a picture (needs Matplotlib)")
     parser.add_argument("--html", type=Path, metavar="PATH", help="write a page to move through the steps")
+    parser.add_argument("--lang", choices=("en", "ko"), help="of the page that --html writes (en)")
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
@@ -55,6 +56,8 @@ def run(options: Namespace) -> None:
         UsageError: there are no lengths on the command line, or none that can be drawn.
         PadlessError: a file cannot be read or written, what is in it cannot be drawn, or Matplotlib is missing.
     """
+    if options.lang and options.html is None:
+        raise UsageError("--lang is for the page of --html")
     words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
     if not words:
         raise UsageError(
@@ -98,7 +101,7 @@ def _draw(lengths: Any, name: str, options: Namespace) -> None:
     if options.html is not None:
         from .html import draw_html
 
-        _write(options.html, draw_html(lengths, name=name))
+        _write(options.html, draw_html(lengths, name=name, lang=options.lang or "en"))
     if options.png is not None:
         from .picture import save_picture
 

@@ -13,30 +13,46 @@ from ..lengths import host_lengths
 from .arrangement import arrange
 from .colours import FEW, MANY
 from .svg import STYLE, draw_svg
-from .words import plain, saving
+from .words import SAVING, plain, saving
 
-__all__ = ["draw_html"]
+__all__ = ["LANGUAGES", "draw_html"]
+
+LANGUAGES = ("en", "ko")
 
 # A page is for looking at one batch; within these bounds every number in it is exact (cells stay under 2**53) and
 # a frame is drawn in some milliseconds.
 _MOST_SEQUENCES, _MOST_STEPS = 10_000, 1_000_000_000
-_SCRIPTS = ("batch.js", "colours.js", "geometry.js", "canvas.js", "picture.js", "controls.js", "page.js")
+_TITLE, _SOURCE = "Why do we pack sequences?", " of {name}"
+_SCRIPTS = (
+    "texts.js",
+    "batch.js",
+    "colours.js",
+    "geometry.js",
+    "canvas.js",
+    "picture.js",
+    "controls.js",
+    "page.js",
+)
 
 
-def draw_html(lengths: Any, *, name: str = "") -> str:
+def draw_html(lengths: Any, *, name: str = "", lang: str = "en") -> str:
     """One page, which fetches nothing, on which the batch is moved through, pointed at and edited.
 
     Args:
         lengths: `(B,)` of any kind that `waste` takes: up to 10,000 sequences of up to a billion steps.
         name: where the lengths come from; the page shows it.
+        lang: the language of the page, `"en"` or `"ko"`.
 
     Raises:
+        ValueError: a language that the page is not written in.
         LengthsError: a length is negative or not whole, there is no row to draw, or there is more than a page can show.
 
     >>> page = draw_html([4, 6, 8])
     >>> page.startswith("<!doctype html>"), ">4 6 8</textarea>" in page
     (True, True)
     """
+    if lang not in LANGUAGES:
+        raise ValueError(f"lang is {lang!r}; the page is written in {' and '.join(map(repr, LANGUAGES))}")
     values = host_lengths(lengths)
     if len(values) > _MOST_SEQUENCES:
         raise LengthsError(
@@ -48,11 +64,13 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
             raise LengthsError(
                 f"lengths[{i}] = {value} is longer than the page draws ({_MOST_STEPS:,} steps)"
             )
-    numbers = arrange(values).numbers
+    texts: dict[str, str] = {} if lang == "en" else json.loads(_asset(f"{lang}.json"))
+    saved = saving(arrange(values).numbers, texts.get(SAVING, SAVING))
     style = _asset("page.css")
     script = _fill(
         "(() => {\n" + "\n".join(_asset(part) for part in _SCRIPTS) + "})();\n",
         {
+            "texts": json.dumps(texts, ensure_ascii=False),
             "few": json.dumps(FEW),
             "many": json.dumps(MANY),
             "most_sequences": str(_MOST_SEQUENCES),
@@ -60,18 +78,29 @@ def draw_html(lengths: Any, *, name: str = "") -> str:
         },
     )
     return _fill(
-        _asset("page.html"),
+        _translated(_asset("page.html"), texts),
         {
+            "lang": lang,
             "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)} {_hash(STYLE)}; "
             "img-src data:; base-uri 'none'; form-action 'none'",
-            "title": escape(f"Why do we pack sequences? {saving(numbers)}"),
-            "saving": escape(saving(numbers)),
-            "source": escape(f" of {plain(name)}") if name else "",
+            "title": escape(f"{texts.get(_TITLE, _TITLE)} {saved}"),
+            "saving": escape(saved),
+            "source": escape(texts.get(_SOURCE, _SOURCE).format(name=plain(name))) if name else "",
             "lengths": " ".join(map(str, values)),
             "picture": draw_svg(values, name=name),
             "style": style,
             "script": script,
         },
+    )
+
+
+def _translated(template: str, texts: Mapping[str, str]) -> str:
+    """`template` with each [[text]] in another language; line breaks count as spaces."""
+    return re.sub(
+        r"\[\[(.+?)\]\]",
+        lambda match: texts.get(" ".join(match[1].split()), match[1]),
+        template,
+        flags=re.DOTALL,
     )
 
 

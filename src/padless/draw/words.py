@@ -6,7 +6,9 @@ import re
 
 from ..report.measure import Waste
 
-__all__ = ["count", "plain", "saving"]
+__all__ = ["SAVING", "count", "plain", "saving"]
+
+SAVING = "{rows} of {cells} cells are real: {saved} multiplications in {padded} saved"
 
 _IN_NO_DOCUMENT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -21,17 +23,19 @@ def count(number: int, noun: str = "", *, shorten_from: int = 10**12) -> str:
     return f"{figures} {noun}{'' if number == 1 else 's'}" if noun else figures
 
 
-def saving(numbers: Waste) -> str:
-    """What packing saves, in the words of the command line.
+def saving(numbers: Waste, text: str = SAVING) -> str:
+    """What packing saves, in the words of the command line or those of a translation.
 
     >>> from padless.report import waste
     >>> saving(waste([4, 6, 8, 5, 4, 3, 7, 8]))
     '45 of 64 cells are real: 19 multiplications in 64 saved'
     """
     product = numbers.product().multiplications
-    return (
-        f"{numbers.rows:,} of {numbers.cells:,} cells are real: "
-        f"{product.saved:,} multiplications in {product.padded:,} saved"
+    return text.format(
+        rows=f"{numbers.rows:,}",
+        cells=f"{numbers.cells:,}",
+        saved=f"{product.saved:,}",
+        padded=f"{product.padded:,}",
     )
 
 

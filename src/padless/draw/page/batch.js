@@ -6,19 +6,23 @@ const MOST_STEPS = {{most_steps}};
 /** Lengths out of what was typed; an Error whose message names the first culprit. */
 function parseLengths(text) {
   const words = text.split(/[\s,;[\]()]+/).filter(Boolean);
-  if (!words.length) throw new Error("Type at least one length, such as 4 6 8.");
+  if (!words.length) throw new Error(say("Type at least one length, such as 4 6 8."));
   if (words.length > MOST_SEQUENCES) {
-    throw new Error(`${counted(words.length)} sequences are more than this page draws (${counted(MOST_SEQUENCES)}).`);
+    throw new Error(say("{n} sequences are more than this page draws ({most}).",
+      { n: counted(words.length), most: counted(MOST_SEQUENCES) }));
   }
   const lengths = words.map((word, i) => {
     const named = `lengths[${i}] = ${word.length > 24 ? word.slice(0, 24) + "…" : word}`;
-    if (!/^[+-]?\d+(\.0*)?$/.test(word)) throw new Error(`${named} is not a whole number.`);
+    if (!/^[+-]?\d+(\.0*)?$/.test(word)) throw new Error(say("{length} is not a whole number.", { length: named }));
     const value = Number(word);
-    if (value < 0) throw new Error(`${named} is negative.`);
-    if (value > MOST_STEPS) throw new Error(`${named} is more steps than this page draws (${counted(MOST_STEPS)}).`);
+    if (value < 0) throw new Error(say("{length} is negative.", { length: named }));
+    if (value > MOST_STEPS) {
+      throw new Error(say("{length} is more steps than this page draws ({most}).",
+        { length: named, most: counted(MOST_STEPS) }));
+    }
     return value;
   });
-  if (!lengths.some(Boolean)) throw new Error("Every length is 0, so there is no row to draw.");
+  if (!lengths.some(Boolean)) throw new Error(say("Every length is 0, so there is no row to draw."));
   return lengths;
 }
 
@@ -87,13 +91,17 @@ function costs(batch) {
 
 /** What packing saves, in the words of the command line. */
 function saving(batch) {
-  return `${counted(batch.rows)} of ${counted(batch.cells)} cells are real: ` +
-    `${counted(batch.cells - batch.rows)} multiplications in ${counted(batch.cells)} saved`;
+  return say("{rows} of {cells} cells are real: {saved} multiplications in {padded} saved",
+    { rows: counted(batch.rows), cells: counted(batch.cells), saved: counted(batch.cells - batch.rows),
+      padded: counted(batch.cells) });
 }
 
 const FIGURES = new Intl.NumberFormat("en-US");
+/** A number, with a noun in its number: "row", "cell", "more line". */
 function counted(number, noun) {
   const figures = FIGURES.format(number);
+  const translated = TEXTS[`{n} ${noun}`];
+  if (translated) return translated.replace("{n}", figures);
   return noun ? `${figures} ${noun}${number === 1 ? "" : "s"}` : figures;
 }
 

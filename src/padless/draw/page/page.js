@@ -25,7 +25,7 @@ function readLengths() {
     box.setAttribute("aria-invalid", "true");
     // A moment's grace: half a number is no mistake yet.
     complaint = setTimeout(() => {
-      find("problem").textContent = `${error.message} The picture keeps the last good lengths.`;
+      find("problem").textContent = `${error.message} ${say("The picture keeps the last good lengths.")}`;
     }, 400);
   }
 }
@@ -69,10 +69,11 @@ function tellCosts() {
     cells: counted(batch.cells), fill: `${((100 * batch.rows) / batch.cells).toFixed(1)} %`,
   };
   for (const [id, text] of Object.entries(numbers)) find(id).textContent = text;
-  document.title = `Why do we pack sequences? ${saving(batch)}`;
+  document.title = `${say("Why do we pack sequences?")} ${saving(batch)}`;
 }
 
-const span = (start, stop) => (stop - start > 1 ? `${counted(start)} to ${counted(stop - 1)}` : counted(start));
+const span = (start, stop) => (stop - start > 1
+  ? say("{first} to {last}", { first: counted(start), last: counted(stop - 1) }) : counted(start));
 
 function tellRuns() {
   const shown = batch.runs.slice(0, 200);
@@ -83,15 +84,16 @@ function tellRuns() {
     return line;
   }));
   const rest = batch.runs.length - shown.length;
-  const more = rest ? `; ${counted(rest, "more line")} left out` : "";
-  find("runs-caption").textContent = `Steps at which equally many sequences run${more}`;
+  const more = rest ? say("; {lines} left out", { lines: counted(rest, "more line") }) : "";
+  find("runs-caption").textContent = say("Steps at which equally many sequences run") + more;
 }
 
 function tellStep() {
   const size = sizeAt(batch, step), packed = rowsThrough(batch, step), padded = batch.sequences * (step + 1);
   find("step").value = step;
-  find("step").setAttribute("aria-valuetext", `step ${step} of 0 to ${batch.steps - 1}`);
-  find("status").textContent = `${counted(step)}: ${counted(size)} of ${counted(batch.sequences)} still run`;
+  find("step").setAttribute("aria-valuetext", say("step {step} of 0 to {last}", { step, last: batch.steps - 1 }));
+  find("status").textContent = say("{step}: {size} of {sequences} still run",
+    { step: counted(step), size: counted(size), sequences: counted(batch.sequences) });
   find("padded-now").textContent = counted(batch.sequences, "row");
   find("packed-now").textContent = counted(size, "row");
   find("padded-sum").textContent = counted(padded);
@@ -104,24 +106,28 @@ function tellStep() {
 function tellFound() {
   const scaled = [];
   const { grid, memory } = places;
-  if (grid.share > 1) scaled.push(`one line is ${counted(grid.share)} sequences, paler where only some still run`);
-  if (grid.cw < 1) scaled.push(`one pixel across is ${counted(Math.ceil(1 / grid.cw))} steps`);
-  if (!memory.exact) scaled.push("memory is on the scale of all cells and shows the mean colour of neighbouring rows");
-  find("scaled").textContent = scaled.length ? `Scaled: ${scaled.join("; ")}.` : "";
+  if (grid.share > 1) {
+    scaled.push(say("one line is {n} sequences, paler where only some still run", { n: counted(grid.share) }));
+  }
+  if (grid.cw < 1) scaled.push(say("one pixel across is {n} steps", { n: counted(Math.ceil(1 / grid.cw)) }));
+  if (!memory.exact) {
+    scaled.push(say("memory is on the scale of all cells and shows the mean colour of neighbouring rows"));
+  }
+  find("scaled").textContent = scaled.length ? say("Scaled: {how}.", { how: scaled.join("; ") }) : "";
   find("found").textContent = found ? describe(found) :
-    "Point at a cell to find its place in memory, and back; a click goes to its step.";
+    say("Point at a cell to find its place in memory, and back; a click goes to its step.");
 }
 
 function describe({ step, slot }) {
   const row = rowAt(batch, step, slot);
-  const head = `Sequence ${counted(batch.order[slot])}, step ${counted(step)}`;
+  const head = say("Sequence {sequence}, step {step}: ", { sequence: counted(batch.order[slot]), step: counted(step) });
   if (row < 0) {
-    return `${head}: padding, for the sequence has ${counted(batch.lengths[slot], "row")}. ` +
-      "Padded computes it all the same; in memory it is nowhere.";
+    return head + say("padding, for the sequence has {rows}. Padded computes it all the same; in memory it is nowhere.",
+      { rows: counted(batch.lengths[slot], "row") });
   }
-  const first = row - slot;
-  return `${head}: row ${counted(row)} in memory. Step ${counted(step)} begins at row ${counted(first)}, ` +
-    `after the batches of the steps before, and the sequence is at place ${counted(slot)} in it.`;
+  return head + say("row {row} in memory. Step {step} begins at row {first}, after the batches of the steps before, " +
+    "and the sequence is at place {place} in it.",
+    { row: counted(row), step: counted(step), first: counted(row - slot), place: counted(slot) });
 }
 
 // ---- the picture
@@ -173,7 +179,7 @@ function stop() {
   if (playing) cancelAnimationFrame(playing);
   playing = null;
   flight = 1;
-  find("play").textContent = "Play";
+  find("play").textContent = say("Play");
   find("status").setAttribute("aria-live", "polite");
   if (places) redraw();
 }
@@ -184,7 +190,7 @@ function play() {
   const pace = clamp(12000 / batch.steps, 40, 1000); // milliseconds a step
   const stride = Math.ceil(batch.steps / 300);
   const flies = places.memory.exact && places.grid.cw >= 8 && pace >= 400 && !calm.matches;
-  find("play").textContent = "Pause";
+  find("play").textContent = say("Pause");
   find("status").setAttribute("aria-live", "off"); // or a screen reader would announce every step
   found = null;
   tellFound();

@@ -44,7 +44,7 @@ function createPicture(canvas) {
   function drawGrid({ step }) {
     const { x, y, width, height, cw, ch, share, shown } = places.grid;
     const done = (step + 1) * cw;
-    title(`Padded: ${counted(batch.cells, "cell")}`, x, y - 33);
+    title(say("Padded: {cells}", { cells: counted(batch.cells, "cell") }), x, y - 33);
     hatch(x, y, done, height, theme.hatch);
     hatch(x + done, y, width - done, height, theme.faintHatch);
     const gap = ch >= 10 ? 2 : ch >= 5 ? 1 : 0;
@@ -88,7 +88,7 @@ function createPicture(canvas) {
       context.save();
       context.translate(x - 14, y + height / 2);
       context.rotate(-Math.PI / 2);
-      write("longest first", 0, 0, theme.quiet, "center");
+      write(say("longest first"), 0, 0, theme.quiet, "center");
       context.restore();
     }
   }
@@ -112,8 +112,8 @@ function createPicture(canvas) {
         write(counted(s), x + (s + 0.5) * cw, y - 10, now ? theme.ink : theme.quiet, "center", now);
         write(counted(sizeAt(batch, s)), x + (s + 0.5) * cw, bottom + 15, now ? theme.ink : theme.quiet, "center", now);
       }
-      write("step", x - 8, y - 10, theme.quiet, "right");
-      write("batch sizes", x, bottom + 34, theme.quiet, "left");
+      write(say("step"), x - 8, y - 10, theme.quiet, "right");
+      write(say("batch sizes"), x, bottom + 34, theme.quiet, "left");
       return;
     }
     const high = 40, base = bottom + 8 + high;
@@ -127,18 +127,20 @@ function createPicture(canvas) {
       context.fillRect(left, base - tall, right - left, tall);
     }
     context.globalAlpha = 1;
-    note(`step ${counted(step)}`, x + (step + 0.5) * cw, y - 12, x, x + width);
-    note(`batch size ${counted(sizeAt(batch, step))}`, x + (step + 0.5) * cw, base + 13, x, x + width);
+    note(say("step {step}", { step: counted(step) }), x + (step + 0.5) * cw, y - 12, x, x + width);
+    note(say("batch size {size}", { size: counted(sizeAt(batch, step)) }), x + (step + 0.5) * cw, base + 13, x, x + width);
   }
 
   // ---- memory
 
+  const neverComputed = () => say("{cells} never computed", { cells: counted(batch.cells - batch.rows, "cell") });
+
   function drawMemory({ step, flight }) {
     const { x, y, across, size, pitch, lines } = places.memory;
-    const missing = `, ${counted(batch.cells - batch.rows, "cell")} never computed`;
-    const head = `Packed: ${counted(batch.rows, "row")} in memory`;
+    const missing = `, ${neverComputed()}`;
+    const head = say("Packed: {rows} in memory", { rows: counted(batch.rows, "row") });
     title(head, x, y - 33, batch.rows < batch.cells ? missing : "");
-    if (lines > 1) write("row", x - 8, y - 10, theme.quiet, "right");
+    if (lines > 1) write(say("row"), x - 8, y - 10, theme.quiet, "right");
     const landed = rowsThrough(batch, step) - (flight < 1 ? sizeAt(batch, step) : 0);
     const fits = size >= 6 + digits(batch.sequences - 1);
     for (const run of batch.runs) {
@@ -182,12 +184,12 @@ function createPicture(canvas) {
     if (pitch - size < 18) return;
     const middle = x + (Math.min((first % across) + sizeAt(batch, step), across) + (first % across)) * size / 2;
     const under = y + Math.floor(first / across) * pitch + size + 11;
-    note(`step ${counted(step)}: ${counted(sizeAt(batch, step), "row")}`, middle, under, x, x + across * size);
+    note(say("step {step}: {rows}", { step: counted(step), rows: counted(sizeAt(batch, step), "row") }), middle, under, x, x + across * size);
   }
 
   function drawStrip({ step }) {
     const { x, y, width, height, place } = places.memory;
-    title(`Packed: ${counted(batch.rows, "row")} in memory`, x, y - 16);
+    title(say("Packed: {rows} in memory", { rows: counted(batch.rows, "row") }), x, y - 16);
     const end = rowsThrough(batch, step), all = batch.rows * place;
     strip.forEach((colour, i) => {
       context.fillStyle = colour;
@@ -201,13 +203,13 @@ function createPicture(canvas) {
     context.setLineDash([2, 3]);
     if (all < width) context.strokeRect(x + all + 0.5, y + 0.5, width - all - 1, height - 1);
     context.setLineDash([]);
-    const missing = `${counted(batch.cells - batch.rows, "cell")} never computed`;
+    const missing = neverComputed();
     if (width - all > 8 * missing.length) write(missing, x + (all + width) / 2, y + height / 2, theme.quiet, "center");
     const first = end - sizeAt(batch, step);
     context.strokeStyle = theme.ink;
     context.lineWidth = 2;
     context.strokeRect(x + first * place - 1, y - 2, Math.max((end - first) * place, 1) + 2, height + 4);
-    note(`from row ${counted(first)}`, x + first * place, y + height + 14, x, x + width);
+    note(say("from row {row}", { row: counted(first) }), x + first * place, y + height + 14, x, x + width);
   }
 
   // ---- what moves
