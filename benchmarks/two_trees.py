@@ -1,7 +1,7 @@
 """Two source trees of padless against each other: `python benchmarks/two_trees.py OLD NEW`, both with kernels built.
 
 Layers on the shapes of `padless bench`, one thread, CPU time. Each tree runs in a process of its own, by turns, warmed
-for 15 ms before it is timed. Prints the least of each in milliseconds, and NEW over OLD, of the least and of the medians.
+for 15 ms before it is timed. Prints the least of each in milliseconds, and NEW over OLD: of the least, of the medians.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ def serve() -> None:
             lengths[0] = steps
             rows = torch.randn(int(lengths.sum()), width, requires_grad=True)
             cases[key] = getattr(padless.nn, cell)(width, width), padless.Packed(rows, lengths)
-        layer, packed = cases[cell, *shape]
-
         print(time_call(*cases[key], mode == "train"), flush=True)
 
 

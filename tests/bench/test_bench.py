@@ -10,7 +10,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from padless.bench import cases, command, lengths, plot, table, timing
+import padless
+from padless.bench import cases, command, lengths, plot, steps, table, timing
 from padless.cli import command as cli
 from padless.errors import DisagreementError
 
@@ -289,3 +290,49 @@ def test_a_case_in_low_precision_is_held_against_padless_in_float32(train, dtype
 def test_a_precision_beside_bfloat16_is_bad_usage(capsys):
     assert cli.main(["bench", "--dtype", "bf16", "--precision", "high"]) == 2
     assert "--precision" in capsys.readouterr().err
+
+
+# ---- calls of one or a few steps ------------------------------------------------------------------------
+
+
+def test_steps_are_timed_on_every_kind_of_input(tmp_path, capsys):
+    path = tmp_path / "steps.json"
+    arguments = [
+        "--steps",
+        "--cell",
+        "GRU",
+        "--shape",
+        "2,1,8",
+        "--shape",
+        "3,2,8",
+        "--repeats",
+        "1",
+        "--budget",
+        "0.1",
+    ]
+    assert cli.main(["bench", *arguments, "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "GRU train" in printed and "GRU infer" in printed and "       3,2,8" in printed
+    entries = json.loads(path.read_text())["results"]
+    assert [(e["mode"], e["shape"]) for e in entries] == [
+        (mode, shape) for mode in ("train", "infer") for shape in ([2, 1, 8], [3, 2, 8])
+    ]
+    for entry in entries:
+        assert list(entry["kinds"]) == ["padded", "PackedSequence", "Packed"]
+        for kind in entry["kinds"].values():
+            assert kind["ratio"] == kind["padless"] / kind["torch"] > 0
+
+
+def test_steps_that_disagree_are_not_timed(monkeypatch):
+    right = padless.nn.GRU.forward
+    monkeypatch.setattr(
+        padless.nn.GRU, "forward", lambda self, x, hx: (right(self, x, hx)[0], right(self, x, hx)[1] + 1)
+    )
+    monkeypatch.setattr(steps, "time_by_turns", lambda *_, **__: pytest.fail("timed"))
+    with pytest.raises(DisagreementError, match="padded: padless: h_n"):
+        steps.time_steps("GRU", SHAPE, train=False)
+
+
+def test_options_without_effect_on_steps_are_bad_usage(capsys):
+    assert cli.main(["bench", "--steps", "--dtype", "bf16"]) == 2
+    assert capsys.readouterr().err == "padless: --dtype has no effect on --steps; leave it out\n"

@@ -67,7 +67,7 @@ def test_the_short_way_has_the_bits_of_the_general_one(
     taken = counted(monkeypatch)
     with torch.no_grad():
         short = layer(x, hx)
-        assert taken == [not layer.batch_first or steps == 1 or batch == 1]
+        assert taken == [True]
         without_short_way(monkeypatch)
         general = layer(x, hx)
     for got, expected in zip(flat(short), flat(general), strict=True):
@@ -76,9 +76,14 @@ def test_the_short_way_has_the_bits_of_the_general_one(
 
 @each_cell
 @pytest.mark.parametrize("kind", ["packed sequence", "Packed"])
-def test_one_step_of_packed_kinds(cell, kind, monkeypatch):
-    layer, rows = layer_of(cell), torch.randn(4, 5)
-    x = pack_sequence(list(rows[:, None])) if kind == "packed sequence" else padless.Packed(rows, [1] * 4)
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_packed_kinds_of_equally_long_sequences(cell, kind, steps, layers, monkeypatch):
+    layer, rows = layer_of(cell, num_layers=layers), torch.randn(4, steps, 5)
+    if kind == "packed sequence":
+        x = pack_sequence(list(rows))
+    else:
+        x = padless.Packed(rows.flatten(0, 1), [steps] * 4)
     hx = states_of(layer, 4)
     taken = counted(monkeypatch)
     with torch.no_grad():
@@ -89,6 +94,20 @@ def test_one_step_of_packed_kinds(cell, kind, monkeypatch):
     assert type(short[0]) is type(general[0]) is type(x)
     for got, expected in zip(flat(short), flat(general), strict=True):
         assert torch.equal(got, expected)
+
+
+@each_cell
+@pytest.mark.parametrize("sizes", [[3, 2, 3], [3, 3, 2], [2, 3, 3], [3, 3, 3]])
+def test_batch_sizes_that_are_not_equal_or_forged_take_the_general_way(cell, sizes, monkeypatch):
+    layer, taken = layer_of(cell), counted(monkeypatch)
+    x = torch.nn.utils.rnn.PackedSequence(torch.randn(8, 5), torch.tensor(sizes))
+    with torch.no_grad():
+        if sizes == [3, 3, 2]:
+            layer(x)
+        else:
+            with pytest.raises(padless.errors.LayoutError):
+                layer(x)
+    assert True not in taken
 
 
 @each_cell

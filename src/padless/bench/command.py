@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=9, help="turns at each shape (9)")
     parser.add_argument("--budget", type=float, default=6.0, metavar="SECONDS", help="time for a shape (6)")
+    parser.add_argument(
+        "--steps", action="store_true", help="calls of one or a few steps instead, on every kind of input"
+    )
     parser.add_argument("--quick", action="store_true", help="three small shapes, three turns")
     parser.add_argument(
         "--json", metavar="FILE", help="also write every number to FILE ('-' for standard output)"
@@ -62,14 +66,16 @@ def run(options: Namespace) -> None:
     """
     import torch
 
-    from . import table
     from .facts import facts
+    from .table import summary
     from .timing import sgemm_flops_per_second
 
     if options.threads < 1 or options.repeats < 1:
         raise UsageError("--threads and --repeats take a whole number from 1")
     if options.dtype == "bf16" and options.precision != "highest":
         raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
+    if options.steps:
+        _refuse_with_steps(options)
     if options.plot is not None:
         _need_matplotlib()
     quiet = options.json == "-"
@@ -90,13 +96,13 @@ def run(options: Namespace) -> None:
             f"{report['machine']}; sgemm: "
             + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
         )
-        say(f"{options.threads} thread(s), {report['clock']} time, medians; lengths: {options.lengths}")
-        for mode in options.mode or _MODES:
-            for cell in options.cell or _CELLS:
-                results = [_time(cell, mode, shape, options, rates) for shape in _shapes(options)]
-                report["results"] += results
-                say(table.render(results))
-        say(table.summary(report["results"]))
+        if options.steps:
+            say(f"{options.threads} thread(s), {report['clock']} time, the least of {options.repeats} turns")
+            report["results"] = _time_steps(options, say)
+        else:
+            say(f"{options.threads} thread(s), {report['clock']} time, medians; lengths: {options.lengths}")
+            report["results"] = _time_batches(options, rates, say)
+            say(summary(report["results"]))
     finally:
         torch.set_num_threads(before)
     text = json.dumps(report, indent=1)
@@ -108,6 +114,52 @@ def run(options: Namespace) -> None:
         from .plot import save_plot
 
         save_plot(report, options.plot)
+
+
+def _time_batches(
+    options: Namespace, rates: dict[str, float], say: Callable[..., None]
+) -> list[dict[str, Any]]:
+    from . import table
+
+    entries = []
+    for mode in options.mode or _MODES:
+        for cell in options.cell or _CELLS:
+            results = [_time(cell, mode, shape, options, rates) for shape in _shapes(options)]
+            entries += results
+            say(table.render(results))
+    return entries
+
+
+def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, Any]]:
+    from .cases import Shape
+    from .steps import STEP_SHAPES, render_steps, time_steps
+
+    shapes = [Shape(*shape) for shape in options.shape] if options.shape else STEP_SHAPES
+    entries = []
+    for mode in options.mode or _MODES:
+        for cell in options.cell or _CELLS:
+            results = [
+                time_steps(
+                    cell, shape, train=mode == "train", repeats=3 if options.quick else options.repeats,
+                    budget_seconds=options.budget,
+                )
+                for shape in shapes
+            ]  # fmt: skip
+            entries += results
+            say(render_steps(results))
+    return entries
+
+
+def _refuse_with_steps(options: Namespace) -> None:
+    """Raise UsageError where an option would do nothing."""
+    for name, default in (
+        ("lengths", "short"),
+        ("dtype", "float32"),
+        ("precision", "highest"),
+        ("plot", None),
+    ):
+        if getattr(options, name) != default:
+            raise UsageError(f"--{name} has no effect on --steps; leave it out")
 
 
 def _shapes(options: Namespace) -> Any:

@@ -47,8 +47,8 @@ def takes_torchs_operator(mode: str, steps: int) -> bool:
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
     """Return what the layer returns for a small plain input, or None if the general path has to run.
 
-    Plain: a padded tensor `(T, B, I)` or `(B, T, I)`, a `PackedSequence` or a `Packed`, the last two of one step;
-    CPU, contiguous, weights' dtype; no projection, one direction, no autocast, transform or tracing.
+    Plain: rows of equally long sequences, in a padded tensor, a `PackedSequence` or a `Packed`; CPU, contiguous,
+    weights' dtype; no projection, one direction, no autocast, transform or tracing.
     """
     kind = type(input)
     if kind is Tensor:
@@ -56,21 +56,18 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         if rows.dim() != 3:
             return None
         steps, batch = rows.shape[:2]
-        if module.batch_first:
+        swaps = module.batch_first
+        if swaps:
             steps, batch = batch, steps
-            if steps != 1 and batch != 1:
-                return None  # not time-major
-    elif kind is PackedSequence and _is_one_step(input):
-        rows, steps, batch = input.data, 1, int(input.batch_sizes[0])
-        if rows.dim() != 2 or rows.shape[0] != batch:
+    elif kind is PackedSequence:
+        rows, sizes = input.data, _equal_sizes(input)
+        if sizes is None or rows.dim() != 2 or rows.shape[0] != len(sizes) * sizes[0]:
             return None
-    elif (
-        kind is Packed
-        and input.data.dim() == 2
-        and input._layout.steps == 1
-        and len(input) == input.data.shape[0]
-    ):
-        rows, steps, batch = input.data, 1, len(input)
+        steps, batch, swaps = len(sizes), sizes[0], False
+    elif kind is Packed and input.data.dim() == 2:
+        rows, steps, batch, swaps = input.data, input._layout.steps, len(input), True
+        if steps * batch != rows.shape[0]:
+            return None  # of different lengths
     else:
         return None
     weights: list[Any] = module._flat_weights
@@ -89,10 +86,15 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         output, h_n = _torchs(module, rows.unsqueeze(0), batch, states, weights, False)
         output, finals = output.squeeze(0), (h_n,)
     else:
+        swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
+        if swaps:
+            rows = rows.view(batch, steps, -1).transpose(0, 1).contiguous()
         result = _infer(module, rows, steps, batch, states, weights)
         if result is None:
             return None
         output, finals = result
+        if swaps:
+            output = output.view(steps, batch, -1).transpose(0, 1).reshape(steps * batch, -1)
     last = finals if module.mode == "LSTM" else finals[0]
     if kind is Tensor:
         return output.view(*input.shape[:2], -1), last
@@ -101,17 +103,22 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     return Packed._of(output, input._layout), last
 
 
-def _is_one_step(packed: PackedSequence) -> bool:
+def _equal_sizes(packed: PackedSequence) -> list[int] | None:
+    """The batch sizes if all are equal and the order is the caller's."""
     sizes = packed.batch_sizes
-    return (
-        type(sizes) is Tensor
-        and type(packed.data) is Tensor
-        and sizes.shape == (1,)
-        and sizes.dtype is torch.int64
-        and sizes.device.type == "cpu"
-        and packed.sorted_indices is None
-        and packed.unsorted_indices is None
-    )
+    if (
+        type(sizes) is not Tensor
+        or type(packed.data) is not Tensor
+        or sizes.dim() != 1
+        or not 0 < sizes.shape[0] <= SHORT_ROWS
+        or sizes.dtype is not torch.int64
+        or sizes.device.type != "cpu"
+        or packed.sorted_indices is not None
+        or packed.unsorted_indices is not None
+    ):
+        return None
+    values: list[int] = sizes.tolist()
+    return values if values[0] == values[-1] and values.count(values[0]) == len(values) else None
 
 
 def _is_plain(
