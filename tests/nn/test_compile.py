@@ -383,6 +383,9 @@ ON_PACKED = {
     "map and arithmetic": lambda p: (p + p.map(torch.relu)).data,
     "sum": padless.ops.sum,
     "mean": padless.ops.mean,
+    "prod": padless.ops.prod,
+    "cumsum": lambda p: padless.ops.cumsum(p).data,
+    "split": lambda p: padless.ops.cat(padless.ops.split(p, [2, 1, 20])[1:]).data,
     "max": padless.ops.max,
     "logsumexp": padless.ops.logsumexp,
     "softmax": lambda p: padless.ops.softmax(p).data,
@@ -428,3 +431,19 @@ def test_pack_compiles_and_refuses_lengths_that_do_not_fit():
         assert torch.equal(compiled(x, lengths), padless.pack(x, lengths).data)
     with pytest.raises(padless.LengthsError, match=r"lengths\[0\] = 9 is longer"):
         compiled(torch.randn(2, 4, 3), torch.tensor([9, 4]))
+
+
+def test_split_refuses_longer_sequences_when_the_program_runs():
+    compiled = torch.compile(
+        lambda p: padless.ops.split(p, [2, 1])[0].data, fullgraph=True, dynamic=True, backend="aot_eager"
+    )
+    assert compiled(padless.Packed(torch.arange(5.0), [3, 2])).tolist() == [0, 1, 3, 4]
+    with pytest.raises(RuntimeError, match="sizes sum to 3, and a sequence is longer"):
+        compiled(padless.Packed(torch.arange(5.0), [1, 4]))
+
+
+def test_a_compiled_product_has_exact_gradients_where_factors_are_0():
+    compiled = torch.compile(padless.ops.prod, fullgraph=True, dynamic=True, backend="aot_eager")
+    rows = torch.tensor([2.0, 0.0, 3.0, 0.0, 0.0, 5.0], requires_grad=True)
+    compiled(padless.Packed(rows, [3, 2, 1])).sum().backward()
+    assert rows.grad.tolist() == [0, 6, 0, 0, 0, 1]

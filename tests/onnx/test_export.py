@@ -28,6 +28,9 @@ class Model(torch.nn.Module):
 
     def forward(self, ids, lengths):
         rows = self.embedding(ids)
+        if self.kind == "Packed":
+            output, states = self.rnn(padless.pack(rows, lengths))
+            return output.pad(), output.pad(-1.0, side="left", batch_first=False), states
         if self.kind == "packed":
             output, states = self.rnn(
                 pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
@@ -41,7 +44,7 @@ def batch(size, steps):
     return torch.randint(0, 20, (size, steps)), lengths
 
 
-@pytest.mark.parametrize("kind", ["packed", "lengths", "padded"])
+@pytest.mark.parametrize("kind", ["packed", "Packed", "lengths", "padded"])
 @pytest.mark.parametrize(("cell", "options"), CELLS)
 def test_a_model_runs_in_onnx_runtime_at_other_sizes(cell, options, kind, tmp_path):
     model = Model(cell, kind, num_layers=2, bidirectional=True, **options).eval()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import onnx_ir
+import torch
 from onnxscript import opset18
 
 from ..backends import operators as layers
@@ -28,6 +29,10 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """A translation for each operator."""
     return {
         layers.layer: layer,
+        torch.ops.padless.checked_lengths.default: checked_lengths,
+        torch.ops.padless.batch_sizes.default: batch_sizes,
+        torch.ops.padless.padded_rows.default: padded_rows,
+        torch.ops.padless.padded_cells.default: padded_cells,
         indices.grid_schedule: grid_schedule,
         indices.rows_schedule: rows_schedule,
         indices.pack_indices: pack_indices,
@@ -100,6 +105,38 @@ def _where_true(mask: Value) -> Value:
 
 
 # ---- indices
+
+
+def checked_lengths(lengths: Value, steps: Value | None) -> Value:
+    return op.Cast(lengths, to=_INT64)  # ONNX has no errors of its own: lengths are trusted
+
+
+def batch_sizes(lengths: Value) -> Value:
+    return _batch_sizes(lengths, op.ReduceMax(lengths, _ints(0), keepdims=0))
+
+
+def padded_rows(lengths: Value, steps: Value, batch_first: bool, left: bool) -> Value:
+    """The back-to-back row of each cell, and one past the last where a cell has none."""
+    step = _line(_range(steps))
+    begin = op.Sub(_vector(steps), lengths) if left else op.Mul(lengths, _ints(0))
+    place = op.Sub(step, _column(begin))  # (B, T), in the sequence
+    is_row = op.And(op.GreaterOrEqual(place, _ints(0)), op.Less(place, _column(lengths)))
+    rows = op.Where(is_row, op.Add(place, _column(_before(lengths))), op.ReduceSum(lengths, _ints(0), keepdims=1))
+    return op.Reshape(rows if batch_first else op.Transpose(rows, perm=[1, 0]), _ints(-1))
+
+
+def padded_cells(lengths: Value, steps: Value, batch_first: bool, left: bool) -> Value:
+    """The cell of each back-to-back row."""
+    step, sequence = _line(_range(steps)), _column(_range(_size(lengths, 0)))
+    if left:
+        is_row = op.GreaterOrEqual(step, _column(op.Sub(_vector(steps), lengths)))
+    else:
+        is_row = op.Less(step, _column(lengths))
+    if batch_first:
+        cells = op.Add(op.Mul(sequence, _vector(steps)), step)
+    else:
+        cells = op.Add(op.Mul(step, _size(lengths, 0)), sequence)
+    return op.Gather(op.Reshape(cells, _ints(-1)), _where_true(is_row))
 
 
 def grid_schedule(lengths: Value, steps: Value) -> tuple[Value, Value]:

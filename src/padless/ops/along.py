@@ -118,6 +118,11 @@ def cumsum(packed: Batch) -> Batch:
     """
     batch = opened(packed, "cumsum")
     layout, dtype = batch._layout, _sum_dtype(batch.dtype)
+    if torch.compiler.is_compiling():  # a graph has no loop over steps
+        rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
+        sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
+        cells = layout.padded(layout.steps, batch_first=True, left=False)
+        return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
     rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
@@ -126,3 +131,19 @@ def cumsum(packed: Batch) -> Batch:
         sums.append(step + sums[-1][: len(step)] if sums else step)
     back = move_rows(torch.cat(sums), layout.time_major.inverted())
     return of_kind(Packed._of(back.to(dtype), layout), packed)
+
+
+class _GridCumsum(torch.autograd.Function):
+    """`grid.cumsum(1)`, whose own derivative asks for the number of elements, which a graph does not know."""
+
+    @staticmethod
+    def forward(grid: Tensor) -> Tensor:
+        return grid.cumsum(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].flip(1).cumsum(1).flip(1)

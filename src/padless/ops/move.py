@@ -159,7 +159,11 @@ def split(packed: Batch, sizes: int | Sequence[int]) -> list[Batch]:
     batch = opened(packed, "split")
     counts = [_count(size, f"split: sizes[{i}]") for i, size in enumerate(sizes)]
     total = sum(counts)
-    if batch._layout.steps > total:
+    if torch.compiler.is_compiling():
+        torch.ops.aten._assert_async.msg(
+            (batch._layout.lengths <= total).all(), f"split: sizes sum to {total}, and a sequence is longer"
+        )
+    elif batch._layout.steps > total:
         i = int(batch._layout.lengths.argmax())
         raise LengthsError(f"split: sizes sum to {total}, but lengths[{i}] = {batch._layout.steps}")
     pieces, begin = [], 0

@@ -83,9 +83,31 @@ def prod(packed: Batch) -> Tensor:
     rows = _wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
+    if torch.compiler.is_compiling():  # a graph cannot ask whether a factor is 0
+        return _GridProd.apply(Packed._of(rows, batch._layout).pad(1)).to(_sum_dtype(batch.dtype))
     is_transformed = peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
     product = (_tree_of_products if is_transformed else _Prod.apply)(rows, batch._layout)
     return product.to(_sum_dtype(batch.dtype))
+
+
+class _GridProd(torch.autograd.Function):
+    """`grid.prod(1)`, whose derivative is the product of all other factors: of those before times those after."""
+
+    @staticmethod
+    def forward(grid: Tensor) -> Tensor:
+        return grid.prod(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grid,) = ctx.saved_tensors
+        one = torch.ones_like(grid[:, :1])
+        before = torch.cat([one, grid[:, :-1]], 1).cumprod(1)
+        after = torch.cat([grid[:, 1:], one], 1).flip(1).cumprod(1).flip(1)
+        return grads[0].unsqueeze(1) * (before * after).conj()
 
 
 class _Prod(torch.autograd.Function):
