@@ -121,7 +121,9 @@ def padded_rows(lengths: Value, steps: Value, batch_first: bool, left: bool) -> 
     begin = op.Sub(_vector(steps), lengths) if left else op.Mul(lengths, _ints(0))
     place = op.Sub(step, _column(begin))  # (B, T), in the sequence
     is_row = op.And(op.GreaterOrEqual(place, _ints(0)), op.Less(place, _column(lengths)))
-    rows = op.Where(is_row, op.Add(place, _column(_before(lengths))), op.ReduceSum(lengths, _ints(0), keepdims=1))
+    rows = op.Where(
+        is_row, op.Add(place, _column(_before(lengths))), op.ReduceSum(lengths, _ints(0), keepdims=1)
+    )
     return op.Reshape(rows if batch_first else op.Transpose(rows, perm=[1, 0]), _ints(-1))
 
 
