@@ -42,7 +42,7 @@ class cached(Generic[T]):  # noqa: N801 a decorator
         self.__doc__ = work.__doc__
 
     def __get__(self, instance: Any, owner: type) -> T:
-        value = instance.__dict__[self.name] = self.work(instance)  # which is found before this from now on
+        value = instance.__dict__[self.name] = self.work(instance)  # found first from now on
         return value
 
 
@@ -65,14 +65,16 @@ class Layout:
         All are trusted. Slots beyond `batch_sizes[0]` have length 0.
         """
         sizes = as_numbers(batch_sizes).copy()
-        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps that run B, ..., 2, 1 slots
+        ends = np.bincount(sizes, minlength=order.numel() + 1)[
+            :0:-1
+        ]  # how many steps have B, ..., 2, 1 active sequences
         lengths = ends.cumsum()[::-1][as_numbers(slots)]
         layout = cls(torch.from_numpy(lengths), order=order)
         vars(layout).update(slots=slots, batch_sizes=torch.from_numpy(sizes), steps=sizes.size)
         return layout
 
     def _is_compiled(self) -> bool:
-        """Whether operators have to work out what depends on values (`layout.operators`)."""
+        """Whether `torch.compile` is tracing, so that `layout.operators` compute what depends on values."""
         return torch.compiler.is_compiling()
 
     @cached
@@ -170,10 +172,10 @@ class Layout:
         lengths, offsets = self._lengths, self._offsets
         before = total_length - lengths if left else np.zeros_like(lengths)  # cells before the first row
 
-        def rows() -> Tensor:
-            kind = index_dtype(self.rows + total_length)
-            start, end, shift = (ends.astype(kind) for ends in (offsets[:-1], offsets[1:], before))
-            step = np.arange(total_length, dtype=kind)
+        def row_of_cell() -> Tensor:
+            dtype = index_dtype(self.rows + total_length)
+            start, end, shift = (ends.astype(dtype) for ends in (offsets[:-1], offsets[1:], before))
+            step = np.arange(total_length, dtype=dtype)
             if batch_first:
                 start, end, shift = start[:, None], end[:, None], shift[:, None]
             else:
@@ -182,27 +184,27 @@ class Layout:
             row[row < start if left else row >= end] = self.rows
             return torch.from_numpy(row.reshape(-1))
 
-        def cells() -> Tensor:
+        def cell_of_row() -> Tensor:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
-            kind = index_dtype(count)
+            dtype = index_dtype(count)
             first = np.arange(self.batch) * sequence_stride + (before - offsets[:-1]) * step_stride
-            cell = first.astype(kind).repeat(lengths)
-            cell += np.arange(0, self.rows * step_stride, step_stride, dtype=kind)
+            cell = first.astype(dtype).repeat(lengths)
+            cell += np.arange(0, self.rows * step_stride, step_stride, dtype=dtype)
             return torch.from_numpy(cell)
 
-        return RowMap.padding(rows, cells, self.rows, count)
+        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count)
 
     def padded_time_major(self, total_length: int, *, batch_first: bool) -> RowMap:
         """From time-major rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
 
-        def rows() -> Tensor:
-            kind = index_dtype(self.rows + self.batch)
-            size = np.zeros(total_length, kind)
+        def row_of_cell() -> Tensor:
+            dtype = index_dtype(self.rows + self.batch)
+            size = np.zeros(total_length, dtype)
             size[: self.steps] = as_numbers(self.batch_sizes)
-            start = size.cumsum(dtype=kind)
+            start = size.cumsum(dtype=dtype)
             start -= size
-            slot = as_numbers(self.slots).astype(kind)
+            slot = as_numbers(self.slots).astype(dtype)
             if batch_first:
                 slot = slot[:, None]
             else:
@@ -211,18 +213,18 @@ class Layout:
             row[slot >= size] = self.rows
             return torch.from_numpy(row.reshape(-1))
 
-        def cells() -> Tensor:
+        def cell_of_row() -> Tensor:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
             return self._along_steps(self._order * sequence_stride, step_stride, count)
 
-        return RowMap.padding(rows, cells, self.rows, count)
+        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count)
 
     def _along_steps(self, first: Numbers, stride: int, count: int) -> Tensor:
-        """For every time-major row a place among `count`: `first (B,)` of its slot, plus `stride` a step."""
-        kind = index_dtype(count)
+        """For each time-major row `first[slot] + stride * step`, in a dtype that holds numbers up to `count`."""
+        dtype = index_dtype(count)
         sizes = as_numbers(self.batch_sizes)
-        slot, step = _slots_and_steps(sizes, np.arange(0, sizes.size * stride, stride, dtype=kind))
-        place = first.astype(kind)[slot]
+        slot, step = _slots_and_steps(sizes, np.arange(0, sizes.size * stride, stride, dtype=dtype))
+        place = first.astype(dtype)[slot]
         place += step
         return torch.from_numpy(place)
 

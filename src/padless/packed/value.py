@@ -116,7 +116,7 @@ class Packed(Arithmetic):
     def from_nested(cls, nested: Tensor) -> Packed:
         """The batch of a nested tensor of sequences `(len, *)`.
 
-        Of a jagged tensor the data are a view; where it has holes, and where it is strided, they are a copy.
+        A jagged tensor without holes gives a view of its data; one with holes, or a strided one, is copied.
 
         Raises:
             TypeError: not a nested tensor.
@@ -134,9 +134,8 @@ class Packed(Arithmetic):
     def from_arrow(cls, array: Any) -> Packed:
         """The batch of an Arrow list array, one list a sequence, on the CPU.
 
-        The data are Arrow's memory, which is not to be written (`packed.map(torch.clone)` gives one that
-        may be); booleans and arrays of several chunks are copied. Fixed-size lists inside become
-        trailing dimensions.
+        The data are Arrow's memory: do not write to them (`packed.map(torch.clone)` gives a batch to write to).
+        Booleans and arrays of several chunks are copied. Fixed-size lists inside become trailing dimensions.
 
         Args:
             array: `pyarrow.ListArray`, `LargeListArray`, `FixedSizeListArray`, or a `ChunkedArray` of them.
@@ -335,8 +334,8 @@ class Packed(Arithmetic):
     def to_arrow(self) -> Any:
         """The batch as a `pyarrow.LargeListArray` of B lists, on the data's own memory.
 
-        Rows of more than one number become fixed-size lists, one level a dimension. Copied are booleans,
-        which Arrow keeps as bits, and data that are not contiguous.
+        Rows of more than one number become fixed-size lists, one level per dimension. Booleans,
+        which Arrow stores as bits, and data that are not contiguous are copied.
 
         Raises:
             ImportError: pyarrow is not installed (extra `arrow`).

@@ -1,4 +1,4 @@
-"""The batches of an epoch, pool after pool: computed lazily, the same on every rank, in memory for one pool."""
+"""The batches of an epoch, pool after pool: computed lazily, the same on every rank, one pool in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_s
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
 Numbers = NDArray[np.int64]
-Marks = dict[int, int]  # by pool, how many batches a rank has before it
+Marks = dict[
+    int, int
+]  # pool number -> batches that a rank has before that pool; filled in as pools are planned
 
 # Sequences that are planned at a time, where the caller does not say. A random order is the same in pools of any
 # size; buckets mix better in small ones, bins fill better in large ones (benchmarks/results/planning.json).
 _POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
-_STEPS = 64  # a pool holds at least as many steps,
-_LARGEST = 1 << 22  # but is no larger than this for their sake
+_STEPS = 64  # steps that a pool should have at least
+_LARGEST = 1 << 22  # sequences that a pool should not exceed to have them, unless 8 steps need more
 
 # Raised when the same options come to mean other batches, so that no state of a sampler is misread.
 PLAN_VERSION = 1
@@ -62,16 +64,16 @@ class Planner:
         check_count(len(self.lengths), rule)
         self.pool = self._good_pool() if pool is None else whole("pool", pool, 1)
         if rule.tokens is not None:
-            self._warn_of_giants(rule.tokens)
+            self._warn_of_lengths_over_budget(rule.tokens)
         self.bounds = self._pool_bounds()
 
     @property
     def steps(self) -> int | None:
-        """Batches a rank in every epoch, where that takes no planning to tell."""
+        """Batches per rank in every epoch; None if only planning can tell."""
         return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
     def count(self, epoch: int, marks: Marks | None = None) -> int:
-        """Batches a rank in this epoch; by tokens that takes as long as planning it, once for the same `marks`."""
+        """Batches per rank in this epoch. With `tokens` the epoch is planned to count them; `marks` keeps counts."""
         if self.steps is not None:
             return self.steps
         marks = {0: 0} if marks is None else marks
@@ -86,8 +88,8 @@ class Planner:
         """The batches of `rank` from number `start` on, each an array of indices.
 
         Args:
-            marks: by pool, how many batches a rank has before it, as far as known; grows as pools are planned.
-                Pools that lie before `start` according to it are not planned again.
+            marks: pool number -> batches per rank before that pool, as far as known; filled in as pools are planned.
+                Pools that are known to lie before `start` are not planned again.
         """
         ranks = self.rule.world_size
         marks = {0: 0} if marks is None else marks
@@ -101,7 +103,7 @@ class Planner:
             step += steps
 
     def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
-        """The last pool that is known to start at `batch` or before, and how many batches a rank has before it."""
+        """The last pool that is known to start at `batch` or before, and the batches per rank before that pool."""
         size = self.rule.step_size
         if not size:
             return max((pool, before) for pool, before in marks.items() if before <= batch)
@@ -110,7 +112,7 @@ class Planner:
         return pool, firsts[pool]
 
     def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
-        """From pool `first` on its indices, batch after batch, and the bounds of batches, `world_size` a step."""
+        """For each pool from `first` on: its indices, batch after batch, and the bounds of its batches."""
         for number, indices in enumerate(self._indices(epoch, first), first):
             costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
             order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
@@ -134,8 +136,8 @@ class Planner:
             pools = -(-steps // max(self.pool // size, 1))
             firsts = [steps * number // pools for number in range(pools + 1)]
             return [step_start(first, size, count, rule.world_size) for first in firsts]
-        # A number of sequences that all ranks can share, if need be, one by one; only one pool takes what is over:
-        # the first, so that an error about what cannot be dealt comes at once; the last one if that holds the longest.
+        # The sequences of a pool are a multiple of `world_size`, and one pool takes the remainder: the first, so that
+        # an error is raised at once, or with "sorted" the last, since the first pool holds the longest sequences.
         each, over = divmod(count, rule.world_size)
         pools = max(count // max(self.pool, rule.world_size), 1)
         shared = [each * number // pools * rule.world_size for number in range(pools + 1)]
@@ -149,7 +151,7 @@ class Planner:
         step = rule.step_size or rule.world_size * max((rule.tokens or 0) // mean, 1)
         return max(_POOL[rule.policy], min(_STEPS * step, max(_LARGEST, 8 * step)))
 
-    def _warn_of_giants(self, tokens: int) -> None:
+    def _warn_of_lengths_over_budget(self, tokens: int) -> None:
         count, first = self.lengths.over(tokens)
         if count:
             others = f", and so are {count - 1} others" if count > 2 else ", and so is 1 other" * (count - 1)

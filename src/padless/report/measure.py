@@ -1,4 +1,4 @@
-"""`waste`: how many rows a set of lengths needs, and how many cells a padded batch computes; integers only."""
+"""`waste`: the rows that sequences need and the cells that a padded batch computes, counted in exact integers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 
 @dataclass(frozen=True)
 class BatchWaste(Counted):
-    """One batch, and the grid that pads it: of a line a sequence, those of length 0 included, and T steps.
+    """One batch and its padded grid: one line per sequence, those of length 0 included, and T steps.
 
     With `policy="binpack"` the grid is a single line of `tokens` steps; the sequences share it.
     """
@@ -97,7 +97,7 @@ def waste(
             numbers, 0 allowed. No sequences at all give no batch and waste nothing.
         batch_size: sequences a batch; the last batch may have fewer.
         tokens: rows a batch, instead of `batch_size`; where neither is given, all sequences are one batch.
-        policy: how batches are filled. `"given"`: in the order given, by no more than integers. `"random"`,
+        policy: how batches are filled. `"given"`: in the order given, in plain Python. `"random"`,
             `"bucket"`, `"sorted"` and `"binpack"`: as `padless.data.plan` fills them in epoch 0; these need NumPy.
         seed: of everything random.
         padded: `tokens` bounds the cells of the padded grid, not the rows.

@@ -29,8 +29,8 @@ def accelerate(model: Model) -> Model:
     The layers stay the same objects: only their class changes, so parameters, optimizers, hooks, training
     mode, attributes and every reference held elsewhere stay as they are. `restore` undoes it.
 
-    So do subclasses of the user's whose `forward` calls `super().forward(...)`: that call now reaches padless. A
-    subclass that computes by itself (or calls `nn.LSTM.forward` by name) is left as it is.
+    Your own subclasses are accelerated too, if their `forward` calls `super().forward(...)`: that call then runs on
+    padless. A subclass that computes by itself (or calls `nn.LSTM.forward` by name) is left as it is.
 
     `torch.ao.quantization.quantize_dynamic` finds layers by their exact class, so it skips accelerated ones in
     silence: call `restore(model)` first, quantize, and leave the quantized layers to torch.
@@ -39,7 +39,7 @@ def accelerate(model: Model) -> Model:
         model: any module; itself a recurrent layer, or with such layers anywhere inside.
 
     Warns:
-        UserWarning: once, naming the layers that are left as they are because they are no plain torch
+        UserWarning: once, naming the layers that are left unchanged because they are not plain torch
             layers (a subclass that computes by itself, a quantized, scripted or parametrized layer).
 
     >>> model = torch.nn.Sequential(torch.nn.LSTM(3, 4))
@@ -57,7 +57,7 @@ def accelerate(model: Model) -> Model:
             )
     if left:
         warnings.warn(
-            f"padless.accelerate left {len(left)} recurrent layer(s) as they are, for they are no plain "
+            f"padless.accelerate left {len(left)} recurrent layer(s) unchanged, because they are not plain "
             f"torch.nn layers: {'; '.join(left)}",
             stacklevel=2,
         )
@@ -116,7 +116,7 @@ def _calls_super(code: Any) -> bool:
 
 @cache
 def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """A class behind whose `super().forward` is padless: in Python's order, `kind` comes before our layer."""
+    """A subclass of `kind` and of the padless layer, in which `super().forward` of `kind` is the padless layer's."""
     base = next(base for base in _TWINS if issubclass(kind, base))
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     metaclass: Any = type(kind)

@@ -42,8 +42,8 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
 
     No model changes: subclasses, scripted modules and calls of `torch.lstm` are taken over too, for float32
     and float64. Everything else, autocast, `torch.func` and tracing among it, stays with torch's own kernels.
-    Installing twice is harmless. As a context manager, `with install(): ...` puts back at the end what was
-    there before.
+    Installing twice is harmless. As a context manager, `with install(): ...` restores the
+    previous state at the end.
 
     >>> layer = torch.nn.GRU(3, 4)
     >>> with install():
@@ -70,7 +70,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        # Not where uninstall came first: what is installed by now is another call's.
+        # If `uninstall` ran before, what is installed now belongs to another call.
         if self._library is not None and self._library is _library:
             uninstall()
 
@@ -141,7 +141,7 @@ def _options(
 
 
 def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options) -> bool:
-    """Whether padless takes a call; torch's own kernel takes the others, and words their errors."""
+    """Whether padless takes a call; torch's own kernel takes the others and raises their errors."""
     places = options.num_layers * options.directions
     count = (4 if options.bias else 2) + (1 if options.projected else 0)
     return (
