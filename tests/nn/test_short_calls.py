@@ -111,6 +111,24 @@ def test_batch_sizes_that_are_not_equal_or_forged_take_the_general_way(cell, siz
 
 
 @each_cell
+def test_rows_and_states_that_are_not_contiguous(cell, monkeypatch):
+    layer = layer_of(cell)
+    x = torch.randn(4, 3, 5).transpose(0, 1)[1:2]
+    states = states_of(layer, 4)
+    parts = states if cell == "LSTM" else (states,)
+    apart = tuple(torch.stack([s, s], -1)[..., 0] for s in parts)
+    hx = apart if cell == "LSTM" else apart[0]
+    taken = counted(monkeypatch)
+    with torch.no_grad():
+        short = layer(x, hx)
+        without_short_way(monkeypatch)
+        general = layer(x, hx)
+    assert taken == [True]
+    for got, expected in zip(flat(short), flat(general), strict=True):
+        assert torch.equal(got, expected)
+
+
+@each_cell
 def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(cell):
     layer, x = layer_of(cell), torch.randn(300, 2, 5)
     with torch.no_grad():

@@ -47,8 +47,8 @@ def takes_torchs_operator(mode: str, steps: int) -> bool:
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
     """Return what the layer returns for a small plain input, or None if the general path has to run.
 
-    Plain: rows of equally long sequences, in a padded tensor, a `PackedSequence` or a `Packed`; CPU, contiguous,
-    weights' dtype; no projection, one direction, no autocast, transform or tracing.
+    Plain: rows of equally long sequences, in a padded tensor, a `PackedSequence` or a `Packed`; CPU, weights'
+    dtype; no projection, one direction, no autocast, transform or tracing.
     """
     kind = type(input)
     if kind is Tensor:
@@ -88,8 +88,9 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     else:
         swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
         if swaps:
-            rows = rows.view(batch, steps, -1).transpose(0, 1).contiguous()
-        result = _infer(module, rows, steps, batch, states, weights)
+            rows = rows.reshape(batch, steps, -1).transpose(0, 1)
+        states = tuple(s.contiguous() for s in states)
+        result = _infer(module, rows.contiguous(), steps, batch, states, weights)
         if result is None:
             return None
         output, finals = result
@@ -135,18 +136,14 @@ def _is_plain(
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
     dtype = rows.dtype
-    if (
-        (dtype is not torch.float32 and dtype is not torch.float64)
-        or not rows.is_contiguous()
-        or rows.is_neg()
-    ):
+    if (dtype is not torch.float32 and dtype is not torch.float64) or rows.is_neg():
         return False
     if states:
         if len(states) != (2 if module.mode == "LSTM" else 1):
             return False
         shape = (module.num_layers, batch, module.hidden_size)
         for s in states:
-            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype or not s.is_contiguous():
+            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype:
                 return False
             if s.device.type != "cpu" or s.is_neg():
                 return False
