@@ -313,14 +313,14 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     if (lane.panel == lane.panel_end) return;
     const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
     const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
-    const bool backwards = u & 1;  // odd steps begin with the panels that are still in a cache
+    const bool descending = u & 1;  // odd steps begin with the panels that are still in a cache
     const bool prefetching = weights.hidden.bytes() > team.l2_bytes;  // as in the forward pass
     begin_cells(lane, going, n);
     for (int64_t q = 0; q < panels; ++q) {
-      const int64_t panel = backwards ? lane.panel_end - 1 - q : lane.panel + q;
+      const int64_t panel = descending ? lane.panel_end - 1 - q : lane.panel + q;
       const int nv = (int)weights.hidden.size(panel);
       if (Parts == 0 && going == 1 && q + 1 < panels) {
-        const int64_t other = backwards ? panel - 1 : panel + 1;
+        const int64_t other = descending ? panel - 1 : panel + 1;
         if (nv == 4 && weights.hidden.size(other) == 4) {
           pair(lane, chunk, t, row0, panel, other, from);
           ++q;
@@ -331,7 +331,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       }
       const Blocks blocks = Blocks::of(going, most_rows(Parts, nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
-        const Element* next = prefetching && q + 1 < panels ? weights.hidden.at(backwards ? panel - 1 : panel + 1) : nullptr;
+        const Element* next = prefetching && q + 1 < panels ? weights.hidden.at(descending ? panel - 1 : panel + 1) : nullptr;
         recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b), next, b, blocks.blocks);
         block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
       }

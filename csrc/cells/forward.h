@@ -2,20 +2,21 @@
 //
 // A worker owns either some slots with all columns (rank, rank + size, ...: balanced within one row, no barrier) or, where
 // few rows are active, all slots with some columns (one barrier a step). Where other load makes barriers slow, rank 0 takes
-// some steps alone (team.h). The input product goes either step by step or, where
-// steps have few rows, for a chunk of steps at once. Neither choice touches a bit of the result: see tile.h.
+// some steps alone (team.h). The input product is computed step by step or, where steps have few rows, for a chunk of steps
+// at once. Results are the same to the bit either way: see tile.h.
 //
 // With a projection a step is two products: the cells of all hidden units, then h from them (with columns split, a barrier
-// between). What was h elsewhere, o tanh(c), goes to `unprojected` then.
+// between). `unprojected` then holds o tanh(c), which is h itself without a projection.
 #pragma once
 
-// Rows from which a step has its input product to itself; below, steps are gathered into chunks.
+// A step of at least kDirectRows rows computes its own input product. Smaller steps are gathered into chunks of about
+// kChunkRows rows.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
 constexpr int64_t kTileChunkRows = 128;  // both, where AMX multiplies
-// Rows a thread below which the columns of a step are split instead of its slots.
+// With fewer rows per thread the columns of a step are split instead of its slots.
 constexpr int64_t kColumnRows = 6;
 
-// Multiplications a thread and step from which a barrier a step is paid back.
+// Multiplications per thread and step from which a barrier in every step is worth its time.
 constexpr int64_t kColumnWork = 4096;
 
 struct Lane {  // what one worker does of a step
@@ -70,8 +71,8 @@ template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_
     for (int64_t i = 0; i < n; ++i) to[i] = 0;
 }
 
-// The n gate of GRU starts at its hidden bias and not at what the input product left, `in`. Where it shares vectors with
-// others, the starts are put together at `mixed`, which may be where the product goes.
+// The sums of GRU's n gate start at its hidden bias and not at the input product `in`. Where the gate shares vectors with
+// others, the starts are assembled in `mixed`, which may be the buffer that the product is written to.
 template <class T, int Parts>
 PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T, Parts>& w, int64_t panel, int64_t rows,
                                 T* mixed) {
@@ -106,7 +107,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   T *h[2], *c, *unprojected;        // [B, state_stride], shared by the team; the last with a projection only
   Operand<T, Parts> h_rows[2], unprojected_rows;  // the same as products read them
   Operand<T, Parts> x_rows;
-  T *chunk, *first, *last; // this worker's, as x_rows
+  T *chunk, *input_sums, *hidden_sums;  // this worker's, as x_rows: products of a chunk, of a block
   T *panel_buffer, *bias_buffer;  // with unpacked weights: a panel, and the biases as packed weights have them
   int64_t chunk_rows;
 
@@ -184,8 +185,8 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       unprojected_rows = {unprojected, state_stride, 0};
     }
     ScratchCursor own = {(char*)p.scratch + (s.shared + 63) / 64 * 64 + team.rank * (s.own / 64 * 64)};
-    first = own.take<T>(buffer_rows(Parts) * 4 * W);
-    last = own.take<T>(buffer_rows(Parts) * 4 * W);
+    input_sums = own.take<T>(buffer_rows(Parts) * 4 * W);
+    hidden_sums = own.take<T>(buffer_rows(Parts) * 4 * W);
     panel_buffer = bias_buffer = nullptr;
     if constexpr (Parts == 0)
       if (unpacked()) {
@@ -212,13 +213,13 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
   }
 
-  void copy_state(T* to, const T* from, int64_t width) const {  // the padding is 0, lest it hold something slow or not a number
+  void copy_state(T* to, const T* from, int64_t width) const {  // the padding is 0: subnormal numbers would be slow, and NaN would spread
     copy_or_zero(to, from, width);
     for (int64_t i = width; i < state_stride; ++i) to[i] = 0;
   }
 
-  // Initial state of the slots that begin at step s, shared out like rows unless rank 0 is alone.
-  void join(int64_t s, Mode mode) const {
+  // Copies the initial states of the slots that begin at step s, shared out like rows unless rank 0 is alone.
+  void load_initial_states(int64_t s, Mode mode) const {
     const int64_t begin = steps.active(s - 1), end = steps.active(s);
     if (mode == kAlone && team.rank) return;
     const Lane own = lane_of(mode == kAlone ? kAlone : kByRows, team, 0);
@@ -234,11 +235,11 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   }
 
   // Last state of the slots that end with step s, the lane's columns; h has a lane of its own.
-  void finish(int64_t s, const Lane& lane, const Lane& h_lane) const {
-    if (p.h_n) finish_state(s, h_lane, projects() ? weights.projection : weights.hidden, output, h[~s & 1], p.h_n, p.h_n_stride);
-    if (kind == PADLESS_LSTM && p.c_n) finish_state(s, lane, weights.hidden, hidden, c, p.c_n, p.c_n_stride);
+  void store_final_states(int64_t s, const Lane& lane, const Lane& h_lane) const {
+    if (p.h_n) store_final_state(s, h_lane, projects() ? weights.projection : weights.hidden, output, h[~s & 1], p.h_n, p.h_n_stride);
+    if (kind == PADLESS_LSTM && p.c_n) store_final_state(s, lane, weights.hidden, hidden, c, p.c_n, p.c_n_stride);
   }
-  void finish_state(int64_t s, const Lane& lane, const Panels<T, Parts>& panels, int64_t width, const T* state, void* to,
+  void store_final_state(int64_t s, const Lane& lane, const Panels<T, Parts>& panels, int64_t width, const T* state, void* to,
                     int64_t to_stride) const {
     const int64_t active = steps.active(s), staying = minimum(active, steps.active(s + 1));
     if (staying == active || lane.panel == lane.panel_end) return;
@@ -286,17 +287,17 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     }
   }
 
-  // Step s for the lane; row0: row of its slot 0 in gates and cells; at: its row in the chunk, or -1 for a step of its own.
+  // Step s for the lane; row0: row of its slot 0 in gates and cells; at: its row in the chunk, or -1 where the step is in no chunk.
   void step(int64_t s, const Lane& lane, int64_t row0, int64_t at) const {
     const int64_t t = steps.time(s), n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel;
     if (at < 0) gather_x(t, lane, n, x_rows);
     const bool prefetching = prefetches(at < 0);
-    const bool backwards = s & 1;  // odd steps begin with the panels that are still in a cache
+    const bool descending = s & 1;  // odd steps begin with the panels that are still in a cache
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = backwards ? lane.panel_end - 1 - i : lane.panel + i;
+      const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = weights.hidden.tile(panel);
       if (Parts == 0 && n == 1 && i + 1 < panels && !unpacked()) {
-        const int64_t other = backwards ? panel - 1 : panel + 1;
+        const int64_t other = descending ? panel - 1 : panel + 1;
         if (nv == tile_width && weights.hidden.tile(other) == nv) {
           pair(s, t, lane, row0, panel, other, at);
           ++i;
@@ -307,20 +308,20 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       const Element* data = nullptr;
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
-        T* in = first;
-        const int64_t after = backwards ? panel - 1 : panel + 1;
+        T* in = input_sums;
+        const int64_t after = descending ? panel - 1 : panel + 1;
         const bool has_next = prefetching && i + 1 < panels;
         if (at < 0)
-          input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, first,
+          input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, input_sums,
                         has_next ? weights.input.at(after) : nullptr, b, blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
         Start<T> start = hidden_start(panel, nv, in, size);
         const Element* next = has_next ? weights.hidden.at(after) : nullptr;
         if (b == 0 || at < 0) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
-        multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, last,
+        multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, hidden_sums,
                           nv * W, next, b, blocks.blocks);
-        finish_block(s, t, lane, row0, panel, nv, slot, size, in, last);
+        finish_block(s, t, lane, row0, panel, nv, slot, size, in, hidden_sums);
       }
     }
   }
@@ -330,10 +331,10 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     if constexpr (Parts == 0) {
       const T *in = chunk_panel(panel) + at * tile_width * W, *other_in = chunk_panel(other) + at * tile_width * W;
       const Start<T> start = hidden_start(panel, tile_width, in, 1), other_start = hidden_start(other, tile_width, other_in, 1);
-      T* other_out = last + tile_width * W;
+      T* other_out = hidden_sums + tile_width * W;
       tile_pair<T, tile_width>(h[s & 1] + lane.slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
-                               &start, &other_start, last, other_out);
-      finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, last);
+                               &start, &other_start, hidden_sums, other_out);
+      finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, hidden_sums);
       finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
     }
   }
@@ -346,7 +347,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       start.stride[v] = nv * W;
     }
     if (kind == PADLESS_GRU)
-      start_apart(start, hidden_bias() + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, last);
+      start_apart(start, hidden_bias() + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, hidden_sums);
     return start;
   }
 
@@ -393,9 +394,9 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       for (int64_t r = 0; r < size; ++r) {
         const int64_t own = slot + r * slot_step;
         const Vec<T> v = load(from + r * stride);
-        const Halves first = put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
+        const Halves halves = put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
         if (p.narrow_rows && t >= 0)
-          store_halves((uint16_t*)p.y + (p.y_step[t] + p.y_sequence[own]) * p.y_stride + column, first, columns - column);
+          store_halves((uint16_t*)p.y + (p.y_step[t] + p.y_sequence[own]) * p.y_stride + column, halves, columns - column);
       }
   }
 
@@ -419,7 +420,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       if (mode == kByColumns && s < alone_until) mode = kAlone;
       if (mode != was) chunk_end = s;
       Lane lane = lane_of(mode, team, panels);
-      join(s, mode);
+      load_initial_states(s, mode);
       const auto multiply_input = [&] {
         if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct_rows) return;
         int64_t rows = lane.count(active);
@@ -453,7 +454,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
         }
         project(s, h_lane);
       }
-      finish(s, lane, h_lane);
+      store_final_states(s, lane, h_lane);
       if (!steps.down) row0 += active;
     }
   }

@@ -27,10 +27,10 @@
         if constexpr (Parts == 0) {
           multiply_panel(weights.projection, panel, rows, size, from_zero, to + row * stride, stride);
         } else {
-          multiply_panel(weights.projection, panel, rows, size, from_zero, last, nv * W);
+          multiply_panel(weights.projection, panel, rows, size, from_zero, hidden_sums, nv * W);
           for (int v = 0; v < nv; ++v) {
             T* column = to + row * stride + v * W;
-            for (int64_t r = 0; r < size; ++r) store(column + r * stride, load(last + (r * nv + v) * W));
+            for (int64_t r = 0; r < size; ++r) store(column + r * stride, load(hidden_sums + (r * nv + v) * W));
             put_hidden_parts(h_rows[~s & 1], column, stride, slot, lane.slot_step, size, (weights.projection.first(panel) + v) * W,
                              output, steps.time(s));
           }

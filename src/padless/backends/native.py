@@ -28,7 +28,7 @@ def computes(rows: Tensor) -> bool:
 
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
-    """`(M, width)` to be written where the rows lie; 0 in the gaps between them."""
+    """A new tensor `(M, width)` addressed like the rows; 0 in the gaps between them."""
     new = _kernels.empty(rows, schedule.storage_rows, width)
     return new.zero_() if schedule.has_gaps else new
 
@@ -36,7 +36,7 @@ def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
 def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     """Output `(M, P)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
 
-    `out`, of `new_output` or a slice of its columns, takes the output.
+    `out`: the tensor to write, from `new_output` or a slice of its columns; allocated here if None.
     """
     if _is_widened(layer):
         output, finals = infer(_widened(layer))
@@ -50,7 +50,7 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
 def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States, Saved]:
     """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs.
 
-    `saved`, gates and cells of N rows, takes what backward needs; without it, it is made here.
+    `saved`: gates and cells of N rows, to be written; allocated here if None.
     """
     cell, rows, schedule, _, weights, _, _ = layer
     if _is_widened(layer):
@@ -218,7 +218,7 @@ def _threads(layer: Layer) -> int:
 
 
 def _hidden(weights: LayerWeights) -> int:
-    """H, the number of cells; the width of h but for projections."""
+    """H, the number of cells: the width of h unless there is a projection."""
     return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
 
 
@@ -227,7 +227,7 @@ def _hidden_if_projected(weights: LayerWeights) -> int | None:
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
-    """Rows where they lie, as the kernels address them."""
+    """The rows and their addresses, as the kernels take them."""
     place = schedule.place
     return _kernels.Rows(data) if place is None else _kernels.Rows(data, place.step, place.sequence)
 
@@ -260,7 +260,7 @@ def _contiguous(tensor: Tensor) -> Tensor: ...
 @overload
 def _contiguous(tensor: Tensor | None) -> Tensor | None: ...
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as its memory shows it: parts of conjugates are lazily negative."""
+    """A contiguous tensor without the lazy negative bit, which the imaginary part of a conjugate has."""
     if tensor is None:
         return None
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).contiguous()

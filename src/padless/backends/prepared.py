@@ -51,7 +51,7 @@ class PreparedLayer:
         self._blocks: dict[tuple[int, int], tuple[bytes, Tensor]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
-        """Whether the weights still have the memory and shapes, and the kernels the instruction set, of before."""
+        """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor."""
         for w, (pointer, shape, _) in zip(weights, self._memory, strict=True):
             if w.data_ptr() != pointer or w.shape != shape or not w.is_contiguous() or w.dtype != self._dtype:
                 return False

@@ -172,6 +172,8 @@ def _as_tensor(value: Any, i: int, name: str) -> Tensor:
         return value
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         value = value.copy()  # torch would warn that it cannot keep others from writing
+    if isinstance(value, np.generic):
+        value = np.asarray(value)  # torch 2.6 does not take NumPy's bool
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     rows: Tensor  # (M, I), placed as `schedule` says
     schedule: Schedule
     restore: Callable[[Tensor], Any]  # output (M, *), placed as the rows -> the caller's kind
-    to_time_major: Callable[[], RowMap] | None = None  # None: they are
+    to_time_major: Callable[[], RowMap] | None = None  # None: rows are in that order
     is_padded: bool = False
     is_unbatched: bool = False
 
@@ -44,7 +44,7 @@ def in_time_major(batch: Batch) -> Batch:
 
 
 def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
-    """`input` of any kind, checked, as rows where they lie.
+    """Check `input`, of any kind, and describe its rows without moving them.
 
     Raises:
         TypeError: not a kind that a layer takes, or `lengths` beside a kind that has its own.
@@ -71,7 +71,7 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
         name = "RNN" if module.mode.startswith("RNN") else module.mode
         shape = (
             f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"
-        )  # torch's words, cell by cell
+        )  # as torch says it, which differs by layer
         raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
     return _open_padded(module, input) if lengths is None else _open_ragged(module, input, lengths)
 
@@ -110,7 +110,7 @@ def _open_nested(module: RNNBase, nested: Any) -> Batch:
     batch = _open_packed(module, packed)
 
     def restore(output: Tensor) -> Tensor:
-        # The very offsets of the input: torch takes ragged shapes for equal where the offsets are one tensor.
+        # The offsets tensor of the input: torch takes ragged shapes for equal only if they share it.
         rows = batch.restore(output).data
         if nested.lengths() is not None:
             return Packed._of(rows, packed._layout).to_nested()

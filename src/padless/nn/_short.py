@@ -1,8 +1,8 @@
 """Calls of one or a few steps: a short path from the module to the kernel, and the rule that picks it.
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
-repeats none of the general path's work. It takes plain cases only and returns None for all else, errors included:
-the general path then computes, or words the error. See docs/decisions/0026-one-step-at-a-time.md.
+skips the work of the general path. It takes plain cases only and returns None for all else, errors included:
+the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_operator"]
 
 SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
 
-# By the id of the module, which costs less than a weak reference a call; `finalize` removes the entries of modules that
-# are gone. With the layers is kept what their weights were checked against (`_sizes`).
+# By the id of the module, which costs less than a weak reference in every call; `finalize` removes the entries of
+# modules that are gone. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 _forward_ad = torch.autograd.forward_ad
 
@@ -38,8 +38,8 @@ _forward_ad = torch.autograd.forward_ad
 def takes_torchs_operator(mode: str, steps: int) -> bool:
     """Whether torch's own operator trains this layer: GRU and RNN over a single step.
 
-    Packing the weights twice is not paid back by one step, and nothing is padded in it. For LSTM padless is
-    faster, and torch's (oneDNN's) has no second derivative.
+    For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
+    to skip. For LSTM padless is faster, and torch's (oneDNN's) has no second derivative.
     """
     return steps == 1 and mode != "LSTM"
 
@@ -125,7 +125,7 @@ def _equal_sizes(packed: PackedSequence) -> list[int] | None:
 def _is_plain(
     module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Any, ...], weights: list[Any]
 ) -> bool:
-    if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts
+    if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts for the profiler
         return False
     if (
         not 0 < steps * batch <= SHORT_ROWS
@@ -149,7 +149,7 @@ def _is_plain(
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):
-        # The general path finds weights that were replaced (pruned, parametrized, by functional_call).
+        # Weights that were replaced are left to the general path (pruned, parametrized, by functional_call).
         if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
             return False
     return (
@@ -168,16 +168,16 @@ def _infer(
     """Return output and final states of all layers, or None if the weights are not plain."""
     count = 4 if module.bias else 2
     layers = [weights[at : at + count] for at in range(0, len(weights), count)]
-    sizes = _sizes(module, rows.dtype)
+    configuration = _configuration(module, rows.dtype)
     found, prepared = _prepared.get(id(module), (None, []))
     # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
-    if found != sizes or not all(p.fits(w) for p, w in zip(prepared, layers, strict=True)):
+    if found != configuration or not all(p.fits(w) for p, w in zip(prepared, layers, strict=True)):
         if not _can_be_prepared(module, weights, rows.dtype):
             return None
         if found is None:
             finalize(module, _prepared.pop, id(module), None)
         prepared = [PreparedLayer(cast(Cell, module.mode), w) for w in layers]
-        _prepared[id(module)] = sizes, prepared
+        _prepared[id(module)] = configuration, prepared
     finals: list[tuple[Tensor, ...]] = []
     for at, (layer, mine) in enumerate(zip(prepared, layers, strict=True)):
         hx = states if len(layers) == 1 else tuple(s[at : at + 1] for s in states)
@@ -204,7 +204,7 @@ def _torchs(
     )
 
 
-def _sizes(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
+def _configuration(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
     """Everything that `_can_be_prepared` checks weights against."""
     return module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, dtype
 
