@@ -13,7 +13,7 @@ struct Barrier {
   int64_t slept = 0;  // nanoseconds that rank 0 slept
   int32_t late = 0;   // prompt waits of this call that ended in sleep
   int32_t next_late = 2;  // once may be the start of the threads
-  int64_t alone = 0;      // what the last barrier told everybody; it and next_late change when all have arrived
+  int64_t alone = 0;      // what the last barrier decided for all threads; it and next_late change when all have arrived
 };
 
 struct Team {
@@ -23,7 +23,7 @@ struct Team {
 };
 
 // Returns when all threads of the team are here. `prompt`: they were expected within microseconds, once a step. Where that
-// has failed twice, barriers are dearer than the work that they share out: every thread is told the same number of steps
+// has failed twice, barriers cost more than the work that they divide: every thread gets the same number of steps
 // that rank 0 had better do alone (0: none), longer each time.
 int64_t wait_for_team(const Team& team, bool prompt);
 

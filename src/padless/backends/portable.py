@@ -4,7 +4,7 @@ Forward: one input product for all rows, then a loop over steps that only multip
 batch of states. Backward: everything that does not depend on the gradient is one operation over all
 rows (the *slopes*), the loop carries the gradient of the state, and every weight gradient is one product.
 
-`saved` is what a cell's `forward` hands to its `backward`; backward never writes into it, so
+`saved` is what a cell's `forward` passes to its `backward`; backward never writes into it, so
 `retain_graph` holds. A loop step is a handful of calls because at a few rows their overhead is the cost.
 """
 

@@ -2,9 +2,9 @@
 
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-function createPens(canvas, context) {
+function createDrawing(canvas, context) {
   let theme;
-  const wear = (look) => { theme = look; };
+  const setLook = (look) => { theme = look; };
 
   /** Padding: slanted lines, so that it differs by more than its colour. */
   function hatch(x, y, width, height, colour) {
@@ -52,5 +52,5 @@ function createPens(canvas, context) {
     write(text, clamp(x, left + half, Math.max(right - half, left + half)), y, theme.ink, "center", true);
   }
 
-  return { wear, hatch, title, write, note };
+  return { setLook, hatch, title, write, note };
 }

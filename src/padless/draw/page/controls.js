@@ -8,8 +8,8 @@ function listen() {
     go(to);
   });
   find("play").addEventListener("click", play);
-  find("theme").addEventListener("click", () => wear(document.documentElement.dataset.theme !== "dark"));
-  dark.addEventListener("change", () => wear(dark.matches));
+  find("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+  dark.addEventListener("change", () => setTheme(dark.matches));
   for (const button of document.querySelectorAll("[data-example]")) {
     button.addEventListener("click", () => useExample(button.dataset.example));
   }

@@ -43,10 +43,10 @@ function take(next) {
   found = null;
   stop();
   find("step").max = batch.steps - 1;
-  tellCosts();
-  tellRuns();
+  showCosts();
+  showRuns();
   place();
-  tellFound();
+  showFound();
 }
 
 function useExample(name) {
@@ -57,7 +57,7 @@ function useExample(name) {
 
 // ---- the numbers
 
-function tellCosts() {
+function showCosts() {
   const { multiplications, additions } = costs(batch);
   const numbers = {
     saving: saving(batch),
@@ -75,7 +75,7 @@ function tellCosts() {
 const span = (start, stop) => (stop - start > 1
   ? say("{first} to {last}", { first: counted(start), last: counted(stop - 1) }) : counted(start));
 
-function tellRuns() {
+function showRuns() {
   const shown = batch.runs.slice(0, 200);
   find("runs").replaceChildren(...shown.map(({ start, stop, size, row }) => {
     const line = document.createElement("tr");
@@ -88,7 +88,7 @@ function tellRuns() {
   find("runs-caption").textContent = say("Steps at which equally many sequences run") + more;
 }
 
-function tellStep() {
+function showStep() {
   const size = sizeAt(batch, step), packed = rowsThrough(batch, step), padded = batch.sequences * (step + 1);
   find("step").value = step;
   find("step").setAttribute("aria-valuetext", say("step {step} of 0 to {last}", { step, last: batch.steps - 1 }));
@@ -103,7 +103,7 @@ function tellStep() {
   find("padded-waste").style.width = share(padded - packed);
 }
 
-function tellFound() {
+function showFound() {
   const scaled = [];
   const { grid, memory } = places;
   if (grid.share > 1) {
@@ -152,7 +152,7 @@ function put(field, { x, y, width, height }) {
 }
 
 function redraw() {
-  tellStep();
+  showStep();
   if (!drawing) {
     drawing = requestAnimationFrame(() => {
       drawing = 0;
@@ -163,7 +163,7 @@ function redraw() {
 
 function point(cell) {
   found = cell;
-  tellFound();
+  showFound();
   redraw();
 }
 
@@ -193,7 +193,7 @@ function play() {
   find("play").textContent = say("Pause");
   find("status").setAttribute("aria-live", "off"); // or a screen reader would announce every step
   found = null;
-  tellFound();
+  showFound();
   step = begin;
   redraw();
   let started;
@@ -211,12 +211,12 @@ function play() {
 
 // ---- the theme
 
-function wear(isDark) {
+function setTheme(isDark) {
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   find("theme").setAttribute("aria-pressed", String(isDark));
   if (batch) place();
 }
 
-wear(dark.matches);
+setTheme(dark.matches);
 listen();
 readLengths();

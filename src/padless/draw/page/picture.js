@@ -3,13 +3,13 @@
 /** What is drawn: the batch and its places, and how the page looks. */
 function createPicture(canvas) {
   const context = canvas.getContext("2d");
-  const { wear, hatch, title, write, note } = createPens(canvas, context);
+  const { setLook, hatch, title, write, note } = createDrawing(canvas, context);
   let batch, places, theme, colours, strip;
 
   function show(next, width, look) {
     batch = next;
     theme = look;
-    wear(look);
+    setLook(look);
     places = geometry(batch, width);
     colours = sequenceColours(batch, theme.last);
     strip = places.memory.exact ? null : stripColours();
