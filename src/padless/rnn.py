@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
-from .errors import LayoutError, LengthsError
+from .errors import LayoutError
 from .layout.checks import as_lengths
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
@@ -111,7 +111,7 @@ def pack_padded_sequence(
     _check_flag("pack_padded_sequence", batch_first)
     batch, steps = _grid_shape("pack_padded_sequence: input", input, batch_first)
     if torch.compiler.is_compiling():
-        return _traced_pack(input, _traced_lengths(lengths, batch), batch_first, enforce_sorted)
+        return _traced_pack(input, as_lengths(lengths, batch=batch), batch_first, enforce_sorted)
     layout = _slotted(as_lengths(lengths, batch=batch, steps=steps), enforce_sorted)
     cells, batch_first = _cells(input, batch_first)
     from_cells = layout.padded_time_major(steps, batch_first=batch_first).inverted()
@@ -281,13 +281,6 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
         i = int((inverse[permutation] != places).nonzero()[0, 0])
         raise LayoutError(f"invert_permutation: permutation has {int(permutation[i])} more than once")
     return inverse
-
-
-def _traced_lengths(lengths: Any, batch: int) -> Tensor:
-    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
-    if given.shape != (batch,):
-        raise LengthsError(f"lengths has shape {tuple(given.shape)} for a batch of {batch}")
-    return given.cpu()
 
 
 def _traced_pack(input: Tensor, lengths: Tensor, batch_first: bool, enforce_sorted: bool) -> PackedSequence:

@@ -43,6 +43,26 @@ def in_time_major(batch: Batch) -> Batch:
     )
 
 
+def check_kind(input: Any, lengths: Any) -> None:
+    """Raise TypeError for what no layer takes, and for `lengths` beside a kind that has its own."""
+    if lengths is not None and not (isinstance(input, Tensor) and not input.is_nested):
+        raise TypeError(
+            f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
+        )
+    if not isinstance(input, (PackedSequence, Packed, Tensor)):
+        raise TypeError(
+            f"input must be a PackedSequence, a padless.Packed or a tensor, got {type(input).__name__}"
+        )
+
+
+def check_dims(module: RNNBase, input: Tensor) -> None:
+    """Raise torch's ValueError for a padded input of other than 2 or 3 dimensions."""
+    if input.dim() not in (2, 3):
+        name = "RNN" if module.mode.startswith("RNN") else module.mode
+        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # torch's, by layer
+        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
+
+
 def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
     """Check `input`, of any kind, and describe its rows without moving them.
 
@@ -50,29 +70,16 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
         TypeError: not a kind that a layer takes, or `lengths` beside a kind that has its own.
         ValueError, RuntimeError: as torch for wrong widths and dtypes; LengthsError, LayoutError.
     """
-    is_padded = isinstance(input, Tensor) and not input.is_nested
-    if lengths is not None and not is_padded:
-        raise TypeError(
-            f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
-        )
+    check_kind(input, lengths)
     if isinstance(input, PackedSequence):
         return _open_packed_sequence(module, input)
     if isinstance(input, Packed):
         return _open_packed(module, input)
-    if not isinstance(input, Tensor):
-        raise TypeError(
-            f"input must be a PackedSequence, a padless.Packed or a tensor, got {type(input).__name__}"
-        )
     if input.is_nested:
         return _open_nested(module, input)
     if input.layout != torch.strided:
         raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
-    if input.dim() not in (2, 3):
-        name = "RNN" if module.mode.startswith("RNN") else module.mode
-        shape = (
-            f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"
-        )  # as torch says it, which differs by layer
-        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
+    check_dims(module, input)
     return _open_padded(module, input) if lengths is None else _open_ragged(module, input, lengths)
 
 

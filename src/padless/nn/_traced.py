@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..backends import operators
 from ..layout.operators import grid_schedule, rows_schedule
 from ..packed import Packed
+from ._kinds import check_dims, check_kind
 
 __all__ = ["TracedBatch", "run_traced", "traced_batch"]
 
@@ -41,19 +42,11 @@ class TracedBatch(NamedTuple):
 
 def traced_batch(module: RNNBase, input: Any, lengths: Any) -> TracedBatch:
     """`input` of any kind; errors as `open_input` raises them, where shapes and types tell."""
-    is_padded = isinstance(input, Tensor) and not input.is_nested
-    if lengths is not None and not is_padded:
-        raise TypeError(
-            f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
-        )
+    check_kind(input, lengths)
     if isinstance(input, PackedSequence):
         return _of_packed_sequence(module, input)
     if isinstance(input, Packed):
         return _of_packed(module, input)
-    if not isinstance(input, Tensor):
-        raise TypeError(
-            f"input must be a PackedSequence, a padless.Packed or a tensor, got {type(input).__name__}"
-        )
     if input.is_nested:
         return _of_nested(module, input)
     return _of_padded(module, input, lengths)
@@ -106,10 +99,7 @@ def _of_nested(module: RNNBase, nested: Any) -> TracedBatch:
 
 
 def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
-    if input.dim() not in (2, 3):
-        name = "RNN" if module.mode.startswith("RNN") else module.mode
-        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"
-        raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
+    check_dims(module, input)
     is_unbatched = input.dim() == 2
     if is_unbatched and lengths is not None:
         raise ValueError("lengths goes with a batch of sequences; an unbatched input (T, I) is one sequence")
