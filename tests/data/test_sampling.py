@@ -359,3 +359,9 @@ def test_lengths_over_the_budget_are_told_once_and_not_in_every_epoch():
     for epoch in range(3):  # where another warning would be an error
         sampler.set_epoch(epoch)
         assert len(list(sampler)) == len(sampler) == 2
+
+
+def test_its_text_names_options_rank_and_epoch():
+    sampler = LengthBatchSampler([4, 6, 8], tokens=20, world_size=2, rank=1)
+    sampler.set_epoch(3)
+    assert repr(sampler) == "LengthBatchSampler(3 lengths, tokens=20, policy='random', rank 1 of 2, epoch 3)"

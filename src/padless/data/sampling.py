@@ -95,6 +95,14 @@ class LengthBatchSampler(Sampler[list[int]]):
         """
         return self._planner.count(self._epoch, self._marks)
 
+    def __repr__(self) -> str:
+        rule = self._planner.rule
+        size = f"batch_size={rule.batch_size}" if rule.tokens is None else f"tokens={rule.tokens}"
+        return (
+            f"{type(self).__name__}({len(self._planner.lengths)} lengths, {size}, policy={rule.policy!r}, "
+            f"rank {self.rank} of {rule.world_size}, epoch {self._epoch})"
+        )
+
     def __iter__(self) -> Iterator[list[int]]:
         # A DataLoader with workers makes two iterators and draws from one; so a start is used up by drawing.
         start, self._start = self._start, 0
