@@ -9,19 +9,7 @@ namespace dots {
 
 // sums[i] + a[2i + 1] * b[2i + 1] + a[2i] * b[2i], each product added with one rounding; subnormal numbers count as zero.
 #if defined(PADLESS_EMULATE)
-static float flush_subnormal(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  if (!(bits & 0x7f800000u)) bits &= 0x80000000u;
-  __builtin_memcpy(&x, &bits, 4);
-  return x;
-}
-static float widened_half(uint16_t x) {
-  const uint32_t bits = (uint32_t)x << 16;
-  float wide;
-  __builtin_memcpy(&wide, &bits, 4);
-  return flush_subnormal(wide);
-}
+using emulation::flush_subnormal;
 static VecF add_pairs(VecF sums, VecF a, VecF b) {
   uint16_t left[32], right[32];
   __builtin_memcpy(left, &a, sizeof left);
@@ -29,7 +17,7 @@ static VecF add_pairs(VecF sums, VecF a, VecF b) {
   for (int i = 0; i < 16; ++i) {
     float sum = flush_subnormal(sums[i]);
     for (int k = 2 * i + 1; k >= 2 * i; --k)
-      sum = flush_subnormal(__builtin_fmaf(widened_half(left[k]), widened_half(right[k]), sum));
+      sum = flush_subnormal(__builtin_fmaf(emulation::widened(left[k]), emulation::widened(right[k]), sum));
     sums[i] = sum;
   }
   return sums;

@@ -19,6 +19,9 @@ namespace {
 #include "simd.h"
 #include "activations.h"
 #include "tile.h"
+#if defined(PADLESS_EMULATE)
+#include "emulation.h"
+#endif
 #if defined(PADLESS_AMX)
 #include "amx.h"
 #elif defined(PADLESS_DOTS)
