@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import padless
+from padless.backends import _kernels
 from padless.bench import cases, command, lengths, plot, steps, table, timing
 from padless.cli import command as cli
 from padless.errors import DisagreementError
@@ -285,6 +287,29 @@ def test_a_case_in_low_precision_is_held_against_padless_in_float32(train, dtype
     assert torch.get_float32_matmul_precision() == "highest"
     with pytest.raises(DisagreementError, match=ours):
         timing.check_equal(with_changed(case, ours, "output", lambda rows: rows + 1))
+
+
+@pytest.mark.skipif("native" not in padless.backends.available(), reason="the native kernels were not built")
+def test_a_precision_that_changes_nothing_here_is_said(capsys):
+    arguments = [
+        "--precision",
+        "high",
+        "--cell",
+        "RNN",
+        "--mode",
+        "infer",
+        "--shape",
+        "2,3,4",
+        "--repeats",
+        "1",
+    ]
+    try:
+        for isa in ("baseline", "amx_emulated"):
+            _kernels.force_isa(isa)
+            assert cli.main(["bench", *arguments, "--budget", "0.1"]) == 0
+            assert ("in float32, as" in capsys.readouterr().out) == (isa == "baseline")
+    finally:
+        _kernels.force_isa(os.environ.get("PADLESS_ISA"))
 
 
 def test_a_precision_beside_bfloat16_is_bad_usage(capsys):

@@ -101,6 +101,8 @@ def run(options: Namespace) -> None:
             report["results"] = _time_steps(options, say)
         else:
             say(f"{options.threads} thread(s), {report['clock']} time, medians; lengths: {options.lengths}")
+            if _is_highest_here(options.precision):
+                say(f'this machine computes precision {options.precision!r} in float32, as "highest"')
             report["results"] = _time_batches(options, rates, say)
             say(summary(report["results"]))
     finally:
@@ -148,6 +150,13 @@ def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, 
             entries += results
             say(render_steps(results))
     return entries
+
+
+def _is_highest_here(precision: str) -> bool:
+    """Whether torch's switch at this precision changes nothing on this machine."""
+    from ..backends import _kernels
+
+    return precision != "highest" and (_kernels.missing() is not None or not _kernels.computes(precision))
 
 
 def _refuse_with_steps(options: Namespace) -> None:
