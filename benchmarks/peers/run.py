@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from padless.bench.facts import facts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -175,20 +176,9 @@ def main() -> None:
                     print(
                         f"    {name:18} {1e3 * found:9.3f} ms  {found / seconds['padless']:6.2f}", flush=True
                     )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout
-    report = {"machine": machine(), "commit": commit.strip(), "torch": torch.__version__, "results": results}
+    report = {**facts(threads=1), "results": results}
     if not options.only:
         (ROOT / "benchmarks" / "results" / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
-
-
-def machine() -> str:
-    found = Path("/proc/cpuinfo")
-    lines = found.read_text().splitlines() if found.exists() else []
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
 
 
 if __name__ == "__main__":

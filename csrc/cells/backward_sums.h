@@ -74,7 +74,7 @@
     }
   }
 
-  // Where AMX multiplies: `sum_left` has the gradients of the run transposed, `sum_right` the rows as a panel.
+  // Where bfloat16 numbers are multiplied: `sum_left` has the gradients of the run transposed, `sum_right` the rows as a panel.
   void transpose_run(const Operand<T, Parts>& from, const Run& run, int64_t n) const {
     if constexpr (Parts > 0) {
       const Share own = share(run.count, sum_tile);

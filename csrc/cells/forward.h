@@ -12,7 +12,7 @@
 // A step of at least kDirectRows rows computes its own input product. Smaller steps are gathered into chunks of about
 // kChunkRows rows.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
-constexpr int64_t kTileChunkRows = 128;  // both, where AMX multiplies
+constexpr int64_t kTileChunkRows = 128;  // both, where bfloat16 numbers are multiplied
 // With fewer rows per thread the columns of a step are split instead of its slots.
 constexpr int64_t kColumnRows = 6;
 

@@ -1,8 +1,8 @@
-// Rows and weights as AMX and vdpbf16ps read them: bfloat16 numbers in whole tiles. Parts is the number of bfloat16 numbers that stand for a
-// float32 number, whose sum it is: 1 or 2. With Parts = 0 rows are read by FMA as they are.
+// Rows and weights as AMX and vdpbf16ps read them: bfloat16 numbers in whole tiles. Parts is the number of bfloat16 numbers that
+// stand for a float32 number, whose sum it is: 1 or 2. With Parts = 0 rows are read by FMA as they are.
 #pragma once
 
-constexpr int kTileRows = 32;  // rows of a block where AMX multiplies, and what buffers hold
+constexpr int kTileRows = 32;  // rows of a block where AMX multiplies, and what buffers hold in any bfloat16 product
 
 #if defined(PADLESS_DOTS)
 constexpr int most_rows(int parts, int nv) { return parts ? 24 : tile_rows(nv); }  // 4, 3 or 2 products of the most rows

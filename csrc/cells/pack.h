@@ -22,7 +22,7 @@ constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1
 // A last panel of few units has them side by side, gate after gate, in as few vectors as hold them: LSTM of 100 units takes
 // 25 accumulators for its 400 gates and not 28 (78 -> 86 % of sgemm in inference).
 //
-// Where AMX multiplies (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r holds the rows
+// Where bfloat16 numbers are multiplied (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r holds the rows
 // 2r and 2r + 1 of the block in turns, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
 template <class T, int Parts = 0> struct Panels {
   typedef typename ElementOf<T, Parts>::Type Element;

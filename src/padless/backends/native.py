@@ -1,6 +1,6 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. Where AMX multiplies bfloat16 numbers (`Layer.precision` is "medium"),
+The kernels compute in float32 and float64. Where they multiply bfloat16 numbers (`Layer.precision` is "medium"),
 they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are widened to float32 on the way in and
 rounded on the way out. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
 (`computes`). Tensors were checked in `nn`; the C side checks sizes and offsets again.

@@ -92,7 +92,7 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
         low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-        # Where AMX multiplies, weights are rounded as they are packed; elsewhere float32 is as fast, and exact.
+        # Where kernels multiply bfloat16, weights are rounded as they are packed; elsewhere float32 is as fast.
         lowers = low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
         rows = batch.rows.to(low if lowers and full == torch.float32 else full)
         states = tuple(s.to(full) for s in states)

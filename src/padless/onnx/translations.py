@@ -117,9 +117,9 @@ def batch_sizes(lengths: Value) -> Value:
 
 def padded_rows(lengths: Value, steps: Value, batch_first: bool, left: bool) -> Value:
     """The back-to-back row of each cell, and one past the last where a cell has none."""
-    step = _line(_range(steps))
-    begin = op.Sub(_vector(steps), lengths) if left else op.Mul(lengths, _ints(0))
-    place = op.Sub(step, _column(begin))  # (B, T), in the sequence
+    place = _line(_range(steps))  # in the sequence, (1, T) or (B, T)
+    if left:
+        place = op.Sub(place, _column(op.Sub(_vector(steps), lengths)))
     is_row = op.And(op.GreaterOrEqual(place, _ints(0)), op.Less(place, _column(lengths)))
     rows = op.Where(
         is_row, op.Add(place, _column(_before(lengths))), op.ReduceSum(lengths, _ints(0), keepdims=1)
