@@ -34,7 +34,59 @@ int check_state(const void* state, int64_t stride, int64_t width, const padless_
   return stride < width || !fits(p.state_rows, stride) ? PADLESS_BAD_STRIDE : PADLESS_OK;
 }
 
+// Every row of every sequence lies in the storage, and so does every cell of a grid.
+int check_rows(const padless_move& m, const padless_rows& rows) {
+  if (rows.pieces) {
+    for (int64_t b = 0; b < m.sequences; ++b)
+      if (!rows.pieces[b] && m.lengths[b] > 0) return PADLESS_BAD_NULL;
+    return PADLESS_OK;
+  }
+  if (rows.rows < 0 || rows.rows > kMost || !fits(rows.rows, m.row_bytes)) return PADLESS_BAD_SIZE;
+  if (rows.rows > 0 && !rows.data) return PADLESS_BAD_NULL;
+  if (rows.batch_sizes) {
+    int64_t sum = 0;
+    for (int64_t t = 0; t < rows.size_count; ++t) {
+      const int64_t active = rows.batch_sizes[t], before = t ? rows.batch_sizes[t - 1] : kMost;
+      if (active < 0 || active > before || (sum += active) > rows.rows) return PADLESS_BAD_BATCH_SIZES;
+    }
+  } else if (rows.step < 1 || !fits(m.steps, rows.step)) {
+    return PADLESS_BAD_STRIDE;
+  }
+  if (!rows.first) {
+    if (rows.batch_sizes) return PADLESS_BAD_NULL;
+    if (m.sequences == 0 || m.steps == 0) return PADLESS_OK;
+    if (rows.sequence < 1 || !fits(m.sequences, rows.sequence)) return PADLESS_BAD_STRIDE;
+    return (m.sequences - 1) * rows.sequence + (m.steps - 1) * rows.step < rows.rows ? PADLESS_OK : PADLESS_BAD_ROW;
+  }
+  for (int64_t b = 0; b < m.sequences; ++b) {
+    const int64_t length = m.lengths[b], first = rows.first[b];
+    if (length == 0) continue;
+    if (first < 0 || first > kMost) return PADLESS_BAD_ROW;
+    if (rows.batch_sizes) {
+      if (length > rows.size_count || first >= rows.batch_sizes[length - 1]) return PADLESS_BAD_ROW;
+    } else if (first + (length - 1) * rows.step >= rows.rows) {
+      return PADLESS_BAD_ROW;
+    }
+  }
+  return PADLESS_OK;
+}
+
+bool is_grid(const padless_rows& rows) { return !rows.pieces && !rows.first; }
+
 }  // namespace
+
+int check_move(const padless_move& m) {
+  if (m.right_aligned < 0 || m.right_aligned > 1) return PADLESS_BAD_ENUM;
+  if (m.threads < 1 || m.threads > 1024) return PADLESS_BAD_SIZE;
+  if (m.sequences < 0 || m.sequences > kMost || m.steps < 0 || m.steps > kMost) return PADLESS_BAD_SIZE;
+  if (m.row_bytes < 1 || m.row_bytes > kMost) return PADLESS_BAD_SIZE;
+  if (m.sequences > 0 && !m.lengths) return PADLESS_BAD_NULL;
+  for (int64_t b = 0; b < m.sequences; ++b)
+    if (m.lengths[b] < 0 || m.lengths[b] > m.steps) return PADLESS_BAD_SIZE;
+  if (const int error = check_rows(m, m.source)) return error;
+  if (const int error = check_rows(m, m.target)) return error;
+  return m.fill && !is_grid(m.target) ? PADLESS_BAD_ROW : PADLESS_OK;
+}
 
 int check_layer(const Layer& layer, int64_t dtype) {
   if (layer.cell < PADLESS_LSTM || layer.cell > PADLESS_RNN_RELU || dtype < 0 || dtype > PADLESS_BFLOAT16_3) return PADLESS_BAD_ENUM;

@@ -175,16 +175,17 @@ int64_t l2_bytes() {
   return bytes;
 }
 
-void run(void (*kernel)(const padless_problem&, const Team&), const padless_problem& p) {
+template <class Arguments>
+void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments) {
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
-  const int64_t begin = p.threads > 1 ? nanoseconds() : 0;
-  if (p.threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
+  const int64_t threads = arguments.threads, begin = threads > 1 ? nanoseconds() : 0;
+  if (threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
     Barrier barrier;
-#pragma omp parallel num_threads((int)p.threads)
+#pragma omp parallel num_threads((int)threads)
     {
       const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2_bytes()};
-      kernel(p, team);
+      kernel(arguments, team);
       // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
       if (team.size > 1) wait_for_team(team, false);
     }
@@ -197,7 +198,7 @@ void run(void (*kernel)(const padless_problem&, const Team&), const padless_prob
     return;
   }
 #endif
-  kernel(p, Team{0, 1, nullptr, l2_bytes()});
+  kernel(arguments, Team{0, 1, nullptr, l2_bytes()});
 }
 
 }  // namespace
@@ -239,6 +240,7 @@ extern "C" {
 
 int64_t padless_abi_version(void) { return PADLESS_ABI_VERSION; }
 int64_t padless_problem_bytes(void) { return sizeof(padless_problem); }
+int64_t padless_move_bytes(void) { return sizeof(padless_move); }
 
 const char* padless_error_text(int error) {
   switch (error) {
@@ -247,7 +249,7 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction, or a dtype that this instruction set does not have";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
-    case PADLESS_BAD_ROW: return "a step and sequence offset address a row outside x or y";
+    case PADLESS_BAD_ROW: return "a row is addressed outside of the data that hold it, or cells are to be filled that are no grid";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
     case PADLESS_BAD_STATE_INDEX: return "a state index lies outside the state";
     case PADLESS_BAD_WEIGHTS: return "packed weights are missing or were packed for another cell, dtype, size or instruction set";
@@ -345,6 +347,13 @@ static int check_and_run(const padless_problem* problem, bool backward) {
 
 int padless_forward(const padless_problem* problem) { return check_and_run(problem, false); }
 int padless_backward(const padless_problem* problem) { return check_and_run(problem, true); }
+
+int padless_move_rows(const padless_move* move) {
+  if (!move) return PADLESS_BAD_NULL;
+  if (const int error = check_move(*move)) return error;
+  run(active_set().kernels->move_rows, *move);
+  return PADLESS_OK;
+}
 
 uint64_t padless_fingerprint(const void* data, int64_t bytes) {
   return data && bytes > 0 ? active_set().kernels->fingerprint(data, bytes) : 0;

@@ -30,6 +30,7 @@ struct TypedKernels {
 struct Kernels {
   TypedKernels of[2];  // float32 and float64
   uint64_t (*fingerprint)(const void* data, int64_t bytes);
+  void (*move_rows)(const padless_move&, const Team&);
 };
 
 // Checks sizes, strides, offsets and pointers; PADLESS_OK or the first error. It reads nothing but the index arrays.
@@ -37,5 +38,8 @@ int check_problem(const padless_problem& problem, bool backward);
 // The parts of it that padless_scratch_bytes (sizes and batch_sizes) and packing need.
 int check_shape(const padless_problem& problem);
 int check_layer(const Layer& layer, int64_t dtype);
+
+// Checks sizes, lengths and rows; PADLESS_OK or the first error. It reads nothing but the index arrays.
+int check_move(const padless_move& move);
 
 }  // namespace padless

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 4 };
+enum { PADLESS_ABI_VERSION = 5 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
@@ -130,6 +130,7 @@ enum padless_error {
 
 PADLESS_API int64_t padless_abi_version(void);
 PADLESS_API int64_t padless_problem_bytes(void); /* sizeof(padless_problem), for bindings to check */
+PADLESS_API int64_t padless_move_bytes(void);    /* sizeof(padless_move), likewise */
 PADLESS_API const char* padless_error_text(int error);
 
 /* Instruction sets: "baseline", "avx2", "avx512", "avx512_bf16" (vdpbf16ps), "amx"; and "amx_emulated" and "avx512_bf16_emulated",
@@ -167,6 +168,37 @@ PADLESS_API int64_t padless_scratch_bytes(const padless_problem* problem, int ba
 
 PADLESS_API int padless_forward(const padless_problem* problem);
 PADLESS_API int padless_backward(const padless_problem* problem);
+
+/* The rows of B sequences in one place, one of
+ *   data, first, batch_sizes   packed by step: row t of sequence b follows the rows of the steps before by first[b], its slot
+ *   data, first, step          row first[b] + t * step
+ *   data, step, sequence       cells of a padded grid: row b * sequence + t * step, T steps a sequence
+ *   pieces                     row t of pieces[b], memory of lengths[b] rows
+ * Rows are contiguous. */
+typedef struct padless_rows {
+  void* data;
+  int64_t rows;               /* that data holds */
+  const int64_t* first;       /* [B] */
+  const int64_t* batch_sizes; /* [size_count] >= 0, not growing */
+  int64_t size_count;         /* at least the longest length */
+  int64_t step;               /* > 0 */
+  int64_t sequence;           /* > 0 */
+  void* const* pieces;        /* [B] */
+} padless_rows;
+
+/* Every row copied from its place in `source` to its place in `target`; these share no memory. */
+typedef struct padless_move {
+  int64_t sequences;      /* B */
+  int64_t steps;          /* T: at least the longest length; the steps of a grid */
+  int64_t row_bytes;      /* >= 1 */
+  int64_t threads;        /* >= 1 */
+  const int64_t* lengths; /* [B] 0 to T */
+  padless_rows source, target;
+  int64_t right_aligned;  /* 1: the rows of a sequence in a grid end at its last step; 0: they begin at its first */
+  const void* fill;       /* one row for the other cells of the target, which is a grid; or null */
+} padless_move;
+
+PADLESS_API int padless_move_rows(const padless_move* move);
 
 /* 64 bits that change, but for a chance of 2^-64, where memory changes; alike for every instruction set. Cheaper by far
  * than packing: packed weights may be kept as long as it stays the same. 0 for null or no bytes. */

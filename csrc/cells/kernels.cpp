@@ -36,6 +36,7 @@ namespace {
 #include "backward.h"
 #if !defined(PADLESS_AMX) && !defined(PADLESS_DOTS)
 #include "fingerprint.h"
+#include "rows.h"
 #endif
 
 template <class T, int Parts> struct Typed {
@@ -108,7 +109,7 @@ extern const TypedKernels bfloat16_kernels[1];
 const TypedKernels bfloat16_kernels[1] = {typed<float, 1>()};
 #else
 extern const Kernels kernels;
-const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint};
+const Kernels kernels = {{typed<float>(), typed<double>()}, fingerprint, move_rows};
 #endif
 
 }  // namespace PADLESS_ISA

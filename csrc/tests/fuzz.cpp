@@ -31,6 +31,93 @@ struct Exact {  // malloc knows exact sizes
 long g_ran, g_refused;
 const char* g_set = nullptr;  // this one alone
 
+// Moves of rows between any two places, most of them forged, checked byte for byte where they ran.
+void fuzz_move(Bytes& b) {
+  padless_move m;
+  memset(&m, 0, sizeof m);
+  const bool forged = b.next(2);
+  m.sequences = b.next(80), m.steps = b.next(90), m.row_bytes = 1 + b.next(150), m.threads = 1 + b.next(2);
+  if (b.next(3) == 0) m.row_bytes = 4 << b.next(2);
+  const int64_t count = m.sequences, longest = m.steps ? b.next(m.steps + 1) : 0;
+  Exact lengths(count * 8), slots(count * 8), offsets(count * 8), sizes(longest * 8), pointers[2] = {Exact(count * 8), Exact(count * 8)};
+  int64_t *const length = (int64_t*)lengths.p, *const size = (int64_t*)sizes.p, rows = 0;
+  for (int64_t s = 0; s < count; ++s) {
+    length[s] = longest ? b.next(longest + 1) : 0;
+    ((int64_t*)offsets.p)[s] = rows;
+    rows += length[s];
+    for (int64_t t = 0; t < length[s]; ++t) ++size[t];
+  }
+  for (int64_t s = 0; s < count; ++s)  // its place by length
+    for (int64_t other = 0; other < count; ++other)
+      ((int64_t*)slots.p)[s] += length[other] > length[s] || (length[other] == length[s] && other < s);
+  const int64_t cells = count * m.steps, bytes = m.row_bytes;
+  Exact from(cells * bytes), to(cells * bytes), fill(bytes);  // as large as the largest place, a grid
+  for (int64_t i = 0; i < cells * bytes; ++i) ((uint8_t*)from.p)[i] = (uint8_t)(i * 7 + i / 251);
+  memset(fill.p, 0xee, bytes), memset(to.p, 0x11, cells * bytes);
+  m.lengths = length, m.right_aligned = b.next(2);
+  padless_rows* const sides[] = {&m.source, &m.target};
+  int kinds[2];
+  for (int side = 0; side < 2; ++side) {
+    padless_rows& r = *sides[side];
+    r.data = side ? to.p : from.p, r.rows = cells;
+    switch (kinds[side] = b.next(5)) {
+      case 0: r.first = (int64_t*)slots.p, r.batch_sizes = size, r.size_count = longest; break;
+      case 1: r.first = (int64_t*)offsets.p, r.step = 1; break;
+      case 2: r.step = 1, r.sequence = m.steps; break;
+      case 3: r.step = count ? count : 1, r.sequence = 1; break;
+      default:
+        for (int64_t s = 0; s < count; ++s)
+          ((char**)pointers[side].p)[s] = (char*)r.data + ((int64_t*)offsets.p)[s] * bytes;
+        r.pieces = (void**)pointers[side].p;
+    }
+  }
+  if ((kinds[1] == 2 || kinds[1] == 3) && b.next(2)) m.fill = fill.p;
+  if (forged) {
+    const int64_t values[] = {-1, 0, 1, 2, 5, -7, INT64_MAX, INT64_MIN, int64_t(1) << 33, 40};
+    const int64_t value = values[b.next(10)];
+    padless_rows& r = *sides[b.next(2)];
+    switch (b.next(11)) {
+      case 0: if (count && value > length[0]) length[0] = value; break;  // pieces hold as much as they did
+      case 1: if (count) ((int64_t*)slots.p)[b.next(count)] = value; break;
+      case 2: if (count) ((int64_t*)offsets.p)[b.next(count)] = value; break;
+      case 3: if (longest) size[b.next(longest)] = value; break;
+      case 4: r.rows = value < cells ? value : cells; break;
+      case 5: r.step = value; break;
+      case 6: r.sequence = value; break;
+      case 7: r.size_count = value < longest ? value : longest; break;
+      case 8: if (!r.pieces) r.data = nullptr; break;
+      case 9: r.first = nullptr; break;
+      default: m.fill = fill.p; break;
+    }
+    if (count && length[0] > longest && (kinds[0] == 4 || kinds[1] == 4)) return;  // nobody can check what pieces hold
+  }
+  if (padless_move_rows(&m) != PADLESS_OK) {
+    ++g_refused;
+    if (!forged) abort();
+    return;
+  }
+  ++g_ran;
+  if (forged) return;
+  const auto row_of = [&](int side, int64_t s, int64_t t) {
+    if (kinds[side] == 1 || kinds[side] == 4) return ((int64_t*)offsets.p)[s] + t;
+    if (m.right_aligned && kinds[side] != 0) t += m.steps - length[s];
+    if (kinds[side] == 2) return s * m.steps + t;
+    if (kinds[side] == 3) return s + t * count;
+    int64_t row = ((int64_t*)slots.p)[s];
+    for (int64_t before = 0; before < t; ++before) row += size[before];
+    return row;
+  };
+  int64_t filled = 0;
+  for (int64_t i = 0; i < cells * bytes; ++i) filled += ((uint8_t*)to.p)[i] == 0xee;
+  for (int64_t s = 0; s < count; ++s)
+    for (int64_t t = 0; t < length[s]; ++t) {
+      const uint8_t* const row = (uint8_t*)from.p + row_of(0, s, t) * bytes;
+      if (memcmp((char*)to.p + row_of(1, s, t) * bytes, row, bytes)) abort();
+      for (int64_t i = 0; i < bytes; ++i) filled -= row[i] == 0xee;
+    }
+  if (m.fill && filled != (cells - rows) * bytes) abort();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -38,6 +125,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const char* const sets[] = {"baseline", "avx2", "avx512", "avx512_bf16_emulated",
                                      "avx512_bf16", "amx_emulated", "amx"};
   if (padless_isa_force(g_set ? g_set : sets[b.next(7)]) != PADLESS_OK) return 0;
+  if (!b.next(4)) {
+    fuzz_move(b);
+    return 0;
+  }
   padless_problem p;
   memset(&p, 0, sizeof p);
   const bool forged = b.next(3) != 0;

@@ -21,7 +21,7 @@ from .errors import LayoutError
 from .layout.checks import as_lengths
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
-from .layout.rows import move_rows, split_rows
+from .layout.rows import RowMap, join_rows, move_rows, split_rows
 from .packed.packed_sequence import layout_of_packed_sequence
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
     "unpack_sequence",
     "unpad_sequence",
 ]
+
+# Bytes of a sequence from which it costs less to look at it alone than to copy it once more.
+_WORTH_A_LOOK = 64 << 10
 
 
 def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> PackedSequence:
@@ -63,7 +66,7 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
         raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
     rows, sizes = _back_to_back("pack_sequence", sequences, AttributeError)
     layout = _slotted(_host_tensor(sizes), enforce_sorted)
-    return _packed_sequence(move_rows(rows, layout.time_major), layout, enforce_sorted)
+    return _packed_sequence(_placed(rows, layout.time_major), layout, enforce_sorted)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
@@ -215,10 +218,10 @@ def pad_sequence(
     rows, sizes = _back_to_back("pad_sequence", parts, TypeError)
     if isinstance(padding_value, complex):
         raise TypeError("pad_sequence: padding_value must be float, not complex")
-    fill = _checked_fill("pad_sequence", rows, padding_value)
+    fill = _checked_fill("pad_sequence", parts[0], padding_value)
     layout = Layout(_host_tensor(sizes))
     to_cells = layout.padded(layout.steps, batch_first=batch_first, left=padding_side == "left")
-    return _grid(move_rows(rows, to_cells, fill=fill), layout.batch, layout.steps, batch_first)
+    return _grid(_placed(rows, to_cells, fill), layout.batch, layout.steps, batch_first)
 
 
 def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = False) -> list[Tensor]:
@@ -334,13 +337,18 @@ def _host_tensor(sizes: list[int]) -> Tensor:
 
 def _back_to_back(
     name: str, sequences: Iterable[Tensor], no_tensor: type[Exception]
-) -> tuple[Tensor, list[int]]:
-    """The rows of all sequences, one after the other, and their lengths."""
+) -> tuple[Tensor | list[Tensor], list[int]]:
+    """The rows of all sequences, one after the other, or as they are where to copy them costs more; their lengths."""
     parts = tuple(sequences)
     if not parts:
         raise RuntimeError(f"{name}: received an empty list of sequences")
+    first = parts[0]
     try:
         sizes = [part.size(0) for part in parts]
+        if sum(sizes) * first[:0].stride(0) * first.element_size() >= len(parts) * _WORTH_A_LOOK:
+            shape, dtype, device = first.shape[1:], first.dtype, first.device
+            if all(p.shape[1:] == shape and p.dtype is dtype and p.device == device for p in parts):
+                return list(parts), sizes
         rows = torch.cat(parts)
     except (AttributeError, IndexError, RuntimeError, TypeError):
         # Only now is each one looked at: 256 looks cost more than to pack 256 short sequences.
@@ -349,10 +357,13 @@ def _back_to_back(
         sizes = [part.size(0) for part in parts]
     else:
         # torch.cat promotes dtypes, and passes over (0,) whatever the other shapes are.
-        first = parts[0]
         if rows.dtype == first.dtype and rows.device == first.device and 0 not in sizes:
             return rows, sizes
-    return torch.cat([_like_first(name, i, part, parts[0]) for i, part in enumerate(parts)]), sizes
+    return torch.cat([_like_first(name, i, part, first) for i, part in enumerate(parts)]), sizes
+
+
+def _placed(rows: Tensor | list[Tensor], to: RowMap, fill: Any = 0) -> Tensor:
+    return move_rows(rows, to, fill=fill) if isinstance(rows, Tensor) else join_rows(rows, to, fill=fill)
 
 
 def _takes_gradients(parts: tuple[Any, ...]) -> bool:
@@ -398,6 +409,8 @@ def _checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
         padding_value = padding_value.item()
     if not isinstance(padding_value, (bool, int, float, complex)):
         raise TypeError(f"{name}: padding_value must be a number, not {type(padding_value).__name__}")
+    if type(padding_value) is float and data.is_floating_point():
+        return padding_value  # one too large for the dtype is infinity
     try:
         # What torch takes is a double, or an integer of 64 bits.
         fill = padding_value

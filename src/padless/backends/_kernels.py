@@ -8,15 +8,24 @@ A call is one layer in one direction. Rows are addressed, not moved: `Rows(data,
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import BackendError
+from .. import library as _shared
+from ..library import (
+    Problem,
+    assume_l2_bytes,
+    check,
+    compiled_isas,
+    force_isa,
+    is_forked,
+    isa,
+    load,
+    missing,
+    supported_isas,
+)
 
 __all__ = [
     "CELLS",
@@ -52,44 +61,9 @@ DTYPES = {torch.float32: 0, torch.float64: 1}
 PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
 # Rows and weights of these are widened to float32.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
-_ABI = 4
-_FIELDS = [
-    "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
-    "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
-    "y_step", "y_sequence", "state_index", "state_rows", "h0", "h0_stride", "c0", "c0_stride", "h_n",
-    "h_n_stride", "c_n", "c_n_stride", "forward_weights", "forward_weights_bytes", "backward_weights",
-    "backward_weights_bytes", "gates", "gates_bytes", "cells", "cells_bytes", "scratch",
-    "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
-    "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
-    "projection_size", "dw_hr", "narrow_rows", "narrow_gates",
-    "w_ih", "w_hh", "b_ih", "b_hh",
-]  # fmt: skip
-
-
-class Problem(ctypes.Structure):
-    """`padless_problem` of `csrc/padless.h`: one layer in one direction. Pointers are their addresses, 0 is null."""
-
-    _fields_ = [(name, ctypes.c_int64) for name in _FIELDS]
-
-
-_SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # Multiplications, some 30 us of them, below which a second thread may cost more than it saves.
 _WORTH_A_TEAM = 1 << 21
-
-_library: ctypes.CDLL | None = None
-_computed: dict[str, bool] = {}  # precisions of the instruction set in use
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Rows(NamedTuple):
@@ -110,128 +84,13 @@ class States(NamedTuple):
 _NO_STATES = States()
 
 
-def load() -> ctypes.CDLL:
-    """The library, loaded and declared on first use.
-
-    Raises:
-        BackendError: it was not built, is another version, or `PADLESS_ISA` names a set that is not available.
-    """
-    global _library
-    if _library is None:
-        path = Path(__file__).with_name(f"libpadless_kernels{_SUFFIX}")
-        if not path.exists():
-            raise BackendError(f"this build has no native kernels: {path} is missing")
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise BackendError(f"the native kernels cannot be loaded: {error}") from error
-        _declare(library)
-        if library.padless_abi_version() != _ABI or library.padless_problem_bytes() != ctypes.sizeof(Problem):
-            raise BackendError(f"{path} is of another version of padless; install padless again")
-        _library = library
-        name = os.environ.get("PADLESS_ISA")
-        if name:
-            try:
-                force_isa(name)
-            except BackendError:
-                _library = None
-                raise
-    return _library
-
-
-def missing() -> str | None:
-    """Why the kernels are not available here, or None.
-
-    Raises:
-        BackendError: `PADLESS_ISA` forces an instruction set that is not available.
-    """
-    try:
-        load()
-    except BackendError as error:
-        if os.environ.get("PADLESS_ISA"):
-            raise
-        return str(error)
-    return None
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    integer, pointer, text, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
-    for name, result, arguments in (
-        ("abi_version", size, ()),
-        ("problem_bytes", size, ()),
-        ("error_text", text, (integer,)),
-        ("isa_active", text, ()),
-        ("isa_compiled", text, (integer,)),
-        ("isa_supported", integer, (text,)),
-        ("computes", integer, (integer,)),
-        ("isa_force", integer, (text,)),
-        ("pack_forward_bytes", size, (size,) * 5),
-        ("pack_backward_bytes", size, (size,) * 5),
-        ("pack_forward", integer, (size,) * 5 + (pointer,) * 6),
-        ("pack_backward", integer, (size,) * 5 + (pointer,) * 4),
-        ("saved_width", size, (size,) * 2),
-        ("cells_width", size, (size,) * 2),
-        ("scratch_bytes", size, (pointer, integer)),
-        ("forward", integer, (pointer,)),
-        ("backward", integer, (pointer,)),
-        ("fingerprint", ctypes.c_uint64, (pointer, size)),
-        ("advise_large_pages", None, (pointer, size)),
-        ("assume_l2_bytes", None, (size,)),
-        ("sigmoid", integer, (size, pointer, pointer, size)),
-        ("tanh", integer, (size, pointer, pointer, size)),
-    ):
-        function = getattr(library, f"padless_{name}")
-        function.restype, function.argtypes = result, arguments
-
-
-def check(code: int, call: str) -> None:
-    """Raise BackendError unless a call of the library returned 0."""
-    if code:
-        raise BackendError(f"native {call}: {load().padless_error_text(code).decode()}")
-
-
-def isa() -> str:
-    """Name of the instruction set in use."""
-    return load().padless_isa_active().decode()
-
-
-def compiled_isas() -> tuple[str, ...]:
-    """Instruction sets in this build, from the plainest to the widest."""
-    library, names = load(), []
-    while name := library.padless_isa_compiled(len(names)):
-        names.append(name.decode())
-    return tuple(names)
-
-
-def supported_isas() -> tuple[str, ...]:
-    """Those that this machine can run; "..._emulated" are for tests and never chosen but by name."""
-    return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
-
-
-def force_isa(name: str | None) -> None:
-    """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
-    library = load()
-    _computed.clear()
-    if library.padless_isa_force(None if name is None else name.encode()):
-        runs = [each for each in supported_isas() if not each.endswith("_emulated")]
-        raise BackendError(
-            f"instruction set {name!r} is not available here; this machine runs {', '.join(runs)}"
-        )
-
-
-def assume_l2_bytes(size: int) -> None:
-    """Prefetch weights as if a core's second-level cache had this size (0: its own); for tests and measurements."""
-    load().padless_assume_l2_bytes(size)
-
-
 def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int | None = None) -> int:
     """Threads for one call: torch's number; 1 for little work, and in a forked process.
 
-    `output` is the width of h where a projection gives it. OpenMP's threads do not survive a fork, and a
-    child that asks for them waits for ever.
+    `output` is the width of h where a projection gives it.
     """
     work = GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
-    if _forked or rows * work < _WORTH_A_TEAM:
+    if is_forked() or rows * work < _WORTH_A_TEAM:
         return 1
     return torch.get_num_threads()
 
@@ -274,9 +133,7 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
 
 def computes(precision: str) -> bool:
     """Whether the instruction set in use has the kernels of this precision."""
-    if precision not in _computed:  # asked by every call of a layer
-        _computed[precision] = bool(load().padless_computes(PRECISIONS[precision]))
-    return _computed[precision]
+    return _shared.computes(PRECISIONS[precision])
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:

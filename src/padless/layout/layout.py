@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .checks import as_numbers
 from .rows import RowMap, index_dtype
+from .walks import Places, Walk
 
 __all__ = ["HostLayout", "Layout", "slot_steps"]
 
@@ -59,7 +60,7 @@ class Layout:
             vars(self)["order"] = order
 
     @classmethod
-    def of_batch_sizes(cls, batch_sizes: Tensor, order: Tensor, slots: Tensor) -> Layout:
+    def of_batch_sizes(cls, batch_sizes: Tensor, order: Tensor, slots: Tensor, *, rows: int) -> Layout:
         """The layout of `batch_sizes (T,)`, the sequence in each slot and the slot of each sequence, `(B,)`.
 
         All are trusted. Slots beyond `batch_sizes[0]` have length 0.
@@ -70,7 +71,7 @@ class Layout:
         ]  # how many steps have B, ..., 2, 1 active sequences
         lengths = ends.cumsum()[::-1][as_numbers(slots)]
         layout = cls(torch.from_numpy(lengths), order=order)
-        vars(layout).update(slots=slots, batch_sizes=torch.from_numpy(sizes), steps=sizes.size)
+        vars(layout).update(slots=slots, batch_sizes=torch.from_numpy(sizes), steps=sizes.size, rows=rows)
         return layout
 
     def _is_compiled(self) -> bool:
@@ -159,8 +160,14 @@ class Layout:
     @cached
     def time_major(self) -> RowMap:
         """From back-to-back rows to time-major rows."""
-        starts = self._offsets[self._order]
-        return RowMap.permutation(self._along_steps(starts, 1, self.rows))
+
+        def row_of_time_major() -> Tensor:
+            return self._along_steps(self._offsets[self._order], 1, self.rows)
+
+        def walk() -> Walk:
+            return self._walk(self._back_to_back_places(), self._time_major_places(), self.steps)
+
+        return RowMap.reordering(row_of_time_major, walk, self.rows)
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""
@@ -169,10 +176,9 @@ class Layout:
             given = self.lengths, total_length, batch_first, left
             rows_of, cells_of = torch.ops.padless.padded_rows, torch.ops.padless.padded_cells
             return RowMap.padding(lambda: rows_of(*given), lambda: cells_of(*given), self.rows, count)
-        lengths, offsets = self._lengths, self._offsets
-        before = total_length - lengths if left else np.zeros_like(lengths)  # cells before the first row
 
         def row_of_cell() -> Tensor:
+            offsets, before = self._offsets, self._cells_before(total_length, left)
             dtype = index_dtype(self.rows + total_length)
             start, end, shift = (ends.astype(dtype) for ends in (offsets[:-1], offsets[1:], before))
             step = np.arange(total_length, dtype=dtype)
@@ -187,12 +193,17 @@ class Layout:
         def cell_of_row() -> Tensor:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
             dtype = index_dtype(count)
+            lengths, offsets, before = self._lengths, self._offsets, self._cells_before(total_length, left)
             first = np.arange(self.batch) * sequence_stride + (before - offsets[:-1]) * step_stride
             cell = first.astype(dtype).repeat(lengths)
             cell += np.arange(0, self.rows * step_stride, step_stride, dtype=dtype)
             return torch.from_numpy(cell)
 
-        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count)
+        def walk() -> Walk:
+            cells = self._cell_places(total_length, batch_first)
+            return self._walk(self._back_to_back_places(), cells, total_length, right_aligned=left)
+
+        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
 
     def padded_time_major(self, total_length: int, *, batch_first: bool) -> RowMap:
         """From time-major rows to the cells of a padded grid; cells without a row are filled."""
@@ -217,7 +228,24 @@ class Layout:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
             return self._along_steps(self._order * sequence_stride, step_stride, count)
 
-        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count)
+        def walk() -> Walk:
+            cells = self._cell_places(total_length, batch_first)
+            return self._walk(self._time_major_places(), cells, total_length)
+
+        return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
+
+    def _walk(self, source: Places, target: Places, steps: int, *, right_aligned: bool = False) -> Walk:
+        return Walk(_plain(self._lengths), steps, source, target, right_aligned)
+
+    def _back_to_back_places(self) -> Places:
+        return Places(first=_plain(self._offsets[:-1]))
+
+    def _time_major_places(self) -> Places:
+        return Places(first=_plain(as_numbers(self.slots)), batch_sizes=_plain(as_numbers(self.batch_sizes)))
+
+    def _cell_places(self, total_length: int, batch_first: bool) -> Places:
+        step, sequence = self._cell_strides(total_length, batch_first)
+        return Places(step=step, sequence=sequence)
 
     def _along_steps(self, first: Numbers, stride: int, count: int) -> Tensor:
         """For each time-major row `first[slot] + stride * step`, in a dtype that holds numbers up to `count`."""
@@ -227,6 +255,10 @@ class Layout:
         place = first.astype(dtype)[slot]
         place += step
         return torch.from_numpy(place)
+
+    def _cells_before(self, total_length: int, left: bool) -> Numbers:
+        """How many cells of each sequence of a padded grid come before its first row."""
+        return total_length - self._lengths if left else np.zeros_like(self._lengths)
 
     def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
         """How many cells apart two steps and two sequences are; 1 in a batch of none."""
@@ -252,6 +284,11 @@ class HostLayout(Layout):
 
     def _is_compiled(self) -> bool:
         return False
+
+
+def _plain(numbers: Numbers) -> Tensor:
+    """`numbers` for the library: contiguous, and made only outside of transforms, which would wrap the tensor."""
+    return torch.from_numpy(np.ascontiguousarray(numbers))
 
 
 def slot_steps(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:

@@ -152,7 +152,7 @@ def _pad_indices(
         order = torch.arange(slots)
     else:
         check_permutation(order, at_least=slots, name="sorted_indices")
-    layout = HostLayout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()))
+    layout = HostLayout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()), rows=rows)
     if steps < layout.steps:
         raise ValueError(
             "Expected total_length to be at least the length of the longest sequence in input, "

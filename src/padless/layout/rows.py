@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from .checks import as_numbers
+from .walks import Walk, copy_rows, is_walkable, row_bytes
 
-__all__ = ["RowMap", "index_dtype", "move_rows", "split_rows"]
+__all__ = ["RowMap", "index_dtype", "join_rows", "move_rows", "split_rows"]
 
 # What is not worked out yet is a recipe, or nothing where it is to follow from the other direction.
 Lazy = Tensor | Callable[[], Tensor] | None
@@ -31,10 +31,11 @@ class RowMap:
     `index (M,)` holds, for each target row, a source row, or N where the target row is filled.
     `inverse (N,)` holds, for each source row, its target row, or M where it is dropped.
     No source row is taken twice, so the way back is the exact adjoint. Each is worked out when it is first
-    asked for, from its own recipe or from the other: without gradients one of them is enough.
+    asked for, from its own recipe or from the other: without gradients one of them is enough, and on the CPU
+    none where `walk` says where the rows of each sequence lie.
     """
 
-    __slots__ = ("_index", "_inverse", "has_drop", "has_fill", "sources", "targets")
+    __slots__ = ("_index", "_inverse", "_walk", "has_drop", "has_fill", "sources", "targets")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class RowMap:
         *,
         has_fill: bool,
         has_drop: bool,
+        walk: Callable[[], Walk] | None = None,
     ) -> None:
         self._index = index
         self._inverse = inverse
@@ -52,12 +54,18 @@ class RowMap:
         self.targets = targets  # M
         self.has_fill = has_fill  # some target row is filled
         self.has_drop = has_drop  # some source row is dropped
+        self._walk: Callable[[], Walk] | Walk | None = walk
 
     @classmethod
     def permutation(cls, index: Tensor) -> RowMap:
         """Target row i takes source row index[i]; every row is taken once."""
         rows = index.numel()
         return cls(index, None, rows, rows, has_fill=False, has_drop=False)
+
+    @classmethod
+    def reordering(cls, index: Callable[[], Tensor], walk: Callable[[], Walk], rows: int) -> RowMap:
+        """`permutation` of `rows` rows by a recipe, or by the walk that it stands for."""
+        return cls(index, None, rows, rows, has_fill=False, has_drop=False, walk=walk)
 
     @classmethod
     def placing(cls, inverse: Tensor, count: int) -> RowMap:
@@ -67,12 +75,17 @@ class RowMap:
 
     @classmethod
     def padding(
-        cls, index: Callable[[], Tensor], inverse: Callable[[], Tensor], rows: int, count: int
+        cls,
+        index: Callable[[], Tensor],
+        inverse: Callable[[], Tensor],
+        rows: int,
+        count: int,
+        walk: Callable[[], Walk] | None = None,
     ) -> RowMap:
         """Each of `rows` source rows goes to one of `count` cells, by either recipe; the others are filled."""
         # A compiled program does not know the numbers; it always appends the row that fills.
         has_fill = torch.compiler.is_compiling() or rows < count
-        return cls(index, inverse, rows, count, has_fill=has_fill, has_drop=False)
+        return cls(index, inverse, rows, count, has_fill=has_fill, has_drop=False, walk=walk)
 
     @property
     def index(self) -> Tensor:
@@ -88,6 +101,19 @@ class RowMap:
             self._inverse = self._inverse() if self._inverse else _way_back(self.index, self.sources)
         return self._inverse
 
+    @property
+    def has_walk(self) -> bool:
+        """Whether rows can be found by sequence and step."""
+        return self._walk is not None
+
+    @property
+    def walk(self) -> Walk:
+        """Where the rows of each sequence lie; only where `has_walk`, and outside of transforms."""
+        if not isinstance(self._walk, Walk):
+            assert self._walk is not None
+            self._walk = self._walk()
+        return self._walk
+
     def inverted(self) -> RowMap:
         """The map back; rows that this one dropped come back filled."""
         return RowMap(
@@ -97,17 +123,7 @@ class RowMap:
             self.sources,
             has_fill=self.has_drop,
             has_drop=self.has_fill,
-        )
-
-    def then(self, other: RowMap) -> RowMap:
-        """First this map, then `other`, as one."""
-        return RowMap(
-            _follow(other.index, self.index, self.sources),
-            _follow(self.inverse, other.inverse, other.targets),
-            self.sources,
-            other.targets,
-            has_fill=self.has_fill or other.has_fill,
-            has_drop=self.has_drop or other.has_drop,
+            walk=self._walk and (lambda: self.walk.inverted()),
         )
 
 
@@ -119,27 +135,17 @@ def _way_back(rows: Tensor, count: int) -> Tensor:
     return torch.from_numpy(places[:count])
 
 
-def _follow(first: Tensor, second: Tensor, missing: int) -> Tensor:
-    """second[first], where an entry of `first` past the end of `second` stays missing."""
-    return torch.cat([second, second.new_tensor([missing])]).index_select(0, first)
-
-
 def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
     """Rows of `data (N, *)` in the target order, `(M, *)`: always a copy.
 
     Differentiable any number of times, on any device; a filled row passes no gradient.
     """
-    device = data.device
-    if (
-        torch.compiler.is_compiling()
-    ):  # Dynamo traces no autograd.Function that has a derivative in forward mode
-        return _take(data, rows.index.to(device), rows.has_fill, fill)
+    if torch.compiler.is_compiling():
+        # Dynamo traces no autograd.Function that has a derivative in forward mode.
+        return _take(data, rows.index.to(data.device), rows.has_fill, fill)
     if _needs_graph(data):
-        index, inverse = rows.index.to(device), rows.inverse.to(device)
-        return _MoveRows.apply(data, index, inverse, rows.has_fill, rows.has_drop, fill)
-    if rows.has_fill and not rows.has_drop and _is_placed_faster(data):
-        return _place(data, rows.inverse.to(device), rows.targets, fill)
-    return _take(data, rows.index.to(device), rows.has_fill, fill)
+        return _MoveRows.apply(data, rows, fill)
+    return _moved(data, rows, fill)
 
 
 def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
@@ -149,24 +155,61 @@ def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
     """
     if not sizes:
         return []
-    index = rows.index.to(data.device)
     if not _needs_graph(data):
-        return list(_take_pieces(data, index, sizes))
-    return list(_SplitRows.apply(data, index, rows.inverse.to(data.device), rows.has_drop, sizes))
+        return list(_pieces(data, rows, sizes))
+    return list(_SplitRows.apply(data, rows, sizes))
+
+
+def join_rows(pieces: Sequence[Tensor], rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
+    """`move_rows` of the pieces one after the other, `(sizes[i], *)` each; they are not concatenated first."""
+    if torch.compiler.is_compiling():
+        return move_rows(torch.cat(tuple(pieces)), rows, fill=fill)
+    if torch.is_grad_enabled() and any(piece.requires_grad for piece in pieces):
+        return _JoinRows.apply(rows, fill, *pieces)
+    return _joined(pieces, rows, fill)
 
 
 def _needs_graph(data: Tensor) -> bool:
     return data.requires_grad and torch.is_grad_enabled()
 
 
+def _moved(data: Tensor, rows: RowMap, fill: Any) -> Tensor:
+    if rows.has_walk and is_walkable(data):
+        moved = data.new_empty(rows.targets, *data.shape[1:])
+        copy_rows(rows.walk, data, moved, _fill_row(data, rows, fill))
+        return moved
+    if rows.has_fill and not rows.has_drop and _is_placed_faster(data):
+        return _place(data, rows.inverse.to(data.device), rows.targets, fill)
+    return _take(data, rows.index.to(data.device), rows.has_fill, fill)
+
+
+def _pieces(data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
+    if rows.has_walk and is_walkable(data):
+        shape = data.shape[1:]
+        pieces = tuple(data.new_empty(size, *shape) for size in sizes)
+        copy_rows(rows.walk, data, pieces)
+        return pieces
+    index = rows.index.to(data.device)
+    return tuple(data.index_select(0, piece) for piece in index.split(sizes))
+
+
+def _joined(pieces: Sequence[Tensor], rows: RowMap, fill: Any) -> Tensor:
+    first = pieces[0]
+    if not rows.has_walk or not is_walkable(*pieces):
+        return _moved(torch.cat(tuple(pieces)), rows, fill)
+    joined = first.new_empty(rows.targets, *first.shape[1:])
+    copy_rows(rows.walk, pieces, joined, _fill_row(first, rows, fill))
+    return joined
+
+
+def _fill_row(data: Tensor, rows: RowMap, fill: Any) -> Tensor | None:
+    return data.new_full(data.shape[1:], fill) if rows.has_fill else None
+
+
 def _take(data: Tensor, index: Tensor, has_fill: bool, fill: Any) -> Tensor:
     if has_fill:
         data = torch.cat([data, data.new_full((1, *data.shape[1:]), fill)])
     return data.index_select(0, index)
-
-
-def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    return tuple(data.index_select(0, piece) for piece in index.split(sizes))
 
 
 def _place(data: Tensor, inverse: Tensor, count: int, fill: Any) -> Tensor:
@@ -179,7 +222,7 @@ def _is_placed_faster(data: Tensor) -> bool:
     5,309 rows into 12,736, one thread, `_place` against `_take` in us: 14 and 8 at 8 bytes a row, 145 and
     74 at 256, 779 and 777 at 1,024, 4,010 and 24,729 at 4,096, where the copy no longer fits the caches.
     """
-    return data.element_size() * math.prod(data.shape[1:]) >= 1024
+    return row_bytes(data) >= 1024
 
 
 class _MoveRows(torch.autograd.Function):
@@ -191,29 +234,20 @@ class _MoveRows(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        data: Tensor, index: Tensor, inverse: Tensor, has_fill: bool, has_drop: bool, fill: Any
-    ) -> Tensor:
-        if has_fill and not has_drop and _is_placed_faster(data):
-            return _place(data, inverse, index.shape[0], fill)
-        return _take(data, index, has_fill, fill)
+    def forward(data: Tensor, rows: RowMap, fill: Any) -> Tensor:
+        return _moved(data, rows, fill)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, index, inverse, ctx.has_fill, ctx.has_drop, _ = inputs
-        ctx.save_for_backward(index, inverse)
-        ctx.save_for_forward(index, inverse)
+        _, ctx.rows, _ = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        index, inverse = ctx.saved_tensors
-        moved = _MoveRows.apply(grads[0], inverse, index, ctx.has_drop, ctx.has_fill, 0)
-        return moved, None, None, None, None, None
+        return _MoveRows.apply(grads[0], ctx.rows.inverted(), 0), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        index, inverse = ctx.saved_tensors
-        return _MoveRows.apply(tangents[0], index, inverse, ctx.has_fill, ctx.has_drop, 0)
+        return _MoveRows.apply(tangents[0], ctx.rows, 0)
 
 
 class _SplitRows(torch.autograd.Function):
@@ -222,24 +256,46 @@ class _SplitRows(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        data: Tensor, index: Tensor, inverse: Tensor, has_drop: bool, sizes: list[int]
-    ) -> tuple[Tensor, ...]:
-        return _take_pieces(data, index, sizes)
+    def forward(data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
+        return _pieces(data, rows, sizes)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, index, inverse, ctx.has_drop, ctx.sizes = inputs
-        ctx.save_for_backward(index, inverse)
-        ctx.save_for_forward(index, inverse)
+        _, ctx.rows, ctx.sizes = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        index, inverse = ctx.saved_tensors
-        moved = _MoveRows.apply(torch.cat(grads), inverse, index, ctx.has_drop, False, 0)
-        return moved, None, None, None, None
+        return _JoinRows.apply(ctx.rows.inverted(), 0, *grads), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, ...]:
-        index, _ = ctx.saved_tensors
-        return _take_pieces(tangents[0], index, ctx.sizes)
+        return _pieces(tangents[0], ctx.rows, ctx.sizes)
+
+
+class _JoinRows(torch.autograd.Function):
+    """Rows of pieces by the map; their gradients are pieces of one tensor, as those of `torch.cat` are."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rows: RowMap, fill: Any, *pieces: Tensor) -> Tensor:
+        return _joined(pieces, rows, fill)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.rows = inputs[0]
+        ctx.sizes = [piece.shape[0] for piece in inputs[2:]]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows = _MoveRows.apply(grads[0], ctx.rows.inverted(), 0)
+        return None, None, *rows.split(ctx.sizes)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        known = next(t for t in tangents[2:] if t is not None)
+        whole = [
+            known.new_zeros(size, *known.shape[1:]) if t is None else t
+            for t, size in zip(tangents[2:], ctx.sizes, strict=True)
+        ]
+        return _JoinRows.apply(ctx.rows, 0, *whole)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
-from ..layout.checks import as_numbers, check_batch_sizes, check_inverse, check_permutation
+from ..layout.checks import check_batch_sizes, check_inverse, check_permutation
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 
@@ -37,8 +37,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
     if not isinstance(data, Tensor) or data.dim() == 0:
         kind = "a scalar" if isinstance(data, Tensor) else type(data).__name__
         raise LayoutError(f"data of a PackedSequence must be a tensor (N, *), got {kind}")
-    check_batch_sizes(batch_sizes, rows=data.shape[0])
-    running = int(as_numbers(batch_sizes).max(initial=0))
+    running = check_batch_sizes(batch_sizes, rows=data.shape[0])
     if sorted_indices is not None:
         order = _checked("sorted_indices", sorted_indices, running)
         slots = (
@@ -49,7 +48,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         order = torch.argsort(slots)
     else:
         order = slots = torch.arange(running)
-    return Layout.of_batch_sizes(batch_sizes, order, slots)
+    return Layout.of_batch_sizes(batch_sizes, order, slots, rows=data.shape[0])
 
 
 def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:

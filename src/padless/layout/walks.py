@@ -1,0 +1,136 @@
+"""Copies of rows on the CPU by the native library, which needs no index: a row is found by sequence and step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from ctypes import addressof
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch.nn import Parameter
+
+from ..errors import BackendError
+from ..library import Move, check, is_forked, load
+
+__all__ = ["Places", "Walk", "copy_rows", "is_walkable", "row_bytes"]
+
+_WORTH_A_TEAM = 1 << 20  # bytes, some 100 us of them, below which a second thread may cost more than it saves
+_WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor, from which its first touch is most of the time
+_forward_ad = torch.autograd.forward_ad
+
+
+class Places(NamedTuple):
+    """Where rows lie, one of three.
+
+    Packed by step: row t of sequence b follows the rows of the steps before by `first[b]`, its slot (`first`,
+    `batch_sizes`). Back to back: it is row `first[b] + t` (`first`). Cells of a padded grid: it is row
+    `b * sequence + t * step`. Tensors are int64, on the host and contiguous.
+    """
+
+    first: Tensor | None = None  # (B,)
+    batch_sizes: Tensor | None = None  # (T,)
+    step: int = 1
+    sequence: int = 0
+
+
+class Walk(NamedTuple):
+    """The rows of B sequences in two places."""
+
+    lengths: Tensor  # (B,) int64, host, contiguous
+    steps: int  # T, of a grid that may be longer than the longest sequence
+    source: Places
+    target: Places
+    right_aligned: bool  # the rows of a sequence end at the last step of a grid
+
+    def inverted(self) -> Walk:
+        """The way back."""
+        return self._replace(source=self.target, target=self.source)
+
+
+@cache
+def _has_library() -> bool:
+    try:
+        load()
+    except BackendError:
+        return False
+    return True
+
+
+def is_walkable(*data: Tensor) -> bool:
+    """Whether the library may read each of `data (N, *)` where it lies, unseen by torch.
+
+    Not while torch follows every operator (transforms, forward-mode AD, tracing, fake tensors), and no rows of
+    no bytes.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and peek_interpreter_stack() is None
+        and _forward_ad._current_level < 0
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._is_tracing()
+        and _has_library()
+        and row_bytes(data[0]) > 0
+        and all(map(_lies_plain, data))
+    )
+
+
+def _lies_plain(data: Tensor) -> bool:
+    return (
+        (type(data) is Tensor or type(data) is Parameter)
+        and data.device.type == "cpu"
+        and data.layout is torch.strided
+        and data.is_contiguous()
+        and not data.is_neg()
+        and not data.is_conj()
+        and not is_legacy_batchedtensor(data)
+    )
+
+
+def row_bytes(data: Tensor) -> int:
+    """Bytes of one row of `data (N, *)`."""
+    return data.element_size() * math.prod(data.shape[1:])
+
+
+def copy_rows(
+    walk: Walk,
+    source: Tensor | Sequence[Tensor],
+    target: Tensor | Sequence[Tensor],
+    fill: Tensor | None = None,
+) -> None:
+    """Copy every row from `source` to `target`: tensors `(N, *)`, or B tensors `(lengths[b], *)`, all walkable.
+
+    Args:
+        walk: where the rows lie; the side of a list of tensors is not read.
+        target: new memory, of the dtype and trailing shape of the source.
+        fill: `(*)`, one row for the cells of a grid in which no sequence has a row.
+    """
+    some = target if isinstance(target, Tensor) else source
+    if not isinstance(some, Tensor):
+        raise TypeError("one of the two is a tensor")
+    size = row_bytes(some)
+    library = load()
+    if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
+        library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
+    threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else torch.get_num_threads()
+    source_words, _pieces = _words(walk.source, source)
+    target_words, _more_pieces = _words(walk.target, target)  # these names keep memory alive
+    move = Move(
+        walk.lengths.numel(), walk.steps, size, threads, walk.lengths.data_ptr(), *source_words, *target_words,
+        walk.right_aligned, 0 if fill is None else fill.data_ptr(),
+    )  # fmt: skip
+    check(library.padless_move_rows(addressof(move)), "move_rows")
+
+
+def _words(places: Places, data: Tensor | Sequence[Tensor]) -> tuple[tuple[int, ...], Tensor | None]:
+    """The fields of `padless_rows`, and what has to live as long as they are used."""
+    if not isinstance(data, Tensor):
+        pieces = torch.tensor([piece.data_ptr() for piece in data], dtype=torch.int64)
+        return (0, 0, 0, 0, 0, 0, 0, pieces.data_ptr()), pieces
+    first, sizes, step, sequence = places
+    at = 0 if first is None else first.data_ptr()
+    count, sizes_at = (0, 0) if sizes is None else (sizes.numel(), sizes.data_ptr())
+    return (data.data_ptr(), data.shape[0], at, sizes_at, count, step, sequence, 0), None
