@@ -163,16 +163,42 @@ def test_float16_autocast_computes_in_float32_as_eager_mode_does():
         assert_same(tree_leaves(compiled(layer)(x)), tree_leaves(layer(x)))
 
 
-def test_another_backend_chosen_under_autocast_is_followed():
+@pytest.mark.parametrize("autocasts", [False, True])
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_another_backend_is_followed_by_compiling_again(fullgraph, autocasts):
     layer = padless.nn.GRU(5, 6, batch_first=True)
-    run = compiled(layer)
-    x = torch.randn(3, 4, 5)
-    with torch.autocast("cpu", torch.bfloat16):
-        native = run(x)[0]
-        with padless.backends.use("portable"):
-            torch.testing.assert_close(run(x)[0], layer(x)[0])
-            assert not torch.equal(run(x)[0], native)
-        assert torch.equal(run(x)[0], native)
+    run = torch.compile(layer, fullgraph=fullgraph, dynamic=True)
+    arguments, named = ragged(3, 4)
+    arguments, rows = with_gradient(arguments)
+    found = []
+    for name in (None, "portable", None):
+        with (
+            padless.backends.use(name),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocasts),
+        ):
+            pairs = []
+            for each in (layer, run):
+                got = values(each(*arguments, **named))
+                pairs.append(got + backward(layer, got, rows))
+        for want, value in zip(*pairs, strict=True):
+            torch.testing.assert_close(value, want)
+        found.append(pairs[1])
+    assert_same(found[0], found[2])
+    assert not torch.equal(found[0][0], found[1][0])
+    assert graphs() == 2
+
+
+def test_backward_may_run_on_another_backend_than_its_forward():
+    layer = padless.nn.LSTM(5, 6, batch_first=True)
+    arguments, named = ragged(3, 4)
+    arguments, rows = with_gradient(arguments)
+    found = []
+    for name in (None, "portable"):
+        got = values(compiled(layer)(*arguments, **named))
+        with padless.backends.use(name):
+            found.append(backward(layer, got, rows))
+    for want, value in zip(*found, strict=True):
+        torch.testing.assert_close(value, want)
 
 
 @pytest.mark.parametrize("chosen", ["native", "portable"])
@@ -331,10 +357,11 @@ def test_recompute_inside_of_a_compiled_function():
     assert not padless.backends._recompute.is_recomputing()
 
 
-def test_a_padded_layer_is_in_the_graph_where_sizes_must_be_known():
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_padded_layer_is_in_the_graph_where_sizes_must_be_known(backend):
     """Without `fullgraph` Dynamo takes no operator whose result has a size that only values tell."""
     layer = padless.nn.LSTM(5, 6, batch_first=True)
-    run = torch.compile(layer, dynamic=True, backend="aot_eager")
+    run = torch.compile(layer, dynamic=True, backend=backend)
     for switch in ("highest", "medium"):
         torch.set_float32_matmul_precision(switch)
         for arguments, named in (padded(4, 6), ragged(4, 6)):

@@ -6,6 +6,7 @@ program runs. A tensor of bytes holds any of it, and backward reads the precisio
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ class _Part(NamedTuple):
         return self.width * self.dtype.itemsize
 
 
+@lru_cache(maxsize=256)  # asked by every call; the kernels' answers depend on nothing else
 def _parts(cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: str) -> tuple[_Part, _Part]:
     """Cells and gates of rows of this dtype, in the dtypes that `native.forward` gives them."""
     wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
@@ -60,7 +62,7 @@ def _hidden(weights: LayerWeights) -> int:
 
 
 def _header(precision: str, keep: str) -> Tensor:
-    """A header; not to be written."""
+    """A header, made once; not to be written."""
     found = _headers.get((precision, keep))
     if found is None:
         found = torch.zeros(_HEADER, dtype=torch.uint8)
@@ -72,15 +74,22 @@ def _header(precision: str, keep: str) -> Tensor:
 _headers: dict[tuple[str, str], Tensor] = {}
 
 
-def new_saved(layer: Layer, keep: str, *, exact: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """A new tensor of bytes, and the gates and cells `(N, width)` in it, for the kernels to write.
+def new_saved(
+    layer: Layer, keep: str, *, exact: bool, is_native: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """A new tensor of bytes; gates and cells `(N, width)` in it, for the kernels to write, or None if not kept.
 
     Args:
         layer: in the precision in which it will be computed.
         keep: one of `KEEPS`.
         exact: whether there are bytes for the N rows of the batch; else `saved_size`, and zeros at the end.
+        is_native: whether the kernels compute the layer; else nothing is kept, in whatever size was promised.
     """
+    if keep == "nothing" or (exact and not is_native):
+        return _header(layer.precision, "nothing").clone(), None
     hidden, count = _hidden(layer.weights), layer.schedule.rows
+    if not is_native:
+        return torch.zeros(saved_size(layer.cell, layer.rows, hidden, keep), dtype=torch.uint8), None
     parts = _parts(layer.cell, layer.rows.dtype, hidden, keep, layer.precision)
     used = _size(parts, count)
     size = used if exact else saved_size(layer.cell, layer.rows, hidden, keep)

@@ -115,10 +115,11 @@ def _needs_composed(rows: Tensor) -> bool:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context in which autocast of this device is off."""
-    if torch.amp.is_autocast_available(device_type):
+    """A context in which autocast of this device is off; it costs nothing where it was off before."""
+    # The meta device has none, and refuses to be asked.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device has none, and refuses to be asked
+    return nullcontext()
 
 
 class _Layer(torch.autograd.Function):

@@ -185,11 +185,12 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     *given, keep, exact = arguments
     layer = _checked(*given)
     rows, weights = layer.rows, layer.weights
-    saved, matrices = new_saved(layer, _kept(keep, rows), exact=exact)
+    is_native = _is_native(rows)
+    saved, matrices = new_saved(layer, _kept(keep, rows), exact=exact, is_native=is_native)
     with without_autocast(rows.device.type):
-        if not _is_native(rows):
+        if not is_native:
             output, finals = _portable_forward(layer)
-        elif keep == "nothing":
+        elif matrices is None:
             output, finals = native.infer(layer)
         else:
             output, finals, _ = native.forward(layer, saved=matrices)
@@ -199,10 +200,15 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _kept(keep: str, rows: Tensor) -> str:
-    """What is kept: nothing for the portable backend, whose backward computes the forward again."""
+    """`keep`, or "nothing" where no kernels can compute such rows.
+
+    It does not ask which backend is chosen: the sizes of results must follow from the arguments alone, for compilers
+    keep programs, and another backend may be chosen when one runs.
+    """
     if keep not in KEEPS:
         raise RuntimeError(f"keep must be one of {', '.join(KEEPS)}, got {keep!r}")
-    return keep if _is_native(rows) else "nothing"
+    has_kernels = rows.device.type == "cpu" and native.computes(rows) and _kernels.missing() is None
+    return keep if has_kernels else "nothing"
 
 
 @register_fake("padless::layer")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
+from .. import backends
 from ..backends import operators
 from ..backends._recompute import is_recomputing
 from ..layout.operators import grid_schedule, rows_schedule
@@ -39,8 +40,14 @@ def _takes_sizes_from_values() -> bool:
     return bool(getattr(shapes, "allow_dynamic_output_shape_ops", False))
 
 
+def _runs_native(device_type: str, forced: str | None) -> bool:
+    """Whether the native kernels run, worked out once for each `forced`, the backend that `use` chose."""
+    return backends.choose(device_type) == "native"
+
+
 # The mark of `torch.compiler.assume_constant_result`, which would import Dynamo.
 _takes_sizes_from_values._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_runs_native._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class TracedBatch(NamedTuple):
@@ -164,8 +171,10 @@ def run_traced(
     count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
     keep, exact = "nothing", False
     # An exported program mostly infers. Where it is trained all the same, backward computes again what it needs.
-    if torch.is_grad_enabled() and not _is_exporting():
-        keep, exact = "cells" if is_recomputing() else "gates", _takes_sizes_from_values()
+    # Dynamo sees `_forced`, and compiles again when it changes.
+    if torch.is_grad_enabled() and not _is_exporting() and _runs_native(rows.device.type, backends._forced):
+        keep = "cells" if is_recomputing() else "gates"
+        exact = _takes_sizes_from_values()
     finals: list[tuple[Tensor, ...]] = []
     for number in range(module.num_layers):
         outputs = []
