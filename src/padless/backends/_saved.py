@@ -53,8 +53,8 @@ def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
     Args:
         keep: one of `KEEPS`.
     """
-    # Gates are widest where products are of float32 numbers.
-    return _size(_parts(cell, rows.dtype, hidden, keep, "highest"), rows.shape[0])
+    # Gates are widest where products are of float32 numbers. H is a number: a symbolic one becomes a constant.
+    return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
 
 
 def _hidden(weights: LayerWeights) -> int:
