@@ -164,11 +164,8 @@ def test_an_exported_program_keeps_nothing_for_backward_and_can_be_trained():
     layer = padless.nn.LSTM(5, 6)
     exported = torch.export.export(layer, (torch.randn(4, 3, 5),)).module()
     x = torch.randn(4, 3, 5)
-    assert (
-        not torch.export.export(layer, (x,))
-        .graph.find_nodes(op="call_function", target=operators.layer)[0]
-        .args[-1]
-    )
+    graph = torch.export.export(layer, (x,)).graph
+    assert graph.find_nodes(op="call_function", target=operators.layer)[0].args[-2] == "nothing"
     exported(x)[0].square().sum().backward()
     want = gradients(layer, [layer(x)[0]])
     for parameter, gradient in zip(exported.parameters(), want, strict=True):
@@ -250,25 +247,25 @@ def layer_arguments(cell, *, placed, projected, hidden):
 
 
 @pytest.mark.parametrize("backend", ["native", "portable"])
+@pytest.mark.parametrize(("keep", "exact"), [("gates", False), ("gates", True), ("cells", False)])
 @pytest.mark.parametrize(("placed", "hidden"), [(False, 16), (True, 6)])
 @pytest.mark.parametrize(
     ("cell", "projected"), [("LSTM", False), ("LSTM", True), ("GRU", False), ("RNN_RELU", False)]
 )
-def test_opcheck_passes_for_layers(cell, projected, placed, hidden, backend):
+def test_opcheck_passes_for_layers(cell, projected, placed, hidden, keep, exact, backend):
     if backend not in padless.backends.available():
         pytest.skip(f"no {backend} backend here")
     arguments = layer_arguments(cell, placed=placed, projected=projected, hidden=hidden)
     with padless.backends.use(backend):
-        torch.library.opcheck(operators.layer, (*arguments, True, True))
+        torch.library.opcheck(operators.layer, (*arguments, True, keep, exact))
         plain = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
-        output, h_n, _, gates, cells = operators.layer(*plain, False, True)
+        output, h_n, _, saved = operators.layer(*plain, False, keep, exact)
         needs = [a is not None for a in (plain[1], *plain[6:])]
         given = (
             *plain,
             False,
             output,
-            gates,
-            cells,
+            saved,
             torch.ones_like(output),
             torch.ones_like(h_n),
             None,
@@ -295,7 +292,7 @@ def test_forged_arguments_of_an_operator_are_refused(cell, place):
     whole = torch.randn(4, 6) if arguments[place] is None else arguments[place]
     arguments[place] = forged[place] if place in forged else whole[..., :-1]
     with pytest.raises((RuntimeError, padless.PadlessError)):
-        operators.layer(*arguments, False, True)
+        operators.layer(*arguments, False, "gates", False)
 
 
 @pytest.mark.parametrize("place", [4, 5])
@@ -303,7 +300,13 @@ def test_narrow_indices_are_refused(place):
     arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
     arguments[place] = arguments[place].int()  # a kernel would read past its end
     with pytest.raises(padless.LayoutError, match="int64"):
-        operators.layer(*arguments, False, False)
+        operators.layer(*arguments, False, "nothing", False)
+
+
+def test_what_a_layer_keeps_has_three_names():
+    arguments = layer_arguments("LSTM", placed=True, projected=False, hidden=6)
+    with pytest.raises(RuntimeError, match="keep must be one of nothing, cells, gates, got 'all'"):
+        operators.layer(*arguments, False, "all", False)
 
 
 def test_forged_gradients_of_an_operator_are_refused():
@@ -311,14 +314,28 @@ def test_forged_gradients_of_an_operator_are_refused():
         a.detach() if isinstance(a, torch.Tensor) else a
         for a in layer_arguments("LSTM", placed=False, projected=False, hidden=16)
     ]
-    output, h_n, c_n, gates, cells = operators.layer(*arguments, False, True)
+    output, h_n, c_n, saved = operators.layer(*arguments, False, "gates", False)
     needs = [a is not None for a in (arguments[1], *arguments[6:])]
-    good = [output, gates, cells, output, h_n, c_n]
+    good = [output, saved, output, h_n, c_n]
     torch.ops.padless.layer_backward(*arguments, False, *good, needs)
-    for place in range(6):
+    for place in range(5):
         bad = [t[:-1] if i == place else t for i, t in enumerate(good)]
         with pytest.raises(RuntimeError):
             torch.ops.padless.layer_backward(*arguments, False, *bad, needs)
+
+
+@pytest.mark.parametrize(("byte", "value"), [(0, 3), (0, 255), (1, 3)])
+def test_a_forged_header_of_what_forward_kept_is_refused(byte, value):
+    arguments = [
+        a.detach() if isinstance(a, torch.Tensor) else a
+        for a in layer_arguments("GRU", placed=False, projected=False, hidden=16)
+    ]
+    output, h_n, _, saved = operators.layer(*arguments, False, "gates", False)
+    saved[byte] = value
+    needs = [a is not None for a in (arguments[1], *arguments[6:])]
+    for forged in (saved, saved.view(torch.int8), saved[:10], saved.view(8, -1)):
+        with pytest.raises(RuntimeError, match="saved"):
+            torch.ops.padless.layer_backward(*arguments, False, output, forged, output, h_n, None, needs)
 
 
 def test_opcheck_passes_for_index_arithmetic():

@@ -10,8 +10,9 @@ _recomputes = False
 class recompute:  # noqa: N801 - called like a function, like torch.no_grad
     """Keep no gates for backward but compute them again there: `recompute(True)`, or `with recompute(): ...`.
 
-    For the native backend, and read in the forward pass. Gradients keep their bits. An LSTM keeps 2 numbers a
-    row and unit instead of 6, for a third more multiplications in training.
+    For the native backend, and read in the forward pass (a compiled function is compiled again when it changes).
+    Gradients keep their bits. An LSTM keeps 2 numbers a row and unit instead of 6, for a third more multiplications
+    in training.
 
     >>> import torch, padless
     >>> with recompute():

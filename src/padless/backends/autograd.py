@@ -16,7 +16,7 @@ from . import native, reference
 from ._slots import into_slots, out_of_slots
 from .contract import Cell, Gradients, Layer, LayerWeights, States
 
-__all__ = ["is_recorded", "is_traced", "profiler_is_on", "run_layer"]
+__all__ = ["is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
 
 profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
@@ -114,10 +114,12 @@ def _needs_composed(rows: Tensor) -> bool:
     )
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device_type):
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context in which autocast of this device is off; it costs nothing where it was off before."""
+    # The meta device has none, and refuses to be asked.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # the meta device has none, and refuses to be asked
+    return nullcontext()
 
 
 class _Layer(torch.autograd.Function):
@@ -153,7 +155,7 @@ class _Layer(torch.autograd.Function):
         )
         needs = ctx.needs_input_grad[5:]
         # Gradients are computed in the precision of the forward, whatever autocast says by now.
-        with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), _without_autocast(rows.device.type):
+        with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), without_autocast(rows.device.type):
             # create_graph: this gradient will be differentiated itself. Batched gradients (`is_grads_batched`) have no
             # memory that a kernel could read.
             if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):

@@ -4,8 +4,15 @@ Eager calls do not come here: `autograd.run_layer` is faster. An operator takes 
 implementation that gives the shapes of its results, and gradients that are operators too. What it is given at run time
 may come from a saved program, so it checks every index that reaches a kernel.
 
-    padless::layer           one layer in one direction, and what its backward needs
+    padless::layer           one layer in one direction, and what its backward needs (`_saved`)
     padless::layer_backward  the gradients
+
+Arguments of `padless::layer` besides the tensors of a layer:
+
+    reverse  whether time runs from each sequence's last row to its first
+    keep     what backward is given: "gates", "cells" (gates are computed again) or "nothing"
+    exact    whether that has the size of the batch's real rows in the precision in use, which a compiler must allow
+             (a size that values tell), or of all rows `(M, I)` in the widest dtype
 """
 
 from __future__ import annotations
@@ -14,15 +21,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import Library, register_autograd, register_fake
+from torch.library import Library, get_ctx, register_autograd, register_fake
 
 from ..errors import LayoutError
 from ..layout.checks import check_batch_sizes, check_permutation, check_state, check_weights
 from ..layout.schedule import Place, Schedule, copied
 from . import _kernels, choose, native, portable
 from ._precision import precision_of
+from ._saved import KEEPS, new_saved, opened, saved_size, zero_unused
 from ._slots import into_slots, out_of_slots
-from .contract import Cell, Gradients, Layer, LayerWeights, States
+from .autograd import without_autocast
+from .contract import Gradients, Layer, LayerWeights, States
 
 __all__ = ["layer"]
 
@@ -31,10 +40,10 @@ _LAYER = (
     "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_hr, bool reverse"
 )
 _library = Library("padless", "FRAGMENT")
-_library.define(f"layer({_LAYER}, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+_library.define(f"layer({_LAYER}, str keep, bool exact) -> (Tensor, Tensor, Tensor, Tensor)")
 _library.define(
-    f"layer_backward({_LAYER}, Tensor output, Tensor gates, Tensor cells, Tensor? grad_output, Tensor? grad_h, "
-    "Tensor? grad_c, bool[] needs) -> Tensor[]"
+    f"layer_backward({_LAYER}, Tensor output, Tensor saved, Tensor? grad_output, Tensor? grad_h, Tensor? grad_c, "
+    "bool[] needs) -> Tensor[]"
 )
 layer = torch.ops.padless.layer.default
 _layer_backward = torch.ops.padless.layer_backward.default
@@ -111,10 +120,12 @@ def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights
     shapes = ((gates, rows.shape[1]), (gates, width), (gates,), (gates,), (width, hidden))
     given = [each for each in zip(weights, LayerWeights._fields, shapes, strict=True) if each[0] is not None]
     check_weights(*zip(*given, strict=True), rows.device)  # type: ignore[call-arg]
-    if rows.dtype != w_ih.dtype:
+    if rows.dtype != w_ih.dtype and (rows.dtype, w_ih.dtype) != (torch.bfloat16, torch.float32):  # autocast
         raise RuntimeError(f"the rows have dtype {rows.dtype}, but the weights have {w_ih.dtype}")
     for state, name, size in zip(states, ("h0", "c0"), (width, hidden), strict=False):
-        check_state(state, (batch, size), rows, name)
+        check_state(state, (batch, size), rows, name, any_dtype=True)
+        if state.dtype != w_ih.dtype:
+            raise RuntimeError(f"{name} has dtype {state.dtype}, but the weights have {w_ih.dtype}")
 
 
 def _check_like(name: str, given: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -130,35 +141,11 @@ def _hidden(w_hh: Tensor, w_hr: Tensor | None) -> int:
     return (w_hh if w_hr is None else w_hr).shape[1]
 
 
-def _saved_widths(cell: Cell, rows: Tensor, w_hh: Tensor, w_hr: Tensor | None, keep: bool) -> tuple[int, int]:
-    """Columns of what is kept for backward; none where it is computed again by torch's operations."""
-    if not keep or not _is_native(rows):
-        return 0, 0
-    hidden = _hidden(w_hh, w_hr)
-    return _kernels.saved_width(cell, hidden), _kernels.cells_width(cell, hidden)
-
-
-def _kept_dtype(rows: Tensor) -> torch.dtype:
-    return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
-
-
-def _new_saved(rows: Tensor, widths: tuple[int, int]) -> list[Tensor]:
-    return [rows.new_empty(rows.shape[0], width, dtype=_kept_dtype(rows)) for width in widths]
-
-
-def _zero_unused(saved: Tensor, rows: int, hidden: int) -> None:
-    """Zero what holds no value, so that equal calls have equal results: rows past the last, columns past `hidden`."""
-    saved[rows:].zero_()
-    padded = -(-hidden // 16) * 16  # columns of each gate
-    if saved.numel() and padded > hidden:
-        saved.view(len(saved), -1, padded)[:, :, hidden:].zero_()
-
-
 def _for_portable(layer: Layer) -> tuple[Layer, Tensor]:
     """The layer as the portable backend takes it, and where each of its time-major rows lies, `(N,)`."""
     at = layer.schedule.addresses.to(layer.rows.device)
     states = into_slots(layer.states, layer.schedule)
-    rows = layer.rows.index_select(0, at)
+    rows = layer.rows.index_select(0, at).to(layer.weights.w_ih.dtype)  # autocast lowers the rows alone
     return layer._replace(rows=rows, states=states, schedule=layer.schedule.in_time_major()), at
 
 
@@ -166,7 +153,9 @@ def _portable_forward(layer: Layer) -> tuple[Tensor, States]:
     inner, at = _for_portable(layer)
     rows, finals = portable.infer(inner)
     output = rows.new_zeros(layer.schedule.storage_rows, rows.shape[1]).index_copy_(0, at, rows)
-    return output, tuple(s.clone() for s in out_of_slots(finals, layer.states, layer.schedule))
+    return output.to(layer.rows.dtype), tuple(
+        s.clone() for s in out_of_slots(finals, layer.states, layer.schedule)
+    )
 
 
 def _portable_backward(
@@ -176,14 +165,14 @@ def _portable_backward(
     inner, at = _for_portable(layer)
     output, _, saved = portable.forward(inner)
     if grad_output is not None:
-        grad_output = grad_output.index_select(0, at)
+        grad_output = grad_output.index_select(0, at).to(output.dtype)
     given = tuple(
         s.new_zeros(s.shape) if g is None else g for g, s in zip(grad_finals, layer.states, strict=True)
     )
     slotted = into_slots(given, layer.schedule)
     found = list(portable.backward(inner, output, saved, grad_output, slotted, needs))
     if found[0] is not None:
-        found[0] = layer.rows.new_zeros(layer.rows.shape).index_copy_(0, at, found[0])
+        found[0] = layer.rows.new_zeros(layer.rows.shape).index_copy_(0, at, found[0].to(layer.rows.dtype))
     for place, grad in enumerate(given, 1):
         slots = found[place]
         if slots is not None:
@@ -193,55 +182,65 @@ def _portable_backward(
 
 @torch.library.impl(_library, "layer", "CompositeExplicitAutograd")
 def _layer(*arguments: Any) -> tuple[Tensor, ...]:
-    *given, keep = arguments
+    *given, keep, exact = arguments
     layer = _checked(*given)
     rows, weights = layer.rows, layer.weights
-    widths = _saved_widths(layer.cell, rows, weights.w_hh, weights.w_hr, keep)
-    gates, cells = _new_saved(rows, widths)
-    if not _is_native(rows):
-        output, finals = _portable_forward(layer)
-    elif keep:
-        count = layer.schedule.rows
-        output, finals, _ = native.forward(layer, saved=(gates[:count], cells[:count]))
-        _zero_unused(gates, count, _hidden(weights.w_hh, weights.w_hr))
-        _zero_unused(cells, count, _hidden(weights.w_hh, weights.w_hr))
-    else:
-        output, finals = native.infer(layer)
+    is_native = _is_native(rows)
+    saved, matrices = new_saved(layer, _kept(keep, rows), exact=exact, is_native=is_native)
+    with without_autocast(rows.device.type):
+        if not is_native:
+            output, finals = _portable_forward(layer)
+        elif matrices is None:
+            output, finals = native.infer(layer)
+        else:
+            output, finals, _ = native.forward(layer, saved=matrices)
+            zero_unused(matrices, _hidden(weights.w_hh, weights.w_hr))
     h_n, c_n = finals if len(finals) == 2 else (finals[0], rows.new_empty(0))
-    return output, h_n, c_n, gates, cells
+    return output, h_n, c_n, saved
+
+
+def _kept(keep: str, rows: Tensor) -> str:
+    """`keep`, or "nothing" where no kernels can compute such rows.
+
+    It does not ask which backend is chosen: the sizes of results must follow from the arguments alone, for compilers
+    keep programs, and another backend may be chosen when one runs.
+    """
+    if keep not in KEEPS:
+        raise RuntimeError(f"keep must be one of {', '.join(KEEPS)}, got {keep!r}")
+    has_kernels = rows.device.type == "cpu" and native.computes(rows) and _kernels.missing() is None
+    return keep if has_kernels else "nothing"
 
 
 @register_fake("padless::layer")
 def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
-    cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep = arguments
-    widths = _saved_widths(cell, rows, w_hh, w_hr, keep)
-    gates, cells = _new_saved(rows, widths)
+    cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep, exact = arguments
+    if exact and keep != "nothing":
+        size = get_ctx().new_dynamic_size(min=2)  # a header at least
+    else:
+        size = saved_size(cell, rows, _hidden(w_hh, w_hr), _kept(keep, rows))
     c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
-    return rows.new_empty(rows.shape[0], w_hh.shape[1]), h0.new_empty(h0.shape), c_n, gates, cells
+    output = rows.new_empty(rows.shape[0], w_hh.shape[1])
+    return output, h0.new_empty(h0.shape), c_n, torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
 @torch.library.impl(_library, "layer_backward", "CompositeExplicitAutograd")
 def _backward(*arguments: Any) -> list[Tensor]:
-    *given, output, gates, cells, grad_output, grad_h, grad_c, needs = arguments
+    *given, output, saved, grad_output, grad_h, grad_c, needs = arguments
     layer = _checked(*given)
     rows, schedule, states = layer.rows, layer.schedule, layer.states
     grad_finals = (grad_h, grad_c)[: len(states)]
     for name, tensor in (("output", output), ("grad_output", grad_output)):
         _check_like(name, tensor, (schedule.storage_rows, layer.weights.w_hh.shape[1]), rows.dtype)
     for name, tensor, state in zip(("grad_h", "grad_c"), grad_finals, states, strict=False):
-        _check_like(name, tensor, tuple(state.shape), rows.dtype)
-    count = schedule.rows
-    if _is_native(rows):
-        output, saved = output.contiguous(), (gates[:count].contiguous(), cells[:count].contiguous())
-        widths = _saved_widths(layer.cell, rows, layer.weights.w_hh, layer.weights.w_hr, keep=True)
-        if (gates.shape[-1], cells.shape[-1]) == widths:
-            for name, tensor, width in zip(("gates", "cells"), (gates, cells), widths, strict=True):
-                _check_like(name, tensor, (len(rows), width), _kept_dtype(rows))
-        else:  # an exported program keeps nothing: it is computed again
-            _, _, saved = native.forward(layer)
-        found = native.backward(layer, output, saved, grad_output, grad_finals, tuple(needs))
-    else:
-        found = _portable_backward(layer, grad_output, grad_finals, tuple(needs))
+        _check_like(name, tensor, tuple(state.shape), state.dtype)
+    layer, kept = opened(saved, layer)  # in the precision of forward, whatever torch's switch says by now
+    with without_autocast(rows.device.type):
+        if not _is_native(rows):
+            found = _portable_backward(layer, grad_output, grad_finals, tuple(needs))
+        else:
+            if kept is None:
+                _, _, kept = native.forward(layer)
+            found = native.backward(layer, output.contiguous(), kept, grad_output, grad_finals, tuple(needs))
     grads: list[Tensor] = []
     for grad in found:
         if grad is None:
@@ -263,25 +262,23 @@ def _fake_backward(*arguments: Any) -> list[Tensor]:
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, *tensors, reverse, _ = inputs
+    cell, *tensors, reverse, _, _ = inputs
     ctx.cell, ctx.reverse = cell, reverse
-    ctx.save_for_backward(*tensors, output[0], output[3], output[4])
+    ctx.save_for_backward(*tensors, output[0], output[3])
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
-    given, (output, gates, cells) = tensors[:12], tensors[12:]
+    given, (output, saved) = tensors[:12], tensors[12:]
     needs = [ctx.needs_input_grad[1], *ctx.needs_input_grad[6:13]]
     grad_c = None if given[6] is None else grads[2]
-    found = _layer_backward(
-        ctx.cell, *given, ctx.reverse, output, gates, cells, grads[0], grads[1], grad_c, needs
-    )
+    found = _layer_backward(ctx.cell, *given, ctx.reverse, output, saved, grads[0], grads[1], grad_c, needs)
     rows, *others = (
         grad if need and t is not None else None
         for grad, need, t in zip(found, needs, (given[0], *given[5:]), strict=True)
     )
-    return None, rows, None, None, None, None, *others, None, None
+    return None, rows, None, None, None, None, *others, None, None, None
 
 
 register_autograd("padless::layer", _gradients, setup_context=_keep_inputs)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
+from .. import backends
 from ..backends import choose
 from ..backends._precision import precision_of
 from ..backends.contract import Cell, States
@@ -56,8 +57,10 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
     weights = [getattr(module, name) for name in module._flat_weights_names]
     device_type = batch.rows.device.type
     if _autocasts(device_type):
-        low = torch.get_autocast_dtype(device_type)
-        rows, states = batch.rows.to(weights[0].dtype), tuple(s.to(weights[0].dtype) for s in states)
+        low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
+        # `_forced` is named for Dynamo, which compiles again when it changes.
+        lowers = full == torch.float32 and _lowers_rows_for(device_type, low, backends._forced)
+        rows, states = batch.rows.to(low if lowers else full), tuple(s.to(full) for s in states)
         output, finals = run_traced(module, batch._replace(rows=rows), states, weights)
         output_dtype, *state_dtypes = _autocast_dtypes(
             cast(Cell, module.mode), low, is_padded=batch.is_padded, projected=module.proj_size > 0
@@ -92,9 +95,7 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
         low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-        # Where kernels multiply bfloat16, weights are rounded as they are packed; elsewhere float32 is as fast.
-        lowers = low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
-        rows = batch.rows.to(low if lowers and full == torch.float32 else full)
+        rows = batch.rows.to(low if full == torch.float32 and _lowers_rows(device_type, low) else full)
         states = tuple(s.to(full) for s in states)
         with torch.autocast(device_type, enabled=False):
             output, finals = run(rows, batch.schedule, states, weights, options)
@@ -183,6 +184,23 @@ def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
 
 def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _lowers_rows(device_type: str, low: torch.dtype) -> bool:
+    """Whether rows of a float32 layer are computed in the dtype of autocast.
+
+    Where kernels multiply bfloat16, weights are rounded as they are packed; elsewhere float32 is as fast.
+    """
+    return low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
+
+
+def _lowers_rows_for(device_type: str, low: torch.dtype, forced: str | None) -> bool:
+    """`_lowers_rows` in a compiled function: worked out once for each backend that is forced."""
+    return _lowers_rows(device_type, low)
+
+
+# The mark of `torch.compiler.assume_constant_result`, which would import Dynamo.
+_lowers_rows_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast_dtypes(

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext
 from torch.nn import functional
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
+from .. import backends
 from ..backends import operators
+from ..backends._recompute import is_recomputing
 from ..layout.operators import grid_schedule, rows_schedule
 from ..packed import Packed
 from ._kinds import check_dims, check_kind
@@ -24,6 +27,27 @@ __all__ = ["TracedBatch", "run_traced", "traced_batch"]
 
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 has none
+
+
+def _takes_sizes_from_values() -> bool:
+    """Whether the graph being traced may have an operator whose result has a size that only values tell.
+
+    So with `fullgraph=True`; without it such an operator breaks the graph. Asked in a compiled function, this is
+    worked out once a graph.
+    """
+    context = TracingContext.try_get()
+    shapes = getattr(getattr(context, "fake_mode", None), "shape_env", None)
+    return bool(getattr(shapes, "allow_dynamic_output_shape_ops", False))
+
+
+def _runs_native(device_type: str, forced: str | None) -> bool:
+    """Whether the native kernels run, worked out once for each `forced`, the backend that `use` chose."""
+    return backends.choose(device_type) == "native"
+
+
+# The mark of `torch.compiler.assume_constant_result`, which would import Dynamo.
+_takes_sizes_from_values._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_runs_native._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class TracedBatch(NamedTuple):
@@ -145,8 +169,12 @@ def run_traced(
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
     count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
+    keep, exact = "nothing", False
     # An exported program mostly infers. Where it is trained all the same, backward computes again what it needs.
-    keep = torch.is_grad_enabled() and not _is_exporting()
+    # Dynamo sees `_forced`, and compiles again when it changes.
+    if torch.is_grad_enabled() and not _is_exporting() and _runs_native(rows.device.type, backends._forced):
+        keep = "cells" if is_recomputing() else "gates"
+        exact = _takes_sizes_from_values()
     finals: list[tuple[Tensor, ...]] = []
     for number in range(module.num_layers):
         outputs = []
@@ -155,10 +183,10 @@ def run_traced(
             mine: list[Any] = list(weights[place * count : (place + 1) * count])
             w_hr = mine.pop() if module.proj_size else None
             w_ih, w_hh, b_ih, b_hh = mine if module.bias else (*mine, None, None)
-            output, h_n, c_n, _, _ = operators.layer(
+            output, h_n, c_n, _ = operators.layer(
                 module.mode, rows, batch.batch_sizes, batch.order, batch.step, batch.sequence,
                 states[0][place], states[1][place] if len(states) == 2 else None,
-                w_ih, w_hh, b_ih, b_hh, w_hr, direction == 1, keep,
+                w_ih, w_hh, b_ih, b_hh, w_hr, direction == 1, keep, exact,
             )  # fmt: skip
             outputs.append(output)
             finals.append((h_n, c_n)[: len(states)])

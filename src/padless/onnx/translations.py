@@ -203,7 +203,8 @@ def layer(
     b_hh: Value | None,
     w_hr: Value | None,
     reverse: bool,
-    keep: bool,
+    keep: str,
+    exact: bool,
 ) -> tuple[Value, ...]:
     if w_hr is not None:
         raise NotImplementedError("ONNX has no LSTM with a projection (proj_size)")
@@ -235,7 +236,7 @@ def layer(
         states = [op.Gather(state, _inverse(order)) for state in states]
     nothing = op.Slice(op.Reshape(h0, _ints(-1)), _ints(0), _ints(0), _ints(0))
     h_n, c_n = states if len(states) == 2 else (states[0], nothing)
-    return found, h_n, c_n, nothing, nothing
+    return found, h_n, c_n, nothing
 
 
 def _node(

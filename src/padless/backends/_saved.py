@@ -1,0 +1,151 @@
+"""What a layer keeps for backward in a compiled program: one tensor of bytes, a header followed by cells and gates.
+
+How many rows there are, in which precision they were computed and so of which dtype gates are is known only when the
+program runs. A tensor of bytes holds any of it, and backward reads the precision of its forward in the header.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _kernels
+from .contract import Layer, LayerWeights
+
+__all__ = ["KEEPS", "new_saved", "opened", "saved_size", "zero_unused"]
+
+KEEPS = ("nothing", "cells", "gates")  # "cells": backward computes gates again; "nothing": the whole forward
+_PRECISIONS = ("highest", "high", "medium")
+_HEADER = 64  # bytes: precision, what is kept, zeros. What follows is aligned like a tensor's own memory.
+
+
+class _Part(NamedTuple):
+    """A matrix of what is kept, with one row for each row of the batch."""
+
+    width: int
+    dtype: torch.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+
+@lru_cache(maxsize=256)  # asked by every call; the kernels' answers depend on nothing else
+def _parts(cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: str) -> tuple[_Part, _Part]:
+    """Cells and gates of rows of this dtype, in the dtypes that `native.forward` gives them."""
+    wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
+    cells = _kernels.cells_width(cell, hidden) if keep != "nothing" else 0
+    gates = _kernels.saved_width(cell, hidden) if keep == "gates" else 0
+    return _Part(cells, wide), _Part(gates, torch.bfloat16 if precision == "medium" else wide)
+
+
+def _size(parts: tuple[_Part, _Part], rows: Any) -> Any:
+    row_bytes = sum(part.row_bytes for part in parts)
+    return _HEADER + rows * row_bytes if row_bytes else _HEADER
+
+
+def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
+    """Bytes that are enough for `rows` `(M, I)` in every precision; M may be symbolic.
+
+    Args:
+        keep: one of `KEEPS`.
+    """
+    # Gates are widest where products are of float32 numbers. H is a number: a symbolic one becomes a constant.
+    return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
+
+
+def _hidden(weights: LayerWeights) -> int:
+    return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
+
+
+def _header(precision: str, keep: str) -> Tensor:
+    """A header, made once; not to be written."""
+    found = _headers.get((precision, keep))
+    if found is None:
+        found = torch.zeros(_HEADER, dtype=torch.uint8)
+        found[0], found[1] = _PRECISIONS.index(precision), KEEPS.index(keep)
+        _headers[precision, keep] = found
+    return found
+
+
+_headers: dict[tuple[str, str], Tensor] = {}
+
+
+def new_saved(
+    layer: Layer, keep: str, *, exact: bool, is_native: bool
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """A new tensor of bytes; gates and cells `(N, width)` in it, for the kernels to write, or None if not kept.
+
+    Args:
+        layer: in the precision in which it will be computed.
+        keep: one of `KEEPS`.
+        exact: whether there are bytes for the N rows of the batch; else `saved_size`, and zeros at the end.
+        is_native: whether the kernels compute the layer; else nothing is kept, in whatever size was promised.
+    """
+    if keep == "nothing" or (exact and not is_native):
+        return _header(layer.precision, "nothing").clone(), None
+    hidden, count = _hidden(layer.weights), layer.schedule.rows
+    if not is_native:
+        return torch.zeros(saved_size(layer.cell, layer.rows, hidden, keep), dtype=torch.uint8), None
+    parts = _parts(layer.cell, layer.rows.dtype, hidden, keep, layer.precision)
+    used = _size(parts, count)
+    size = used if exact else saved_size(layer.cell, layer.rows, hidden, keep)
+    saved = _kernels.prefer_large_pages(torch.empty(size, dtype=torch.uint8))
+    saved[:_HEADER] = _header(layer.precision, keep)
+    if used < size:
+        saved[used:] = 0
+    return saved, _gates_and_cells(saved, parts, count)
+
+
+def _gates_and_cells(saved: Tensor, parts: tuple[_Part, _Part], rows: int) -> tuple[Tensor, Tensor]:
+    found, begin = [], _HEADER
+    for part in parts:
+        end = begin + rows * part.row_bytes
+        found.append(saved[begin:end].view(part.dtype).view(rows, part.width))
+        begin = end
+    cells, gates = found
+    return gates, cells
+
+
+def zero_unused(matrices: tuple[Tensor, Tensor], hidden: int) -> None:
+    """Zero the columns past `hidden` of each gate, which hold no value, so that equal calls have equal results."""
+    padded = -(-hidden // 16) * 16
+    for matrix in matrices:
+        if matrix.numel() and padded > hidden:
+            matrix.view(len(matrix), -1, padded)[:, :, hidden:].zero_()
+
+
+def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | None]:
+    """The layer in the precision of its forward; gates and cells `(N, width)`, or None where nothing was kept.
+
+    Raises:
+        RuntimeError: the bytes are not those of such a layer.
+    """
+    if saved.dtype != torch.uint8 or saved.dim() != 1 or len(saved) < _HEADER or saved.device.type != "cpu":
+        raise RuntimeError(f"saved must be bytes (n,) on the CPU, got {saved.dtype} {tuple(saved.shape)}")
+    saved = saved.contiguous()
+    precision, keep = (
+        names[number] if number < len(names) else ""
+        for names, number in zip((_PRECISIONS, KEEPS), saved[:2].tolist(), strict=True)
+    )
+    if not keep or not _is_computed(precision, layer.rows.dtype):
+        raise RuntimeError(f"saved does not begin with a precision of {layer.rows.dtype} and what is kept")
+    layer = layer._replace(precision=precision)
+    if keep == "nothing":
+        return layer, None
+    count = layer.schedule.rows
+    parts = _parts(layer.cell, layer.rows.dtype, _hidden(layer.weights), keep, precision)
+    if len(saved) < _size(parts, count):
+        raise RuntimeError(f"saved must have {_size(parts, count)} bytes for {count} rows, got {len(saved)}")
+    return layer, _gates_and_cells(saved, parts, count)
+
+
+def _is_computed(precision: str, dtype: torch.dtype) -> bool:
+    """Whether layers of this dtype can be computed in this precision here, whatever torch's switch says."""
+    if precision == "highest":
+        return True
+    known = {torch.float32: ("high", "medium"), torch.bfloat16: ("medium",)}
+    return precision in known.get(dtype, ()) and _kernels.missing() is None and _kernels.computes(precision)
