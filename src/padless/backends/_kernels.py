@@ -154,7 +154,7 @@ def pack_forward(
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
-    packed = torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8)
+    packed = prefer_large_pages(torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
     check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
@@ -167,7 +167,7 @@ def pack_backward(
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
-    packed = torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8)
+    packed = prefer_large_pages(torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
     check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
