@@ -274,7 +274,17 @@ def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dt
     for isa in _kernels.supported_isas():
         _kernels.force_isa(isa)
         try:
-            for width, batch in ((1, 1), (7, 3), (17, 12), (40, 1), (100, 2), (130, 12)):
+            for width, batch in (
+                (1, 1),
+                (7, 3),
+                (17, 12),
+                (40, 1),
+                (64, 1),
+                (100, 2),
+                (130, 12),
+                (133, 1),
+                (1024, 1),
+            ):
                 torch.manual_seed(width)
                 layer = getattr(padless.nn, cell)(width + 3, width, bias=bias, dtype=dtype)
                 x = torch.randn(1, batch, width + 3, dtype=dtype)
