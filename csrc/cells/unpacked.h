@@ -37,7 +37,8 @@ static __attribute__((noinline)) void tile_unpacked(const T* a, const T* const* 
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) acc[v] = load(start[v]);
   int64_t k = 0;
-  // By short runs the chains of both vectors advance together. Where lines of all rows do not fit the cache together, each is used up first.
+  // By short runs the chains of both vectors advance together. Where lines of all rows do not fit the cache together, each line is used
+  // up before the next vector's.
   if (!lines_fit(NV * W, k_count * (int64_t)sizeof(T))) k = continue_chains<T, NV, line>(a, weights, k_count, k, k_count, acc);
   k = continue_chains<T, NV, kLane<T>>(a, weights, k_count, k, k_count, acc);
   for (; k < k_count; ++k)
