@@ -258,12 +258,25 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     }
   }
 
+  Start<T> input_start(int64_t panel) const {
+    Start<T> start = {};
+    for (int v = 0; v < tile_width; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
+    return start;
+  }
+
+  // How many of two panels a product of unpacked weights takes at once: it is for one row and whole panels. `has_other`: there is a second.
+  int unpacked_panels(int64_t rows, int64_t panel, int64_t other, bool has_other) const {
+    if constexpr (Parts == 0)
+      if (unpacked() && rows == 1 && is_whole(weights.hidden, panel, hidden))
+        return has_other && is_whole(weights.hidden, other, hidden) && weights.hidden.tile(other) == weights.hidden.tile(panel) ? 2 : 1;
+    return 0;
+  }
+
   // `data`: where the panel lies.
   void input_product(const Element* data, int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out,
                      const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
     const int nv = weights.input.tile(panel);
-    Start<T> start = {};
-    for (int v = 0; v < nv; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
+    Start<T> start = input_start(panel);
     multiply_panel_at(data, weights.input, panel, x, n, start, out, nv * W, next, b, blocks);
   }
 
@@ -279,6 +292,14 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     }
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel) {
       const int nv = weights.input.tile(panel);
+      if (const int count = unpacked_panels(rows, panel, panel + 1, panel + 1 < lane.panel_end)) {
+        const int64_t both[2] = {panel, panel + 1};
+        const Start<T> start[2] = {input_start(panel), input_start(panel + 1)};
+        T* const out[2] = {chunk_panel(panel), chunk_panel(panel + 1)};
+        if constexpr (Parts == 0) multiply_unpacked(weights.input, both, count, (const T*)p.w_ih, hidden, x_rows.at, start, out);
+        panel += count - 1;
+        continue;
+      }
       const Blocks blocks = Blocks::of(rows, most_rows(Parts, nv));
       T* out = chunk_panel(panel);
       const Element* data = panel_of(weights.input, panel, p.w_ih);
@@ -296,8 +317,13 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = weights.hidden.tile(panel);
+      const int64_t other = descending ? panel - 1 : panel + 1;
+      if (const int count = at < 0 ? 0 : unpacked_panels(n, panel, other, i + 1 < panels)) {
+        one_unpacked(s, t, lane, row0, panel, other, count, at);
+        i += count - 1;
+        continue;
+      }
       if (Parts == 0 && n == 1 && i + 1 < panels && !unpacked()) {
-        const int64_t other = descending ? panel - 1 : panel + 1;
         if (nv == tile_width && weights.hidden.tile(other) == nv) {
           pair(s, t, lane, row0, panel, other, at);
           ++i;
@@ -309,15 +335,14 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b);
         T* in = input_sums;
-        const int64_t after = descending ? panel - 1 : panel + 1;
         const bool has_next = prefetching && i + 1 < panels;
         if (at < 0)
           input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, input_sums,
-                        has_next ? weights.input.at(after) : nullptr, b, blocks.blocks);
+                        has_next ? weights.input.at(other) : nullptr, b, blocks.blocks);
         else in = chunk_panel(panel) + (at + row) * nv * W;
         const int64_t slot = lane.slot + row * lane.slot_step;
         Start<T> start = hidden_start(panel, nv, in, size);
-        const Element* next = has_next ? weights.hidden.at(after) : nullptr;
+        const Element* next = has_next ? weights.hidden.at(other) : nullptr;
         if (b == 0 || at < 0) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
         multiply_panel_at(data, weights.hidden, panel, h_rows[s & 1].from(slot).every(lane.slot_step), size, start, hidden_sums,
                           nv * W, next, b, blocks.blocks);
@@ -336,6 +361,23 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
                                &start, &other_start, hidden_sums, other_out);
       finish_block(s, t, lane, row0, panel, tile_width, lane.slot, 1, in, hidden_sums);
       finish_block(s, t, lane, row0, other, tile_width, lane.slot, 1, other_in, other_out);
+    }
+  }
+
+  // Step s where it has one row in the lane and weights are unpacked: `panel`, and `other` where `count` is 2.
+  void one_unpacked(int64_t s, int64_t t, const Lane& lane, int64_t row0, int64_t panel, int64_t other, int count, int64_t at) const {
+    if constexpr (Parts == 0) {
+      const int nv = weights.hidden.tile(panel);
+      const int64_t both[2] = {panel, other};
+      const T* in[2];
+      Start<T> start[2];
+      T* const out[2] = {hidden_sums, hidden_sums + nv * W};
+      for (int i = 0; i < count; ++i) {
+        in[i] = chunk_panel(both[i]) + at * nv * W;
+        start[i] = hidden_start(both[i], nv, in[i], 1);
+      }
+      multiply_unpacked(weights.hidden, both, count, (const T*)p.w_hh, hidden, h[s & 1] + lane.slot * state_stride, start, out);
+      for (int i = 0; i < count; ++i) finish_block(s, t, lane, row0, both[i], nv, lane.slot, 1, in[i], out[i]);
     }
   }
 

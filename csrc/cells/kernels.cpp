@@ -30,6 +30,7 @@ namespace {
 #include "operand.h"
 #include "pack.h"
 #include "products.h"
+#include "unpacked.h"
 #include "forward_cells.h"
 #include "forward.h"
 #include "backward_cells.h"

@@ -81,6 +81,60 @@ template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
 #endif
 }
 
+template <class T> constexpr int kLane = 16 / sizeof(T);  // elements of 16 bytes, within which every set shuffles fastest
+
+// A vector of the 16 bytes at p, at p + stride, ...
+template <class T> PADLESS_INLINE Vec<T> load_lanes(const T* p, int64_t stride) {
+#if defined(__AVX512F__)
+  __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float*)p));
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + stride)), 1);
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 2 * stride)), 2);
+  return (Vec<T>)_mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 3 * stride)), 3);
+#elif defined(__AVX2__) && !defined(PADLESS_EMULATE)
+  const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps((const float*)p));
+  return (Vec<T>)_mm256_insertf128_ps(v, _mm_loadu_ps((const float*)(p + stride)), 1);
+#else
+  Vec<T> v;
+  for (int i = 0; i < kVectorBytes / 16; ++i) __builtin_memcpy((char*)&v + 16 * i, p + i * stride, 16);
+  return v;
+#endif
+}
+
+// kLane columns of as many rows as a vector has elements, from p on, `stride` apart: columns[k][r] = p[r * stride + k].
+template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, Vec<T>* columns) {
+  constexpr int E = kLane<T>, W = kWidth<T>;
+  Vec<T> lines[E];
+#pragma GCC unroll 4
+  for (int r = 0; r < E; ++r) lines[r] = load_lanes(p + r * stride, E * stride);
+#if defined(__GNUC__) && !defined(__clang__)
+  typename Simd<T>::Int low, high;
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) {
+    low[i] = i / E * E + i % E / 2 + i % 2 * W;
+    high[i] = low[i] + E / 2;
+  }
+  // log2(E) interleavings of the lines transpose every 16 bytes.
+#pragma GCC unroll 2
+  for (int stage = 1; stage < E; stage *= 2) {
+    Vec<T> next[E];
+#pragma GCC unroll 2
+    for (int i = 0; i < E / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(lines[i], lines[i + E / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(lines[i], lines[i + E / 2], high);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < E; ++i) lines[i] = next[i];
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < E; ++k) columns[k] = lines[k];
+#else
+#pragma GCC unroll 4
+  for (int k = 0; k < E; ++k)
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) columns[k][i] = lines[i % E][i / E * E + k];
+#endif
+}
+
 #if defined(__AVX512F__) || defined(__FMA__) || defined(__aarch64__)
 constexpr bool kFused = true;
 #else

@@ -320,7 +320,16 @@ def test_a_precision_beside_bfloat16_is_bad_usage(capsys):
 # ---- calls of one or a few steps ------------------------------------------------------------------------
 
 
-def test_steps_are_timed_on_every_kind_of_input(tmp_path, capsys):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps_are_timed_on_every_kind_of_input(dtype, tmp_path, capsys, monkeypatch):
+    found = set()
+    checked = steps.check_contestants
+
+    def check(contestants, *arguments, **options):
+        found.add((options["eps"], *(c.step()[0].data.dtype for c in contestants.values())))
+        checked(contestants, *arguments, **options)
+
+    monkeypatch.setattr(steps, "check_contestants", check)
     path = tmp_path / "steps.json"
     arguments = [
         "--steps",
@@ -334,8 +343,13 @@ def test_steps_are_timed_on_every_kind_of_input(tmp_path, capsys):
         "1",
         "--budget",
         "0.1",
+        "--dtype",
+        dtype,
     ]
     assert cli.main(["bench", *arguments, "--json", str(path)]) == 0
+    expected = getattr(torch, dtype)
+    assert found == {(torch.finfo(expected).eps, expected, expected)}
+    assert json.loads(path.read_text())["dtype"] == dtype
     printed = capsys.readouterr().out
     assert "GRU train" in printed and "GRU infer" in printed and "       3,2,8" in printed
     entries = json.loads(path.read_text())["results"]
@@ -360,4 +374,8 @@ def test_steps_that_disagree_are_not_timed(monkeypatch):
 
 def test_options_without_effect_on_steps_are_bad_usage(capsys):
     assert cli.main(["bench", "--steps", "--dtype", "bf16"]) == 2
-    assert capsys.readouterr().err == "padless: --dtype has no effect on --steps; leave it out\n"
+    assert capsys.readouterr().err == "padless: --steps takes --dtype float32 or float64\n"
+    assert cli.main(["bench", "--steps", "--lengths", "equal"]) == 2
+    assert capsys.readouterr().err == "padless: --lengths has no effect on --steps; leave it out\n"
+    assert cli.main(["bench", "--dtype", "float64"]) == 2
+    assert capsys.readouterr().err == "padless: --dtype float64 goes with --steps only\n"

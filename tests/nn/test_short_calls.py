@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -210,31 +211,95 @@ def test_what_was_prepared_goes_with_the_module(cell):
     assert key not in _short._prepared
 
 
-@pytest.mark.parametrize("cell", ["GRU", "RNN"])
-@pytest.mark.parametrize("kind", ["padded", "Packed"])
-def test_one_step_in_training_has_the_gradients_of_the_general_way(cell, kind, monkeypatch):
-    layer = layer_of(cell, dtype=torch.float64, num_layers=2)
-    rows, h = torch.randn(4, 5, dtype=torch.float64), states_of(layer, 4, torch.float64)
+@each_cell
+@pytest.mark.parametrize("kind", ["padded", "batch first", "PackedSequence", "Packed"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("with_state", [True, False])
+def test_one_step_in_training_has_the_gradients_of_each_sequence_alone(
+    cell, kind, bias, with_state, monkeypatch
+):
+    """Against torch's layer on one sequence at a time and, to the second derivative, the general way."""
+    options = {"dtype": torch.float64, "num_layers": 2, "bias": bias, "batch_first": kind == "batch first"}
+    layer = layer_of(cell, **options)
+    theirs = getattr(torch.nn, cell)(5, 7, **options)
+    theirs.load_state_dict(layer.state_dict())
+    rows, given = torch.randn(4, 5, dtype=torch.float64), states_of(layer, 4, torch.float64)
+    parts = (given if cell == "LSTM" else (given,)) if with_state else ()
 
-    def gradients():
-        leaf, state = rows.clone().requires_grad_(), h.clone().requires_grad_()
-        output, last = layer(leaf[None] if kind == "padded" else padless.Packed(leaf, [1] * 4), state)
-        loss = (output if kind == "padded" else output.data).pow(2).sum() + last.sin().sum()
-        first = torch.autograd.grad(loss, [leaf, state, *layer.parameters()], create_graph=True)
-        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), [leaf, *layer.parameters()])
-        return [*first, *second]
+    def loss_of(values):
+        return sum((at * value).sum() + value.pow(2).sum() for at, value in enumerate(values, 1))
+
+    def ours(leaf, states):
+        if kind == "padded":
+            x = leaf[None]
+        elif kind == "batch first":
+            x = leaf[:, None]
+        elif kind == "PackedSequence":
+            x = pack_sequence(list(leaf[:, None]))
+        else:
+            x = padless.Packed(leaf, [1] * 4)
+        result = layer(x, (states if cell == "LSTM" else states[0]) if states else None)
+        if kind in ("padded", "batch first"):
+            assert result[0].shape == (*x.shape[:2], 7)
+        return [each.reshape(-1, 7) if at == 0 else each for at, each in enumerate(flat(result))]
+
+    def alone(leaf, states):
+        results = []
+        for i in range(4):
+            own = tuple(s[:, i : i + 1] for s in states)
+            output, last = theirs(leaf[i].view(1, 1, 5), (own if cell == "LSTM" else own[0]) if own else None)
+            results.append([output.view(1, 7), *(last if cell == "LSTM" else (last,))])
+        return [torch.cat(each, 0 if at == 0 else 1) for at, each in enumerate(zip(*results, strict=True))]
+
+    def gradients(module, run, second=True):
+        leaf = rows.clone().requires_grad_()
+        states = tuple(s.clone().requires_grad_() for s in parts)
+        values = run(leaf, states)
+        wanted = [leaf, *states, *module.parameters()]
+        first = torch.autograd.grad(loss_of(values), wanted, create_graph=second)
+        if not second:
+            return [*values, *first]
+        return [*values, *first, *torch.autograd.grad(sum(g.pow(2).sum() for g in first), wanted)]
 
     taken = counted(monkeypatch)
-    short = gradients()
+    short = gradients(layer, ours)
     assert taken == [True]
+    for got, expected in zip(short, gradients(theirs, alone, second=False), strict=False):
+        torch.testing.assert_close(got, expected)
     without_short_way(monkeypatch)
-    torch.testing.assert_close(short, gradients())
+    torch.testing.assert_close(short, gradients(layer, ours))
 
 
-def test_a_forced_backend_trains_one_step_itself(monkeypatch):
+@each_cell
+@pytest.mark.parametrize("kind", ["padded", "Packed"])
+def test_results_of_one_step_may_be_changed_in_place_before_backward(cell, kind):
+    layer = layer_of(cell)
+    rows = torch.randn(4, 5)
+    expected = [value.detach().clone() for value in flat(layer(rows[None]))]
+    output, last = layer(rows[None] if kind == "padded" else padless.Packed(rows, [1] * 4))
+    results = [output if kind == "padded" else output.data, *(last if cell == "LSTM" else (last,))]
+    for at, value in enumerate(results):
+        value.mul_(2)
+        for other in range(at + 1, len(results)):
+            assert torch.equal(results[other], expected[other])
+    sum(value.sum() for value in results).backward()
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+@each_cell
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+def test_forged_weights_are_refused_in_training(cell, name):
+    layer = layer_of(cell)
+    setattr(layer, name, torch.nn.Parameter(getattr(layer, name)[:1].clone()))
+    with pytest.raises(RuntimeError, match=f"{name} must have shape"):
+        layer(torch.randn(1, 2, 5))
+
+
+@each_cell
+def test_a_forced_backend_trains_one_step_itself(cell, monkeypatch):
     taken = counted(monkeypatch)
     with padless.backends.use("native"):
-        layer_of("GRU")(torch.randn(1, 2, 5))
+        layer_of(cell)(torch.randn(1, 2, 5))
     assert taken == [False]
 
 
@@ -259,6 +324,23 @@ def test_forged_weights_and_sizes_never_reach_the_kernel(cell, name, before, mon
 
 
 @each_cell
+def test_calls_in_several_threads_have_scratch_of_their_own(cell):
+    layer = getattr(padless.nn, cell)(64, 64)
+    x = torch.randn(40, 2, 64)
+    steps = [*x.split(1), *x.split(4)]
+
+    @torch.no_grad()
+    def run(step):
+        return layer(step)[0]
+
+    expected = [run(step) for step in steps]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for got, right in zip(pool.map(run, steps), expected, strict=True):
+                assert torch.equal(got, right)
+
+
+@each_cell
 def test_another_dtype_after_the_first_call_is_refused(cell):
     layer = layer_of(cell)
     with torch.no_grad():
@@ -274,7 +356,17 @@ def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dt
     for isa in _kernels.supported_isas():
         _kernels.force_isa(isa)
         try:
-            for width, batch in ((1, 1), (7, 3), (17, 12), (40, 1), (100, 2), (130, 12)):
+            for width, batch in (
+                (1, 1),
+                (7, 3),
+                (17, 12),
+                (40, 1),
+                (64, 1),
+                (100, 2),
+                (130, 12),
+                (133, 1),
+                (1024, 1),
+            ):
                 torch.manual_seed(width)
                 layer = getattr(padless.nn, cell)(width + 3, width, bias=bias, dtype=dtype)
                 x = torch.randn(1, batch, width + 3, dtype=dtype)

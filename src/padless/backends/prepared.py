@@ -7,6 +7,7 @@ Packed weights are kept too and compared by fingerprint before a call, since no 
 
 from __future__ import annotations
 
+import threading
 from ctypes import addressof
 
 import torch
@@ -31,19 +32,37 @@ def packs_panel_by_panel(steps: int, batch: int) -> bool:
     return steps == 1 and batch <= _FEW_ROWS
 
 
+_own = threading.local()
+_KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call of 256 rows and H = 512 takes 3 MB
+
+
+def _scratch(size: int) -> tuple[int, int, Tensor]:
+    """At least `size` bytes that are this thread's until it asks again: size, address on a cache line, memory."""
+    kept: tuple[int, int, Tensor] | None = getattr(_own, "scratch", None)
+    if kept is not None and kept[0] >= size:
+        return kept
+    memory = torch.empty(size + 64, dtype=torch.uint8)
+    new = size, (memory.data_ptr() + 63) & -64, memory
+    if size <= _KEPT_SCRATCH:
+        _own.scratch = new
+    return new
+
+
 class PreparedLayer:
     """A layer in one direction whose packed weights and argument blocks are kept between calls.
 
     Args:
         cell: which equations.
-        weights: `w_ih (G, I)`, `w_hh (G, H)`, `b_ih (G,)`, `b_hh (G,)`, contiguous and of these shapes, which
-            the caller checked; the biases may be missing.
+        weights: those of all layers; from `begin` to `end` this one's: `w_ih (G, I)`, `w_hh (G, H)`, `b_ih (G,)`,
+            `b_hh (G,)`, contiguous and of these shapes, which the caller checked; the biases may be missing.
     """
 
-    def __init__(self, cell: Cell, weights: list[Tensor]) -> None:
+    def __init__(self, cell: Cell, weights: list[Tensor], begin: int, end: int) -> None:
         self._library = _kernels.load()
         self._isa = self._library.padless_isa_active()
         self._cell = cell
+        self._begin, self._end = begin, end
+        weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
         self._memory = [(w.data_ptr(), w.shape, w.nbytes) for w in weights]
@@ -51,10 +70,16 @@ class PreparedLayer:
         self._blocks: dict[tuple[int, int], tuple[bytes, Tensor]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
-        """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor."""
-        for w, (pointer, shape, _) in zip(weights, self._memory, strict=True):
-            if w.data_ptr() != pointer or w.shape != shape or not w.is_contiguous() or w.dtype != self._dtype:
+        """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor.
+
+        `weights`: those of all layers, as many as there.
+        """
+        dtype, at = self._dtype, self._begin
+        for pointer, shape, _ in self._memory:
+            w = weights[at]
+            if w.data_ptr() != pointer or w.dtype is not dtype or w.shape != shape or not w.is_contiguous():
                 return False
+            at += 1
         return self._library.padless_isa_active() == self._isa
 
     def infer(
@@ -64,15 +89,17 @@ class PreparedLayer:
         steps: int,
         batch: int,
         hx: States,
+        shape: tuple[int, ...],
     ) -> tuple[Tensor, States]:
-        """Return output `(T*B, H)` and final states `(1, B, H)` of time-major rows `(T*B, I)`.
+        """Return the output, of `shape`, and final states `(1, B, H)` of time-major rows.
 
         Args:
             weights: those of `fits`.
-            rows: contiguous, of the weights' dtype, on the CPU.
+            rows: T * B rows of I elements in any shape, contiguous, of the weights' dtype, on the CPU.
             steps: T, alike for all sequences.
             batch: B.
             hx: initial states `(1, B, H)`, contiguous, or nothing for zeros.
+            shape: of T * B rows of H elements.
         """
         by_panel = packs_panel_by_panel(steps, batch)
         packed = None if by_panel else self._refresh(weights)  # held here: another thread may pack again
@@ -84,21 +111,24 @@ class PreparedLayer:
             block = blocks[steps, batch] = self._new_block(steps, batch, packed)
         words, _ = block  # held here: it has the batch sizes
         problem = _kernels.Problem.from_buffer_copy(words)
-        output = rows.new_empty((steps * batch, self._hidden))
-        h_n = rows.new_empty((1, batch, self._hidden))
-        c_n = torch.empty_like(h_n) if self._cell == "LSTM" else None
-        scratch = torch.empty(problem.scratch_bytes + 64, dtype=torch.uint8)
+        # One and the same operator for all memory: in a small call, how much different code runs is what takes time.
+        output = rows.new_empty(shape)
+        state_shape = (1, batch, self._hidden)
+        h_n = rows.new_empty(state_shape)
+        c_n = rows.new_empty(state_shape) if self._cell == "LSTM" else None
         problem.x, problem.y, problem.h_n = rows.data_ptr(), output.data_ptr(), h_n.data_ptr()
         if packed is not None:
             problem.forward_weights = packed.data_ptr()
-        problem.scratch = (scratch.data_ptr() + 63) & -64
+        scratch = _scratch(problem.scratch_bytes)  # held here until the call is over
+        problem.scratch = scratch[1]
         if hx:
             problem.h0 = hx[0].data_ptr()
         if c_n is not None:
             problem.c_n = c_n.data_ptr()
             if hx:
                 problem.c0 = hx[1].data_ptr()
-        _kernels.check(self._library.padless_forward(addressof(problem)), "forward")
+        if code := self._library.padless_forward(addressof(problem)):
+            _kernels.check(code, "forward")
         return output, (h_n,) if c_n is None else (h_n, c_n)
 
     def _refresh(self, weights: list[Tensor]) -> Tensor:
@@ -108,8 +138,8 @@ class PreparedLayer:
         kept = self._kept
         if kept is not None and kept[0] == contents:
             return kept[1]
-        biases = weights[2:] or (None, None)
-        packed = _kernels.pack_forward(self._cell, weights[0], weights[1], *biases)
+        w_ih, w_hh, *biases = weights[self._begin : self._end]
+        packed = _kernels.pack_forward(self._cell, w_ih, w_hh, *(biases or (None, None)))
         self._kept = (contents, packed)
         return packed
 

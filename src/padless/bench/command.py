@@ -32,7 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="short: rand**1.5 * T; stdlib: tokens in the functions of Python's own library; ... (short)",
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bf16"), default="float32", help="of rows and weights (float32)"
+        "--dtype",
+        choices=("float32", "float64", "bf16"),
+        default="float32",
+        help="of rows and weights; float64 with --steps only, bf16 without it (float32)",
     )
     parser.add_argument(
         "--precision",
@@ -76,6 +79,8 @@ def run(options: Namespace) -> None:
         raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
     if options.steps:
         _refuse_with_steps(options)
+    elif options.dtype == "float64":
+        raise UsageError("--dtype float64 goes with --steps only")
     if options.plot is not None:
         _need_matplotlib()
     quiet = options.json == "-"
@@ -133,16 +138,19 @@ def _time_batches(
 
 
 def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, Any]]:
+    import torch
+
     from .cases import Shape
     from .steps import STEP_SHAPES, render_steps, time_steps
 
+    dtype = torch.float64 if options.dtype == "float64" else torch.float32
     shapes = [Shape(*shape) for shape in options.shape] if options.shape else STEP_SHAPES
     entries = []
     for mode in options.mode or _MODES:
         for cell in options.cell or _CELLS:
             results = [
                 time_steps(
-                    cell, shape, train=mode == "train", repeats=3 if options.quick else options.repeats,
+                    cell, shape, train=mode == "train", dtype=dtype, repeats=3 if options.quick else options.repeats,
                     budget_seconds=options.budget,
                 )
                 for shape in shapes
@@ -161,9 +169,10 @@ def _is_highest_here(precision: str) -> bool:
 
 def _refuse_with_steps(options: Namespace) -> None:
     """Raise UsageError where an option would do nothing."""
+    if options.dtype == "bf16":
+        raise UsageError("--steps takes --dtype float32 or float64")
     for name, default in (
         ("lengths", "short"),
-        ("dtype", "float32"),
         ("precision", "highest"),
         ("plot", None),
     ):

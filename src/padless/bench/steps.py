@@ -21,7 +21,13 @@ KINDS = ("padded", "PackedSequence", "Packed")  # torch has no `Packed`: there i
 
 
 def time_steps(
-    cell: str, shape: Shape, *, train: bool, repeats: int = 9, budget_seconds: float = 2.0
+    cell: str,
+    shape: Shape,
+    *,
+    train: bool,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 9,
+    budget_seconds: float = 2.0,
 ) -> dict[str, Any]:
     """One entry of the report: for each of `KINDS` the seconds of padless and torch, and padless over torch.
 
@@ -32,12 +38,12 @@ def time_steps(
         DisagreementError: padless and torch computed different things.
     """
     torch.manual_seed(0)
-    theirs = getattr(torch.nn, cell)(shape.width, shape.width)
-    ours = getattr(nn, cell)(shape.width, shape.width)
+    theirs = getattr(torch.nn, cell)(shape.width, shape.width, dtype=dtype)
+    ours = getattr(nn, cell)(shape.width, shape.width, dtype=dtype)
     ours.load_state_dict(theirs.state_dict())
-    state = torch.randn(1, shape.batch, shape.width)
+    state = torch.randn(1, shape.batch, shape.width, dtype=dtype)
     hx = (state, state.clone()) if cell == "LSTM" else state
-    x = torch.randn(shape.steps, shape.batch, shape.width)
+    x = torch.randn(shape.steps, shape.batch, shape.width, dtype=dtype)
     packed = pack_sequence(list(x.unbind(1)))
     inputs = {"padded": x, "PackedSequence": packed, "Packed": Packed.from_packed_sequence(packed)}
     entry: dict[str, Any] = {
@@ -53,7 +59,7 @@ def time_steps(
         }
         check_contestants(
             contestants, "torch", where=f"{cell} {tuple(shape)} {kind}", rows=shape.batch * shape.steps,
-            width=shape.width, steps=shape.steps,
+            width=shape.width, steps=shape.steps, eps=torch.finfo(dtype).eps,
         )  # fmt: skip
         steps = {name: each.step for name, each in contestants.items()}
         timed = time_by_turns(steps, repeats=repeats, budget_seconds=budget_seconds)

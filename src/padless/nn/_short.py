@@ -2,7 +2,8 @@
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
 skips the work of the general path. It takes plain cases only and returns None for all else, errors included:
-the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md.
+the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
+0035-a-single-step-in-training-and-of-one-row.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..backends.prepared import PreparedLayer
 from ..packed import Packed
 from ._weights import weight_shapes
 
-__all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_operator"]
+__all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_cells"]
 
 SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
 
@@ -34,14 +35,18 @@ SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is w
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 _forward_ad = torch.autograd.forward_ad
 
+_CELLS: dict[str, Any] = {
+    "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
+}  # fmt: skip
 
-def takes_torchs_operator(mode: str, steps: int) -> bool:
-    """Whether torch's own operator trains this layer: GRU and RNN over a single step.
+
+def takes_torchs_cells(steps: int) -> bool:
+    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer: over a single step.
 
     For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. For LSTM padless is faster, and torch's (oneDNN's) has no second derivative.
+    to skip. Torch's layers do the same work and more around it.
     """
-    return steps == 1 and mode != "LSTM"
+    return steps == 1
 
 
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
@@ -76,29 +81,34 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         states = hx if type(hx) is tuple and module.mode == "LSTM" else (hx,)
     if not _is_plain(module, rows, steps, batch, states, weights):
         return None
-    if torch.is_grad_enabled() and (
+    is_recorded = torch.is_grad_enabled() and (
         rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
-    ):
-        if not takes_torchs_operator(module.mode, steps) or is_forced():
-            return None
-        if kind is Tensor:
-            return _torchs(module, rows, batch, states, weights, module.batch_first)
-        output, h_n = _torchs(module, rows.unsqueeze(0), batch, states, weights, False)
-        output, finals = output.squeeze(0), (h_n,)
+    )
+    if is_recorded and (not takes_torchs_cells(steps) or is_forced()):
+        return None
+    prepared = _prepared_layers(module, rows.dtype, weights)
+    if prepared is None:
+        return None
+    width = module.hidden_size
+    if is_recorded:
+        output, finals = _train(module, rows, batch, states, weights)
+        output = torch.stack((output,), 1 if swaps else 0) if kind is Tensor else output.clone()
     else:
         swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
         if swaps:
             rows = rows.reshape(batch, steps, -1).transpose(0, 1)
-        states = tuple(s.contiguous() for s in states)
-        result = _infer(module, rows.contiguous(), steps, batch, states, weights)
-        if result is None:
-            return None
-        output, finals = result
+        if swaps or kind is not Tensor:
+            shape: tuple[int, ...] = (steps * batch, width)
+        else:
+            shape = (batch, steps, width) if module.batch_first else (steps, batch, width)
+        output, finals = _infer(prepared, rows, steps, batch, states, weights, shape)
         if swaps:
-            output = output.view(steps, batch, -1).transpose(0, 1).reshape(steps * batch, -1)
+            output = output.view(steps, batch, width).transpose(0, 1).reshape(steps * batch, width)
+            if kind is Tensor:
+                output = output.view(batch, steps, width)
     last = finals if module.mode == "LSTM" else finals[0]
     if kind is Tensor:
-        return output.view(*input.shape[:2], -1), last
+        return output, last
     if kind is PackedSequence:
         return PackedSequence(output, input.batch_sizes, None, None), last
     return Packed._of(output, input._layout), last
@@ -113,7 +123,7 @@ def _equal_sizes(packed: PackedSequence) -> list[int] | None:
         or sizes.dim() != 1
         or not 0 < sizes.shape[0] <= SHORT_ROWS
         or sizes.dtype is not torch.int64
-        or sizes.device.type != "cpu"
+        or not sizes.is_cpu
         or packed.sorted_indices is not None
         or packed.unsorted_indices is not None
     ):
@@ -127,11 +137,7 @@ def _is_plain(
 ) -> bool:
     if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts for the profiler
         return False
-    if (
-        not 0 < steps * batch <= SHORT_ROWS
-        or rows.shape[-1] != module.input_size
-        or rows.device.type != "cpu"
-    ):
+    if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not rows.is_cpu:
         return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
@@ -145,7 +151,7 @@ def _is_plain(
         for s in states:
             if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype:
                 return False
-            if s.device.type != "cpu" or s.is_neg():
+            if not s.is_cpu or s.is_neg():
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):
@@ -162,46 +168,77 @@ def _is_plain(
     )
 
 
-def _infer(
-    module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """Return output and final states of all layers, or None if the weights are not plain."""
-    count = 4 if module.bias else 2
-    layers = [weights[at : at + count] for at in range(0, len(weights), count)]
-    configuration = _configuration(module, rows.dtype)
+def _prepared_layers(
+    module: RNNBase, dtype: torch.dtype, weights: list[Tensor]
+) -> list[PreparedLayer] | None:
+    """The layers with their weights checked, or None if the weights are not plain."""
+    configuration = *_configuration(module, dtype), len(weights)
     found, prepared = _prepared.get(id(module), (None, []))
     # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
-    if found != configuration or not all(p.fits(w) for p, w in zip(prepared, layers, strict=True)):
-        if not _can_be_prepared(module, weights, rows.dtype):
-            return None
-        if found is None:
-            finalize(module, _prepared.pop, id(module), None)
-        prepared = [PreparedLayer(cast(Cell, module.mode), w) for w in layers]
-        _prepared[id(module)] = configuration, prepared
-    finals: list[tuple[Tensor, ...]] = []
-    for at, (layer, mine) in enumerate(zip(prepared, layers, strict=True)):
-        hx = states if len(layers) == 1 else tuple(s[at : at + 1] for s in states)
-        rows, final = layer.infer(mine, rows, steps, batch, hx)
-        finals.append(final)
-    if len(finals) == 1:
-        return rows, finals[0]
-    return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+    if found == configuration and all(p.fits(weights) for p in prepared):
+        return prepared
+    if not _can_be_prepared(module, weights, dtype):
+        return None
+    if found is None:
+        finalize(module, _prepared.pop, id(module), None)
+    count = 4 if module.bias else 2
+    prepared = [
+        PreparedLayer(cast(Cell, module.mode), weights, at, at + count)
+        for at in range(0, len(weights), count)
+    ]
+    _prepared[id(module)] = configuration, prepared
+    return prepared
 
 
-def _torchs(
-    module: RNNBase,
-    grid: Tensor,
+def _infer(
+    prepared: list[PreparedLayer],
+    rows: Tensor,
+    steps: int,
     batch: int,
     states: tuple[Tensor, ...],
     weights: list[Tensor],
-    batch_first: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return output and `h_n` of torch's own operator on a padded tensor."""
-    h0 = states[0] if states else grid.new_zeros(module.num_layers, batch, module.hidden_size)
-    operator = {"GRU": _VF.gru, "RNN_TANH": _VF.rnn_tanh, "RNN_RELU": _VF.rnn_relu}[module.mode]
-    return operator(
-        grid, h0, weights, module.bias, module.num_layers, 0.0, module.training, False, batch_first
-    )
+    shape: tuple[int, ...],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the output, of `shape` (T * B rows in all), and final states of all layers."""
+    if not rows.is_contiguous():
+        rows = rows.contiguous()
+    if states:
+        states = tuple([s.contiguous() for s in states])
+    if len(prepared) == 1:
+        return prepared[0].infer(weights, rows, steps, batch, states, shape)
+    finals: list[tuple[Tensor, ...]] = []
+    for at, layer in enumerate(prepared):
+        rows, final = layer.infer(weights, rows, steps, batch, tuple([s[at : at + 1] for s in states]), shape)
+        finals.append(final)
+    return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+
+
+def _train(
+    module: RNNBase, rows: Tensor, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return output `(B, H)` and final states of a single step, by torch's cell functions.
+
+    The output and the last state of the last layer share no memory once the caller has copied the output, so that
+    each may be changed in place, as those of torch's layers.
+    """
+    cell, is_lstm = _CELLS[module.mode], module.mode == "LSTM"
+    if rows.dim() != 2:
+        rows = rows.reshape(batch, module.input_size)
+    if not states:
+        zeros = rows.new_zeros(module.num_layers, batch, module.hidden_size)
+        states = (zeros, zeros) if is_lstm else (zeros,)
+    before = [s.unbind() for s in states]
+    after: list[tuple[Tensor, ...]] = []
+    count = 4 if module.bias else 2
+    for layer in range(module.num_layers):
+        own = weights[layer * count : (layer + 1) * count]
+        if is_lstm:
+            final = cell(rows, (before[0][layer], before[1][layer]), *own)
+        else:
+            final = (cell(rows, before[0][layer], *own),)
+        rows = final[0]
+        after.append(final)
+    return rows, tuple([torch.stack(parts) for parts in zip(*after, strict=True)])
 
 
 def _configuration(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
