@@ -251,7 +251,7 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row is addressed outside of the data that hold it, or cells are to be filled that are no grid";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
-    case PADLESS_BAD_STATE_INDEX: return "a state index lies outside the state";
+    case PADLESS_BAD_STATE_INDEX: return "an index of sequences lies outside of the batch, or is no permutation";
     case PADLESS_BAD_WEIGHTS: return "packed weights are missing or were packed for another cell, dtype, size or instruction set";
     case PADLESS_BAD_SAVED: return "saved gates or cells are missing or too small";
     case PADLESS_BAD_SCRATCH: return "scratch is missing, too small or not aligned to 64 bytes";
@@ -352,6 +352,48 @@ int padless_move_rows(const padless_move* move) {
   if (!move) return PADLESS_BAD_NULL;
   if (const int error = check_move(*move)) return error;
   run(active_set().kernels->move_rows, *move);
+  return PADLESS_OK;
+}
+
+int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const int64_t* order, int64_t* slots, int64_t* offsets,
+                    int64_t* batch_sizes) {
+  if (batch < 0 || steps < 0) return PADLESS_BAD_SIZE;
+  if (!offsets || (batch > 0 && (!lengths || !order || !slots)) || (steps > 0 && !batch_sizes)) return PADLESS_BAD_NULL;
+  for (int64_t t = 0; t < steps; ++t) batch_sizes[t] = 0;
+  offsets[0] = 0;
+  for (int64_t b = 0; b < batch; ++b) {
+    if (lengths[b] < 0 || lengths[b] > steps) return PADLESS_BAD_SIZE;
+    if (order[b] < 0 || order[b] >= batch) return PADLESS_BAD_STATE_INDEX;
+    offsets[b + 1] = offsets[b] + lengths[b];
+    if (lengths[b] > 0) ++batch_sizes[lengths[b] - 1];  // that many end after this step
+    slots[order[b]] = b;
+  }
+  for (int64_t t = steps - 1; t > 0; --t) batch_sizes[t - 1] += batch_sizes[t];
+  return PADLESS_OK;
+}
+
+int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, const int64_t* order, const int64_t* slots, int64_t batch,
+                    int64_t* lengths) {
+  if (batch < 0 || steps < 0 || rows < 0) return PADLESS_BAD_SIZE;
+  if ((steps > 0 && !batch_sizes) || (batch > 0 && !lengths) || !order != !slots) return PADLESS_BAD_NULL;
+  int64_t sum = 0, running = 0;
+  for (int64_t t = steps - 1; t >= 0; --t) {
+    const int64_t active = batch_sizes[t];
+    if (active <= 0 || active < running || active > batch || (sum += active) > rows) return PADLESS_BAD_BATCH_SIZES;
+    for (; running < active; ++running) {  // slots that end after step t
+      const int64_t b = order ? order[running] : running;
+      if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
+      lengths[b] = t + 1;
+    }
+  }
+  if (sum != rows) return PADLESS_BAD_BATCH_SIZES;
+  for (; running < batch; ++running) {
+    const int64_t b = order ? order[running] : running;
+    if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
+    lengths[b] = 0;
+  }
+  for (int64_t slot = 0; order && slot < batch; ++slot)
+    if (slots[order[slot]] != slot) return PADLESS_BAD_STATE_INDEX;  // every slot is found: order names no sequence twice
   return PADLESS_OK;
 }
 

@@ -200,6 +200,15 @@ typedef struct padless_move {
 
 PADLESS_API int padless_move_rows(const padless_move* move);
 
+/* What follows from B lengths of 0 to T and the order of the sequences by length: the slot of each, where each starts back to back
+ * (offsets, [B + 1]), and how many run at each step (batch_sizes, [T]). */
+PADLESS_API int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const int64_t* order, int64_t* slots,
+                                int64_t* offsets, int64_t* batch_sizes);
+/* The way back: lengths [B] of batch_sizes [T], all positive, not growing, with the sum `rows`; `order` and `slots` [B] are each
+ * other's inverse, or both null where slot b is sequence b. Slots from batch_sizes[0] on have length 0. */
+PADLESS_API int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, const int64_t* order, const int64_t* slots,
+                                int64_t batch, int64_t* lengths);
+
 /* 64 bits that change, but for a chance of 2^-64, where memory changes; alike for every instruction set. Cheaper by far
  * than packing: packed weights may be kept as long as it stays the same. 0 for null or no bytes. */
 PADLESS_API uint64_t padless_fingerprint(const void* data, int64_t bytes);

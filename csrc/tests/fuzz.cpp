@@ -118,6 +118,38 @@ void fuzz_move(Bytes& b) {
   if (m.fill && filled != (cells - rows) * bytes) abort();
 }
 
+// Lengths to slots and batch sizes and back; forged ones are refused or written nowhere else.
+void fuzz_arrangement(Bytes& b) {
+  const int64_t batch = b.next(12), steps = b.next(12);
+  Exact lengths(batch * 8), order(batch * 8), slots(batch * 8), offsets((batch + 1) * 8), sizes(steps * 8), back(batch * 8);
+  int64_t *const length = (int64_t*)lengths.p, *const at = (int64_t*)order.p, longest = 0;
+  for (int64_t s = 0; s < batch; ++s) {
+    length[s] = b.next(steps + 1), at[s] = s;
+    if (length[s] > longest) longest = length[s];
+  }
+  for (int64_t s = 1; s < batch; ++s)
+    for (int64_t k = s; k > 0 && length[at[k]] > length[at[k - 1]]; --k) {
+      const int64_t before = at[k - 1];
+      at[k - 1] = at[k], at[k] = before;
+    }
+  const int64_t values[] = {-1, 0, 1, 2, 5, -7, INT64_MAX, INT64_MIN, int64_t(1) << 33, 40};
+  const bool forged = b.next(2);
+  if (forged && batch) (b.next(2) ? length : at)[b.next(batch)] = values[b.next(10)];
+  const int64_t count = forged ? b.next(steps + 1) : longest;
+  const int error = padless_arrange(length, batch, count, at, (int64_t*)slots.p, (int64_t*)offsets.p, (int64_t*)sizes.p);
+  error ? ++g_refused : ++g_ran;
+  if (error && !forged) abort();
+  if (error) return;
+  const int64_t rows = ((int64_t*)offsets.p)[batch];
+  if (b.next(3) == 0 && batch) ((int64_t*)(b.next(2) ? slots.p : order.p))[b.next(batch)] = values[b.next(10)];
+  if (b.next(3) == 0 && steps) ((int64_t*)sizes.p)[b.next(steps)] = values[b.next(10)];
+  const bool ordered = b.next(4);
+  if (padless_lengths((int64_t*)sizes.p, count, rows, ordered ? at : nullptr, ordered ? (int64_t*)slots.p : nullptr, batch, (int64_t*)back.p))
+    ++g_refused;
+  else if (ordered && !forged && memcmp(back.p, lengths.p, batch * 8))
+    abort();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -126,7 +158,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                      "avx512_bf16", "amx_emulated", "amx"};
   if (padless_isa_force(g_set ? g_set : sets[b.next(7)]) != PADLESS_OK) return 0;
   if (!b.next(4)) {
-    fuzz_move(b);
+    b.next(4) ? fuzz_move(b) : fuzz_arrangement(b);
     return 0;
   }
   padless_problem p;

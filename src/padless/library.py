@@ -135,6 +135,8 @@ def _declare(library: ctypes.CDLL) -> None:
         ("problem_bytes", size, ()),
         ("move_bytes", size, ()),
         ("move_rows", integer, (pointer,)),
+        ("arrange", integer, (pointer, size, size, pointer, pointer, pointer, pointer)),
+        ("lengths", integer, (pointer, size, size, pointer, pointer, size, pointer)),
         ("error_text", text, (integer,)),
         ("isa_active", text, ()),
         ("isa_compiled", text, (integer,)),

@@ -62,16 +62,25 @@ def checked_lengths(
     result = _as_whole(values, name)
     if result.numel() == 0:
         return result
-    if int(result.min()) < 0:
+    shortest, longest = _extremes(result)
+    if shortest < 0:
         i = _first(result < 0)
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is negative")
-    if steps is not None and int(result.max()) > steps:
+    if steps is not None and longest > steps:
         i = _first(result > steps)
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})")
-    if steps is None and float(result.sum(dtype=torch.float64)) > _INT64_MAX // 2:
+    if longest > _INT64_MAX // 2 // result.numel() and sum(result.tolist()) > _INT64_MAX // 2:
         i = int(result.argmax())
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum is no row count")
     return result
+
+
+def _extremes(numbers: Tensor) -> tuple[int, int]:
+    if numbers.numel() <= 1024:  # a list of few is made in less time than two reductions take
+        few = numbers.tolist()
+        return min(few), max(few)
+    low, high = torch.aminmax(numbers)
+    return int(low), int(high)
 
 
 def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:

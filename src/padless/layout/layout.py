@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from .checks import as_numbers
 from .rows import RowMap, index_dtype
-from .walks import Places, Walk
+from .walks import Places, Walk, arranged
 
 __all__ = ["HostLayout", "Layout", "slot_steps"]
 
@@ -65,13 +66,19 @@ class Layout:
 
         All are trusted. Slots beyond `batch_sizes[0]` have length 0.
         """
-        sizes = as_numbers(batch_sizes).copy()
-        ends = np.bincount(sizes, minlength=order.numel() + 1)[
-            :0:-1
-        ]  # how many steps have B, ..., 2, 1 active sequences
-        lengths = ends.cumsum()[::-1][as_numbers(slots)]
-        layout = cls(torch.from_numpy(lengths), order=order)
-        vars(layout).update(slots=slots, batch_sizes=torch.from_numpy(sizes), steps=sizes.size, rows=rows)
+        sizes = as_numbers(batch_sizes)
+        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps that B, ..., 2, 1 sequences run
+        lengths = torch.from_numpy(ends.cumsum()[::-1][as_numbers(slots)])
+        return cls.of_slots(lengths, batch_sizes, order, slots, rows=rows)
+
+    @classmethod
+    def of_slots(
+        cls, lengths: Tensor, batch_sizes: Tensor, order: Tensor, slots: Tensor, *, rows: int
+    ) -> Layout:
+        """`of_batch_sizes` where the lengths `(B,)` are known."""
+        layout = cls(lengths, order=order)
+        batch_sizes = batch_sizes.clone()  # the caller's own may change
+        vars(layout).update(slots=slots, batch_sizes=batch_sizes, steps=batch_sizes.shape[0], rows=rows)
         return layout
 
     def _is_compiled(self) -> bool:
@@ -114,6 +121,8 @@ class Layout:
 
     @cached
     def _offsets(self) -> Numbers:
+        if "offsets" in vars(self):
+            return as_numbers(self.offsets)
         offsets = np.zeros(self.lengths.shape[0] + 1, np.int64)
         self._lengths.cumsum(out=offsets[1:])
         return offsets
@@ -139,9 +148,23 @@ class Layout:
     @cached
     def slots(self) -> Tensor:
         """`(B,)` the slot of each sequence: the inverse of `order`."""
+        if self._is_arranged():
+            return vars(self)["slots"]
         slots = np.empty(self.batch, np.int64)
         slots[self._order] = np.arange(self.batch)
         return torch.from_numpy(slots)
+
+    def _is_arranged(self) -> bool:
+        """Whether slots, offsets and batch sizes are known, worked out here by one call of the library."""
+        known = vars(self)
+        if "slots" in known and "offsets" in known and "batch_sizes" in known:
+            return True
+        found = arranged(self.lengths, self.order, self.steps)
+        if found is None:
+            return False
+        for name, numbers in zip(("slots", "offsets", "batch_sizes"), found, strict=True):
+            known.setdefault(name, numbers)
+        return True
 
     @cached
     def is_sorted(self) -> bool:
@@ -154,6 +177,8 @@ class Layout:
         """`(T,)` how many sequences are still running at each step."""
         if self._is_compiled():
             return torch.ops.padless.batch_sizes(self.lengths)
+        if self._is_arranged():
+            return vars(self)["batch_sizes"]
         ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none goes on after T
         return torch.from_numpy(self.batch - ended.cumsum())
 
@@ -167,6 +192,8 @@ class Layout:
         def walk() -> Walk:
             return self._walk(self._back_to_back_places(), self._time_major_places(), self.steps)
 
+        if not self._is_compiled():
+            self._is_arranged()
         return RowMap.reordering(row_of_time_major, walk, self.rows)
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
@@ -208,6 +235,8 @@ class Layout:
     def padded_time_major(self, total_length: int, *, batch_first: bool) -> RowMap:
         """From time-major rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
+        if "batch_sizes" not in vars(self):
+            self._is_arranged()
 
         def row_of_cell() -> Tensor:
             dtype = index_dtype(self.rows + self.batch)
@@ -235,13 +264,13 @@ class Layout:
         return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
 
     def _walk(self, source: Places, target: Places, steps: int, *, right_aligned: bool = False) -> Walk:
-        return Walk(_plain(self._lengths), steps, source, target, right_aligned)
+        return Walk(_plain(self.lengths), steps, source, target, right_aligned)
 
     def _back_to_back_places(self) -> Places:
-        return Places(first=_plain(self._offsets[:-1]))
+        return Places(first=_plain(self.offsets))
 
     def _time_major_places(self) -> Places:
-        return Places(first=_plain(as_numbers(self.slots)), batch_sizes=_plain(as_numbers(self.batch_sizes)))
+        return Places(first=_plain(self.slots), batch_sizes=_plain(self.batch_sizes))
 
     def _cell_places(self, total_length: int, batch_first: bool) -> Places:
         step, sequence = self._cell_strides(total_length, batch_first)
@@ -286,9 +315,11 @@ class HostLayout(Layout):
         return False
 
 
-def _plain(numbers: Numbers) -> Tensor:
-    """`numbers` for the library: contiguous, and made only outside of transforms, which would wrap the tensor."""
-    return torch.from_numpy(np.ascontiguousarray(numbers))
+def _plain(numbers: Tensor) -> Tensor:
+    """`numbers`, int64 on the host, as the library may read them; outside of transforms, which would wrap the copy."""
+    if numbers.is_contiguous() and not is_functorch_wrapped_tensor(numbers):
+        return numbers
+    return torch.from_numpy(np.ascontiguousarray(as_numbers(numbers)))
 
 
 def slot_steps(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:

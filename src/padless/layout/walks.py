@@ -6,17 +6,29 @@ import math
 from collections.abc import Sequence
 from ctypes import addressof
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
+from torch._C._functorch import (
+    is_functorch_wrapped_tensor,
+    is_legacy_batchedtensor,
+    peek_interpreter_stack,
+)
 from torch.nn import Parameter
 
 from ..errors import BackendError
 from ..library import Move, check, is_forked, load
 
-__all__ = ["Places", "Walk", "copy_rows", "is_walkable", "row_bytes"]
+__all__ = [
+    "Places",
+    "Walk",
+    "arranged",
+    "copy_rows",
+    "is_walkable",
+    "lengths_of_slots",
+    "row_bytes",
+]
 
 _WORTH_A_TEAM = 1 << 20  # bytes, some 100 us of them, below which a second thread may cost more than it saves
 _WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor, from which its first touch is most of the time
@@ -51,6 +63,62 @@ class Walk(NamedTuple):
         return self._replace(source=self.target, target=self.source)
 
 
+def _is_readable(numbers: Tensor) -> bool:
+    """Whether the library may read these int64 numbers; it may not read what a transform wrapped."""
+    return (
+        type(numbers) is Tensor
+        and numbers.dtype is torch.int64
+        and numbers.dim() == 1
+        and numbers.device.type == "cpu"
+        and numbers.is_contiguous()
+        and not is_functorch_wrapped_tensor(numbers)
+    )
+
+
+def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Slots `(B,)`, offsets `(B+1,)` and batch sizes `(T,)` of B lengths, or None where the library may not be called.
+
+    Args:
+        lengths: `(B,)`, int64 on the host, from 0 to `steps`, which is T.
+        order: `(B,)`, the sequence in each slot.
+    """
+    if not (is_unwatched() and _is_readable(lengths) and _is_readable(order)):
+        return None
+    batch = lengths.numel()
+    slots, offsets, batch_sizes = order.new_empty(batch), order.new_empty(batch + 1), order.new_empty(steps)
+    code = load().padless_arrange(
+        lengths.data_ptr(), batch, steps, order.data_ptr(),
+        slots.data_ptr(), offsets.data_ptr(), batch_sizes.data_ptr(),
+    )  # fmt: skip
+    check(code, "arrange")
+    return slots, offsets, batch_sizes
+
+
+def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> Tensor | None:
+    """Lengths `(B,)` of the sequences of `batch_sizes (T,)` in the order and slots given, or of none.
+
+    None where something is wrong with them, as `checks` will tell, and where the library may not be called.
+    """
+    if not (is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
+        return None
+    steps, order_at, slots_at = batch_sizes.numel(), 0, 0
+    if order is None and slots is None:
+        batch = int(batch_sizes[0]) if steps else 0
+        if not 0 <= batch <= rows:
+            return None
+    else:
+        if not (isinstance(order, Tensor) and isinstance(slots, Tensor)):
+            return None
+        if not (_is_readable(order) and _is_readable(slots) and order.shape == slots.shape):
+            return None
+        batch, order_at, slots_at = order.numel(), order.data_ptr(), slots.data_ptr()
+    lengths = batch_sizes.new_empty(batch)
+    code = load().padless_lengths(
+        batch_sizes.data_ptr(), steps, rows, order_at, slots_at, batch, lengths.data_ptr()
+    )
+    return None if code else lengths
+
+
 @cache
 def _has_library() -> bool:
     try:
@@ -60,11 +128,10 @@ def _has_library() -> bool:
     return True
 
 
-def is_walkable(*data: Tensor) -> bool:
-    """Whether the library may read each of `data (N, *)` where it lies, unseen by torch.
+def is_unwatched() -> bool:
+    """Whether the library may work on new tensors, unseen by torch.
 
-    Not while torch follows every operator (transforms, forward-mode AD, tracing, fake tensors), and no rows of
-    no bytes.
+    Not while torch follows every operator: transforms, forward-mode AD, tracing, fake tensors.
     """
     return (
         not torch.compiler.is_compiling()
@@ -73,9 +140,12 @@ def is_walkable(*data: Tensor) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._is_tracing()
         and _has_library()
-        and row_bytes(data[0]) > 0
-        and all(map(_lies_plain, data))
     )
+
+
+def is_walkable(*data: Tensor) -> bool:
+    """Whether the library may read each of `data (N, *)` where it lies, and rows have bytes."""
+    return is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
 
 
 def _lies_plain(data: Tensor) -> bool:

@@ -10,6 +10,7 @@ from ..errors import LayoutError
 from ..layout.checks import check_batch_sizes, check_inverse, check_permutation
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
+from ..layout.walks import lengths_of_slots
 
 __all__ = ["layout_of_packed_sequence", "packed_sequence_of_rows"]
 
@@ -37,7 +38,13 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
     if not isinstance(data, Tensor) or data.dim() == 0:
         kind = "a scalar" if isinstance(data, Tensor) else type(data).__name__
         raise LayoutError(f"data of a PackedSequence must be a tensor (N, *), got {kind}")
-    running = check_batch_sizes(batch_sizes, rows=data.shape[0])
+    rows = data.shape[0]
+    lengths = lengths_of_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows)
+    if lengths is not None:  # nothing is wrong
+        if sorted_indices is None or unsorted_indices is None:
+            sorted_indices = unsorted_indices = torch.arange(lengths.shape[0])
+        return Layout.of_slots(lengths, batch_sizes, sorted_indices, unsorted_indices, rows=rows)
+    running = check_batch_sizes(batch_sizes, rows=rows)
     if sorted_indices is not None:
         order = _checked("sorted_indices", sorted_indices, running)
         slots = (
@@ -48,7 +55,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         order = torch.argsort(slots)
     else:
         order = slots = torch.arange(running)
-    return Layout.of_batch_sizes(batch_sizes, order, slots, rows=data.shape[0])
+    return Layout.of_batch_sizes(batch_sizes, order, slots, rows=rows)
 
 
 def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
