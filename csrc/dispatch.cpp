@@ -362,11 +362,12 @@ int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const 
   for (int64_t t = 0; t < steps; ++t) batch_sizes[t] = 0;
   offsets[0] = 0;
   for (int64_t b = 0; b < batch; ++b) {
-    if (lengths[b] < 0 || lengths[b] > steps) return PADLESS_BAD_SIZE;
-    if (order[b] < 0 || order[b] >= batch) return PADLESS_BAD_STATE_INDEX;
-    offsets[b + 1] = offsets[b] + lengths[b];
-    if (lengths[b] > 0) ++batch_sizes[lengths[b] - 1];  // that many end after this step
-    slots[order[b]] = b;
+    const int64_t length = lengths[b], at = order[b];
+    if (length < 0 || length > steps) return PADLESS_BAD_SIZE;
+    if (at < 0 || at >= batch) return PADLESS_BAD_STATE_INDEX;
+    offsets[b + 1] = offsets[b] + length;
+    if (length > 0) ++batch_sizes[length - 1];  // that many end after this step
+    slots[at] = b;
   }
   for (int64_t t = steps - 1; t > 0; --t) batch_sizes[t - 1] += batch_sizes[t];
   return PADLESS_OK;
@@ -392,8 +393,10 @@ int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, con
     if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
     lengths[b] = 0;
   }
-  for (int64_t slot = 0; order && slot < batch; ++slot)
-    if (slots[order[slot]] != slot) return PADLESS_BAD_STATE_INDEX;  // every slot is found: order names no sequence twice
+  for (int64_t slot = 0; order && slot < batch; ++slot) {
+    const int64_t b = order[slot];
+    if (b < 0 || b >= batch || slots[b] != slot) return PADLESS_BAD_STATE_INDEX;  // so order names no sequence twice
+  }
   return PADLESS_OK;
 }
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from padless.errors import BackendError
 from padless.layout.layout import Layout
 from padless.layout.rows import RowMap, join_rows, move_rows, split_rows
-from padless.layout.walks import is_walkable
+from padless.layout.walks import arranged, copy_rows, is_walkable, lengths_of_slots
 from padless.library import missing
 
 from ..strategies import lengths as some_lengths
@@ -130,3 +131,47 @@ def test_a_tangent_passes_through_a_move_without_gradients() -> None:
         moved = move_rows(torch.autograd.forward_ad.make_dual(data, tangent), layout.time_major)
         found = torch.autograd.forward_ad.unpack_dual(moved).tangent
     assert found is not None and torch.equal(found, move_rows(tangent, layout.time_major))
+
+
+def test_pieces_of_other_lengths_are_refused() -> None:
+    rows = Layout(torch.tensor([2, 1])).time_major
+    pieces = [torch.zeros(2, 3), torch.zeros(2, 3)]
+    with pytest.raises(BackendError, match="as many rows as its length says"):
+        copy_rows(rows.walk, pieces, torch.zeros(3, 3))
+    with pytest.raises(BackendError, match="native move_rows"):
+        copy_rows(rows.walk, torch.zeros(3, 3), torch.zeros(2, 3))
+
+
+@given(some_lengths(giant=200))
+def test_arithmetic_of_the_library(lengths: list[int]) -> None:
+    given_lengths = torch.tensor(lengths, dtype=torch.int64)
+    order = torch.sort(given_lengths, descending=True, stable=True)[1]
+    steps = max(lengths, default=0)
+    found = arranged(given_lengths, order, steps)
+    assert found is not None
+    slots, offsets, batch_sizes = found
+    assert torch.equal(slots, torch.argsort(order))
+    assert offsets.tolist() == [sum(lengths[:b]) for b in range(len(lengths) + 1)]
+    assert batch_sizes.tolist() == [sum(n > t for n in lengths) for t in range(steps)]
+    back = lengths_of_slots(batch_sizes, order, slots, rows=sum(lengths))
+    assert back is not None and torch.equal(back, given_lengths)
+
+
+@pytest.mark.parametrize(
+    ("batch_sizes", "order", "slots", "rows"),
+    [
+        ([1, 2], [0, 1], [0, 1], 3),  # grows
+        ([2, 0], [0, 1], [0, 1], 2),  # not positive
+        ([2, 1], [0, 1], [0, 1], 4),  # another sum
+        ([3, 1], [0, 1], [0, 1], 4),  # more sequences than indices
+        ([2, 1], [0, 2], [0, 1], 3),  # outside
+        ([2, 1], [0, 0], [0, 1], 3),  # twice
+        ([2, 1], [0, 1], [1, 0], 3),  # no inverse
+        ([2**62, 1], None, None, 3),
+    ],
+)
+def test_what_no_batch_can_have_has_no_lengths(
+    batch_sizes: list[int], order: list[int] | None, slots: list[int] | None, rows: int
+) -> None:
+    indices = [None if i is None else torch.tensor(i) for i in (order, slots)]
+    assert lengths_of_slots(torch.tensor(batch_sizes), *indices, rows=rows) is None

@@ -1,4 +1,7 @@
-"""Copies of rows on the CPU by the native library, which needs no index: a row is found by sequence and step."""
+"""Index arithmetic and copies of rows by the native library, which finds a row by its sequence and step.
+
+Nothing here is needed for a result: where the library may not be called, `layout` and `rows` do the same.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,7 @@ from torch.nn import Parameter
 from ..errors import BackendError
 from ..library import Move, check, is_forked, load
 
-__all__ = [
-    "Places",
-    "Walk",
-    "arranged",
-    "copy_rows",
-    "is_walkable",
-    "lengths_of_slots",
-    "row_bytes",
-]
+__all__ = ["Places", "Walk", "arranged", "copy_rows", "is_walkable", "lengths_of_slots", "row_bytes"]
 
 _WORTH_A_TEAM = 1 << 20  # bytes, some 100 us of them, below which a second thread may cost more than it saves
 _WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor, from which its first touch is most of the time
@@ -63,6 +58,30 @@ class Walk(NamedTuple):
         return self._replace(source=self.target, target=self.source)
 
 
+@cache
+def _has_library() -> bool:
+    try:
+        load()
+    except BackendError:
+        return False
+    return True
+
+
+def _is_unwatched() -> bool:
+    """Whether the library may work on new tensors, unseen by torch.
+
+    Not while torch follows every operator: transforms, forward-mode AD, tracing, fake tensors.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and peek_interpreter_stack() is None
+        and _forward_ad._current_level < 0
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._is_tracing()
+        and _has_library()
+    )
+
+
 def _is_readable(numbers: Tensor) -> bool:
     """Whether the library may read these int64 numbers; it may not read what a transform wrapped."""
     return (
@@ -82,7 +101,7 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
         lengths: `(B,)`, int64 on the host, from 0 to `steps`, which is T.
         order: `(B,)`, the sequence in each slot.
     """
-    if not (is_unwatched() and _is_readable(lengths) and _is_readable(order)):
+    if not (_is_unwatched() and _is_readable(lengths) and _is_readable(order)):
         return None
     batch = lengths.numel()
     slots, offsets, batch_sizes = order.new_empty(batch), order.new_empty(batch + 1), order.new_empty(steps)
@@ -99,7 +118,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
 
     None where something is wrong with them, as `checks` will tell, and where the library may not be called.
     """
-    if not (is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
+    if not (_is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
     steps, order_at, slots_at = batch_sizes.numel(), 0, 0
     if order is None and slots is None:
@@ -119,33 +138,9 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
     return None if code else lengths
 
 
-@cache
-def _has_library() -> bool:
-    try:
-        load()
-    except BackendError:
-        return False
-    return True
-
-
-def is_unwatched() -> bool:
-    """Whether the library may work on new tensors, unseen by torch.
-
-    Not while torch follows every operator: transforms, forward-mode AD, tracing, fake tensors.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and peek_interpreter_stack() is None
-        and _forward_ad._current_level < 0
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._is_tracing()
-        and _has_library()
-    )
-
-
 def is_walkable(*data: Tensor) -> bool:
     """Whether the library may read each of `data (N, *)` where it lies, and rows have bytes."""
-    return is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
+    return _is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
 
 
 def _lies_plain(data: Tensor) -> bool:
@@ -186,8 +181,8 @@ def copy_rows(
     if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
         library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
     threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else torch.get_num_threads()
-    source_words, _pieces = _words(walk.source, source)
-    target_words, _more_pieces = _words(walk.target, target)  # these names keep memory alive
+    source_words, _pieces = _words(walk, walk.source, source, size)
+    target_words, _more_pieces = _words(walk, walk.target, target, size)  # these names keep memory alive
     move = Move(
         walk.lengths.numel(), walk.steps, size, threads, walk.lengths.data_ptr(), *source_words, *target_words,
         walk.right_aligned, 0 if fill is None else fill.data_ptr(),
@@ -195,9 +190,13 @@ def copy_rows(
     check(library.padless_move_rows(addressof(move)), "move_rows")
 
 
-def _words(places: Places, data: Tensor | Sequence[Tensor]) -> tuple[tuple[int, ...], Tensor | None]:
-    """The fields of `padless_rows`, and what has to live as long as they are used."""
+def _words(
+    walk: Walk, places: Places, data: Tensor | Sequence[Tensor], size: int
+) -> tuple[tuple[int, ...], Tensor | None]:
+    """The fields of `padless_rows` for rows of `size` bytes, and what has to live as long as they are used."""
     if not isinstance(data, Tensor):
+        if [piece.nbytes for piece in data] != [length * size for length in walk.lengths.tolist()]:
+            raise BackendError("native move_rows: a sequence does not have as many rows as its length says")
         pieces = torch.tensor([piece.data_ptr() for piece in data], dtype=torch.int64)
         return (0, 0, 0, 0, 0, 0, 0, pieces.data_ptr()), pieces
     first, sizes, step, sequence = places
