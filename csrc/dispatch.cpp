@@ -249,9 +249,9 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction, or a dtype that this instruction set does not have";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
-    case PADLESS_BAD_ROW: return "a row is addressed outside of the data that hold it, or cells are to be filled that are no grid";
+    case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
-    case PADLESS_BAD_STATE_INDEX: return "an index of sequences lies outside of the batch, or is no permutation";
+    case PADLESS_BAD_STATE_INDEX: return "an index of states or sequences lies outside of the batch, or order and slots are not each other's inverse";
     case PADLESS_BAD_WEIGHTS: return "packed weights are missing or were packed for another cell, dtype, size or instruction set";
     case PADLESS_BAD_SAVED: return "saved gates or cells are missing or too small";
     case PADLESS_BAD_SCRATCH: return "scratch is missing, too small or not aligned to 64 bytes";

@@ -28,7 +28,8 @@ struct AnyRow {
   PADLESS_INLINE void copy(char* to, const char* from, int64_t bytes) { __builtin_memcpy(to, from, (size_t)bytes); }
 };
 
-// A tile: so many sequences that both sides stay in the first-level cache while one side reads or writes parts of its lines.
+// A tile has few enough sequences for the cache lines of both sides to stay in the first-level cache, even where each step
+// touches only a part of a line.
 constexpr int64_t kTileSequences = 64, kTileSteps = 64;
 
 // The rows of one side in bytes: those of (t, b) are at first(b) + step(t), and t only grows.
@@ -58,7 +59,7 @@ template <class Row> struct Move {
   const int64_t bytes;  // of a row
   Side source = {m, m.source, bytes}, target = {m, m.target, bytes};
 
-  // Step after step: as fast as copying all at once, where a sequence at a time takes a sixth longer.
+  // Step after step. Copying one sequence after the other takes a sixth longer.
   void copy_by_step(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const char* from[kTileSequences];
     char* to[kTileSequences];
@@ -87,7 +88,7 @@ template <class Row> struct Move {
     }
   }
 
-  // The cells from the end of each sequence on; or as many before it, the last of which is step -1.
+  // The cells after each sequence. Right-aligned: the same number of cells before it, counted backwards from step -1.
   void fill(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const int64_t step = m.target.step * bytes;
     for (int64_t b = first; b < last; ++b) {

@@ -345,7 +345,10 @@ def _back_to_back(
     first = parts[0]
     try:
         sizes = [part.size(0) for part in parts]
-        if sum(sizes) * first[:0].stride(0) * first.element_size() >= len(parts) * _WORTH_A_LOOK:
+        if (
+            not torch.compiler.is_compiling()
+            and sum(sizes) * first[:0].stride(0) * first.element_size() >= len(parts) * _WORTH_A_LOOK
+        ):
             shape, dtype, device = first.shape[1:], first.dtype, first.device
             if all(p.shape[1:] == shape and p.dtype is dtype and p.device == device for p in parts):
                 return list(parts), sizes

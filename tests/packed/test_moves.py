@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,12 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from padless import Packed, rnn
 from padless.errors import BackendError
 from padless.layout.layout import Layout
 from padless.layout.rows import RowMap, join_rows, move_rows, split_rows
 from padless.layout.walks import arranged, copy_rows, is_walkable, lengths_of_slots
 from padless.library import missing
+from padless.nn import GRU
 
 from ..strategies import lengths as some_lengths
 
@@ -175,3 +180,76 @@ def test_what_no_batch_can_have_has_no_lengths(
 ) -> None:
     indices = [None if i is None else torch.tensor(i) for i in (order, slots)]
     assert lengths_of_slots(torch.tensor(batch_sizes), *indices, rows=rows) is None
+
+
+LENGTHS = [3, 1, 4]
+
+
+def padded_of_packed(rows: Tensor) -> Tensor:
+    return rnn.pad_packed_sequence(PackedSequence(rows, torch.tensor([3, 2, 2, 1])))[0]
+
+
+def packed_of_padded(rows: Tensor) -> Tensor:
+    padded = torch.cat([rows, rows])[:12].view(3, 4, 2)
+    return rnn.pack_padded_sequence(padded, LENGTHS, True, False).data
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "pad_packed_sequence": padded_of_packed,
+    "pack_padded_sequence": packed_of_padded,
+    "pack_sequence": lambda rows: rnn.pack_sequence(rows.split(LENGTHS), enforce_sorted=False).data,
+    "unpack_sequence": lambda rows: torch.cat(
+        rnn.unpack_sequence(PackedSequence(rows, torch.tensor([3, 2, 2, 1])))
+    ),
+    "pad_sequence": lambda rows: rnn.pad_sequence(rows.split(LENGTHS), padding_side="left"),
+    "Packed": lambda rows: Packed.from_packed_sequence(
+        PackedSequence(rows, torch.tensor([3, 2, 2, 1]))
+    ).pad(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*lossy:UserWarning")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nested_transforms(name: str) -> None:
+    function, rows = FUNCTIONS[name], torch.randn(8, 2, dtype=torch.float64)
+
+    def loss(rows: Tensor) -> Tensor:
+        return (function(rows) ** 3).sum()
+
+    grad = torch.autograd.functional.jacobian(loss, rows)
+    assert torch.allclose(torch.func.grad(loss)(rows), grad)
+    expected = torch.autograd.functional.hessian(loss, rows)
+    assert torch.allclose(torch.func.hessian(loss)(rows), expected)
+    assert torch.allclose(torch.func.vmap(torch.func.grad(loss))(torch.stack([rows, rows]))[1], grad)
+
+
+def test_another_default_device_changes_nothing() -> None:
+    sequences = [torch.randn(n, 2) for n in LENGTHS]
+    packed = rnn.pack_sequence(sequences, enforce_sorted=False)
+    layer, step = GRU(2, 3), torch.randn(1, 1, 2)
+    with torch.no_grad():
+        expected = layer(step)[0]
+        with torch.device("meta"):
+            for found, sequence in zip(rnn.unpack_sequence(packed), sequences, strict=True):
+                assert torch.equal(found, sequence)
+            assert torch.equal(layer(step)[0], expected)
+        assert torch.equal(layer(step)[0], expected)
+
+
+def test_a_layout_is_freed_with_its_last_use() -> None:
+    gc.disable()
+    try:
+        layout = Layout(torch.tensor(LENGTHS))
+        move_rows(torch.randn(8, 2, requires_grad=True), layout.time_major)
+        freed = weakref.ref(layout)
+        del layout
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize:UserWarning")  # deprecated, but there
+def test_zeros_without_memory_and_quantized_numbers() -> None:
+    zeros = torch._efficientzerotensor((3, 4, 2))
+    assert torch.equal(rnn.pack_padded_sequence(zeros, LENGTHS, True, False).data, torch.zeros(8, 2))
+    assert not is_walkable(torch.quantize_per_tensor(torch.ones(3, 2), 0.1, 0, torch.qint8))

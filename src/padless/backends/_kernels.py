@@ -154,7 +154,7 @@ def pack_forward(
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
-    packed = prefer_large_pages(torch.empty(library.padless_pack_forward_bytes(*sizes), dtype=torch.uint8))
+    packed = _new_bytes(library.padless_pack_forward_bytes(*sizes))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
     check(library.padless_pack_forward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
@@ -167,7 +167,7 @@ def pack_backward(
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
-    packed = prefer_large_pages(torch.empty(library.padless_pack_backward_bytes(*sizes), dtype=torch.uint8))
+    packed = _new_bytes(library.padless_pack_backward_bytes(*sizes))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
     check(library.padless_pack_backward(*sizes, *weights, packed.data_ptr()), "pack")
     return packed
@@ -186,6 +186,11 @@ def empty(like: Tensor, rows: int, width: int, dtype: torch.dtype | None = None)
     return prefer_large_pages(like.new_empty(rows, width, dtype=dtype))
 
 
+def _new_bytes(size: int) -> Tensor:
+    """On the CPU, whatever torch's default device is."""
+    return prefer_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
+
+
 def prefer_large_pages(new: Tensor) -> Tensor:
     """The tensor, contiguous and not yet written, on large pages where it is large."""
     if new.nbytes >= 4 << 20:
@@ -199,7 +204,7 @@ def _run(name: str, problem: Problem) -> None:
     size = library.padless_scratch_bytes(at, name == "backward")
     if size < 0:  # the call itself finds and names the error
         size = 0
-    scratch = torch.empty(size + 64, dtype=torch.uint8)
+    scratch = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     problem.scratch, problem.scratch_bytes = (scratch.data_ptr() + 63) & -64, size
     run = library.padless_backward if name == "backward" else library.padless_forward
     check(run(at), name)

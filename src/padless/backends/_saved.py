@@ -65,7 +65,7 @@ def _header(precision: str, keep: str) -> Tensor:
     """A header, made once; not to be written."""
     found = _headers.get((precision, keep))
     if found is None:
-        found = torch.zeros(_HEADER, dtype=torch.uint8)
+        found = torch.zeros(_HEADER, dtype=torch.uint8, device="cpu")
         found[0], found[1] = _PRECISIONS.index(precision), KEEPS.index(keep)
         _headers[precision, keep] = found
     return found
@@ -89,11 +89,13 @@ def new_saved(
         return _header(layer.precision, "nothing").clone(), None
     hidden, count = _hidden(layer.weights), layer.schedule.rows
     if not is_native:
-        return torch.zeros(saved_size(layer.cell, layer.rows, hidden, keep), dtype=torch.uint8), None
+        return torch.zeros(
+            saved_size(layer.cell, layer.rows, hidden, keep), dtype=torch.uint8, device="cpu"
+        ), None
     parts = _parts(layer.cell, layer.rows.dtype, hidden, keep, layer.precision)
     used = _size(parts, count)
     size = used if exact else saved_size(layer.cell, layer.rows, hidden, keep)
-    saved = _kernels.prefer_large_pages(torch.empty(size, dtype=torch.uint8))
+    saved = _kernels.prefer_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
     saved[:_HEADER] = _header(layer.precision, keep)
     if used < size:
         saved[used:] = 0

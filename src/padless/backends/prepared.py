@@ -41,7 +41,7 @@ def _scratch(size: int) -> tuple[int, int, Tensor]:
     kept: tuple[int, int, Tensor] | None = getattr(_own, "scratch", None)
     if kept is not None and kept[0] >= size:
         return kept
-    memory = torch.empty(size + 64, dtype=torch.uint8)
+    memory = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     new = size, (memory.data_ptr() + 63) & -64, memory
     if size <= _KEPT_SCRATCH:
         _own.scratch = new

@@ -148,14 +148,14 @@ class Layout:
     @cached
     def slots(self) -> Tensor:
         """`(B,)` the slot of each sequence: the inverse of `order`."""
-        if self._is_arranged():
+        if self._arrange():
             return vars(self)["slots"]
         slots = np.empty(self.batch, np.int64)
         slots[self._order] = np.arange(self.batch)
         return torch.from_numpy(slots)
 
-    def _is_arranged(self) -> bool:
-        """Whether slots, offsets and batch sizes are known, worked out here by one call of the library."""
+    def _arrange(self) -> bool:
+        """Work out slots, offsets and batch sizes by one call of the library; False where it may not be called."""
         known = vars(self)
         if "slots" in known and "offsets" in known and "batch_sizes" in known:
             return True
@@ -177,7 +177,7 @@ class Layout:
         """`(T,)` how many sequences are still running at each step."""
         if self._is_compiled():
             return torch.ops.padless.batch_sizes(self.lengths)
-        if self._is_arranged():
+        if self._arrange():
             return vars(self)["batch_sizes"]
         ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none goes on after T
         return torch.from_numpy(self.batch - ended.cumsum())
@@ -185,16 +185,17 @@ class Layout:
     @cached
     def time_major(self) -> RowMap:
         """From back-to-back rows to time-major rows."""
-
-        def row_of_time_major() -> Tensor:
-            return self._along_steps(self._offsets[self._order], 1, self.rows)
+        if not self._is_compiled():
+            self._arrange()
+        # The recipes hold no reference to the layout, which keeps the map: only the garbage collector would free them.
+        lengths, steps, rows, offsets = self.lengths, self.steps, self.rows, self._offsets
+        order, slots, sizes = self._order, self.slots, self.batch_sizes
 
         def walk() -> Walk:
-            return self._walk(self._back_to_back_places(), self._time_major_places(), self.steps)
+            back_to_back = Places(first=_plain(torch.from_numpy(offsets)))
+            return Walk(_plain(lengths), steps, back_to_back, _time_major_places(slots, sizes), False)
 
-        if not self._is_compiled():
-            self._is_arranged()
-        return RowMap.reordering(row_of_time_major, walk, self.rows)
+        return RowMap.reordering(lambda: _along_steps(sizes, offsets[order], 1, rows), walk, rows)
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""
@@ -204,7 +205,7 @@ class Layout:
             rows_of, cells_of = torch.ops.padless.padded_rows, torch.ops.padless.padded_cells
             return RowMap.padding(lambda: rows_of(*given), lambda: cells_of(*given), self.rows, count)
 
-        def row_of_cell() -> Tensor:
+        def row_of_cell() -> Numbers:
             offsets, before = self._offsets, self._cells_before(total_length, left)
             dtype = index_dtype(self.rows + total_length)
             start, end, shift = (ends.astype(dtype) for ends in (offsets[:-1], offsets[1:], before))
@@ -215,20 +216,23 @@ class Layout:
                 step = step[:, None]
             row = step + (start - shift)
             row[row < start if left else row >= end] = self.rows
-            return torch.from_numpy(row.reshape(-1))
+            return row.reshape(-1)
 
-        def cell_of_row() -> Tensor:
+        def cell_of_row() -> Numbers:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
             dtype = index_dtype(count)
             lengths, offsets, before = self._lengths, self._offsets, self._cells_before(total_length, left)
             first = np.arange(self.batch) * sequence_stride + (before - offsets[:-1]) * step_stride
             cell = first.astype(dtype).repeat(lengths)
             cell += np.arange(0, self.rows * step_stride, step_stride, dtype=dtype)
-            return torch.from_numpy(cell)
+            return cell
 
         def walk() -> Walk:
-            cells = self._cell_places(total_length, batch_first)
-            return self._walk(self._back_to_back_places(), cells, total_length, right_aligned=left)
+            cells, back_to_back = (
+                self._cell_places(total_length, batch_first),
+                Places(first=_plain(self.offsets)),
+            )
+            return Walk(_plain(self.lengths), total_length, back_to_back, cells, left)
 
         return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
 
@@ -236,9 +240,9 @@ class Layout:
         """From time-major rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
         if "batch_sizes" not in vars(self):
-            self._is_arranged()
+            self._arrange()
 
-        def row_of_cell() -> Tensor:
+        def row_of_cell() -> Numbers:
             dtype = index_dtype(self.rows + self.batch)
             size = np.zeros(total_length, dtype)
             size[: self.steps] = as_numbers(self.batch_sizes)
@@ -251,39 +255,24 @@ class Layout:
                 start, size = start[:, None], size[:, None]
             row = start + slot
             row[slot >= size] = self.rows
-            return torch.from_numpy(row.reshape(-1))
+            return row.reshape(-1)
 
-        def cell_of_row() -> Tensor:
+        def cell_of_row() -> Numbers:
             step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
-            return self._along_steps(self._order * sequence_stride, step_stride, count)
+            return _along_steps(self.batch_sizes, self._order * sequence_stride, step_stride, count)
 
         def walk() -> Walk:
-            cells = self._cell_places(total_length, batch_first)
-            return self._walk(self._time_major_places(), cells, total_length)
+            cells, packed = (
+                self._cell_places(total_length, batch_first),
+                _time_major_places(self.slots, self.batch_sizes),
+            )
+            return Walk(_plain(self.lengths), total_length, packed, cells, False)
 
         return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
-
-    def _walk(self, source: Places, target: Places, steps: int, *, right_aligned: bool = False) -> Walk:
-        return Walk(_plain(self.lengths), steps, source, target, right_aligned)
-
-    def _back_to_back_places(self) -> Places:
-        return Places(first=_plain(self.offsets))
-
-    def _time_major_places(self) -> Places:
-        return Places(first=_plain(self.slots), batch_sizes=_plain(self.batch_sizes))
 
     def _cell_places(self, total_length: int, batch_first: bool) -> Places:
         step, sequence = self._cell_strides(total_length, batch_first)
         return Places(step=step, sequence=sequence)
-
-    def _along_steps(self, first: Numbers, stride: int, count: int) -> Tensor:
-        """For each time-major row `first[slot] + stride * step`, in a dtype that holds numbers up to `count`."""
-        dtype = index_dtype(count)
-        sizes = as_numbers(self.batch_sizes)
-        slot, step = _slots_and_steps(sizes, np.arange(0, sizes.size * stride, stride, dtype=dtype))
-        place = first.astype(dtype)[slot]
-        place += step
-        return torch.from_numpy(place)
 
     def _cells_before(self, total_length: int, left: bool) -> Numbers:
         """How many cells of each sequence of a padded grid come before its first row."""
@@ -313,6 +302,20 @@ class HostLayout(Layout):
 
     def _is_compiled(self) -> bool:
         return False
+
+
+def _along_steps(batch_sizes: Tensor, first: Numbers, stride: int, count: int) -> Numbers:
+    """For each time-major row `first[slot] + stride * step`, in a dtype that holds numbers up to `count`."""
+    dtype = index_dtype(count)
+    sizes = as_numbers(batch_sizes)
+    slot, step = _slots_and_steps(sizes, np.arange(0, sizes.size * stride, stride, dtype=dtype))
+    place = first.astype(dtype)[slot]
+    place += step
+    return place
+
+
+def _time_major_places(slots: Tensor, batch_sizes: Tensor) -> Places:
+    return Places(first=_plain(slots), batch_sizes=_plain(batch_sizes))
 
 
 def _plain(numbers: Tensor) -> Tensor:

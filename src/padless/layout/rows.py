@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .checks import as_numbers
@@ -14,8 +15,10 @@ from .walks import Walk, copy_rows, is_walkable, row_bytes
 
 __all__ = ["RowMap", "index_dtype", "join_rows", "move_rows", "split_rows"]
 
-# What is not worked out yet is a recipe, or nothing where it is to follow from the other direction.
-Lazy = Tensor | Callable[[], Tensor] | None
+# What is not worked out yet is a recipe, or nothing where it is to follow from the other direction. Recipes give
+# arrays: a tensor that is made inside of a transform cannot be used outside of it.
+Rows = Tensor | NDArray[np.signedinteger[Any]]
+Lazy = Rows | Callable[[], Rows] | None
 
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
@@ -63,7 +66,7 @@ class RowMap:
         return cls(index, None, rows, rows, has_fill=False, has_drop=False)
 
     @classmethod
-    def reordering(cls, index: Callable[[], Tensor], walk: Callable[[], Walk], rows: int) -> RowMap:
+    def reordering(cls, index: Callable[[], Rows], walk: Callable[[], Walk], rows: int) -> RowMap:
         """`permutation` of `rows` rows by a recipe, or by the walk that it stands for."""
         return cls(index, None, rows, rows, has_fill=False, has_drop=False, walk=walk)
 
@@ -76,8 +79,8 @@ class RowMap:
     @classmethod
     def padding(
         cls,
-        index: Callable[[], Tensor],
-        inverse: Callable[[], Tensor],
+        index: Callable[[], Rows],
+        inverse: Callable[[], Rows],
         rows: int,
         count: int,
         walk: Callable[[], Walk] | None = None,
@@ -90,15 +93,25 @@ class RowMap:
     @property
     def index(self) -> Tensor:
         """`(M,)` the source row of each target row."""
-        if not isinstance(self._index, Tensor):
-            self._index = self._index() if self._index else _way_back(self.inverse, self.targets)
-        return self._index
+        return _as_tensor(self._known_index())
 
     @property
     def inverse(self) -> Tensor:
         """`(N,)` the target row of each source row."""
-        if not isinstance(self._inverse, Tensor):
-            self._inverse = self._inverse() if self._inverse else _way_back(self.index, self.sources)
+        return _as_tensor(self._known_inverse())
+
+    def _known_index(self) -> Rows:
+        if self._index is None:
+            self._index = _way_back(self._known_inverse(), self.targets)
+        elif callable(self._index):
+            self._index = self._index()
+        return self._index
+
+    def _known_inverse(self) -> Rows:
+        if self._inverse is None:
+            self._inverse = _way_back(self._known_index(), self.sources)
+        elif callable(self._inverse):
+            self._inverse = self._inverse()
         return self._inverse
 
     @property
@@ -117,8 +130,8 @@ class RowMap:
     def inverted(self) -> RowMap:
         """The map back; rows that this one dropped come back filled."""
         return RowMap(
-            self._inverse,
-            self._index,
+            self._known_inverse,
+            self._known_index,
             self.targets,
             self.sources,
             has_fill=self.has_drop,
@@ -127,12 +140,17 @@ class RowMap:
         )
 
 
-def _way_back(rows: Tensor, count: int) -> Tensor:
+def _as_tensor(rows: Rows) -> Tensor:
+    return rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
+
+
+def _way_back(rows: Rows, count: int) -> Rows:
     """For each of `count` rows the place in `rows` that names it, or their number where none does."""
-    kind = index_dtype(rows.numel())
-    places = np.full(count + 1, rows.numel(), kind)  # one place more for those that name none
-    places[as_numbers(rows)] = np.arange(rows.numel(), dtype=kind)
-    return torch.from_numpy(places[:count])
+    numbers = as_numbers(rows) if isinstance(rows, Tensor) else rows
+    kind = index_dtype(numbers.size)
+    places = np.full(count + 1, numbers.size, kind)  # one place more for those that name none
+    places[numbers] = np.arange(numbers.size, dtype=kind)
+    return places[:count]
 
 
 def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
@@ -143,9 +161,17 @@ def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -
     if torch.compiler.is_compiling():
         # Dynamo traces no autograd.Function that has a derivative in forward mode.
         return _take(data, rows.index.to(data.device), rows.has_fill, fill)
+    is_walked = rows.has_walk and is_walkable(data)
     if _needs_graph(data):
-        return _MoveRows.apply(data, rows, fill)
-    return _moved(data, rows, fill)
+        if is_walked:
+            return _WalkRows.apply(data, rows, fill)
+        index, inverse = rows.index.to(data.device), rows.inverse.to(data.device)
+        return _MoveRows.apply(data, index, inverse, rows.has_fill, rows.has_drop, fill)
+    if is_walked:
+        return _walked(data, rows, fill)
+    if rows.has_fill and not rows.has_drop and _is_placed_faster(data):
+        return _place(data, rows.inverse.to(data.device), rows.targets, fill)
+    return _take(data, rows.index.to(data.device), rows.has_fill, fill)
 
 
 def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
@@ -155,48 +181,45 @@ def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
     """
     if not sizes:
         return []
+    is_walked = rows.has_walk and is_walkable(data)
     if not _needs_graph(data):
-        return list(_pieces(data, rows, sizes))
-    return list(_SplitRows.apply(data, rows, sizes))
+        if is_walked:
+            return list(_walked_pieces(data, rows, sizes))
+        return list(_take_pieces(data, rows.index.to(data.device), sizes))
+    if is_walked:
+        return list(_WalkIntoPieces.apply(data, rows, sizes))
+    index, inverse = rows.index.to(data.device), rows.inverse.to(data.device)
+    return list(_SplitRows.apply(data, index, inverse, rows.has_drop, sizes))
 
 
 def join_rows(pieces: Sequence[Tensor], rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
     """`move_rows` of the pieces one after the other, `(sizes[i], *)` each; they are not concatenated first."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not rows.has_walk or not is_walkable(*pieces):
         return move_rows(torch.cat(tuple(pieces)), rows, fill=fill)
     if torch.is_grad_enabled() and any(piece.requires_grad for piece in pieces):
-        return _JoinRows.apply(rows, fill, *pieces)
-    return _joined(pieces, rows, fill)
+        return _WalkOverPieces.apply(rows, fill, *pieces)
+    return _walked_from_pieces(pieces, rows, fill)
 
 
 def _needs_graph(data: Tensor) -> bool:
     return data.requires_grad and torch.is_grad_enabled()
 
 
-def _moved(data: Tensor, rows: RowMap, fill: Any) -> Tensor:
-    if rows.has_walk and is_walkable(data):
-        moved = data.new_empty(rows.targets, *data.shape[1:])
-        copy_rows(rows.walk, data, moved, _fill_row(data, rows, fill))
-        return moved
-    if rows.has_fill and not rows.has_drop and _is_placed_faster(data):
-        return _place(data, rows.inverse.to(data.device), rows.targets, fill)
-    return _take(data, rows.index.to(data.device), rows.has_fill, fill)
+def _walked(data: Tensor, rows: RowMap, fill: Any) -> Tensor:
+    moved = data.new_empty(rows.targets, *data.shape[1:])
+    copy_rows(rows.walk, data, moved, _fill_row(data, rows, fill))
+    return moved
 
 
-def _pieces(data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
-    if rows.has_walk and is_walkable(data):
-        shape = data.shape[1:]
-        pieces = tuple(data.new_empty(size, *shape) for size in sizes)
-        copy_rows(rows.walk, data, pieces)
-        return pieces
-    index = rows.index.to(data.device)
-    return tuple(data.index_select(0, piece) for piece in index.split(sizes))
+def _walked_pieces(data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
+    shape = data.shape[1:]
+    pieces = tuple(data.new_empty(size, *shape) for size in sizes)
+    copy_rows(rows.walk, data, pieces)
+    return pieces
 
 
-def _joined(pieces: Sequence[Tensor], rows: RowMap, fill: Any) -> Tensor:
+def _walked_from_pieces(pieces: Sequence[Tensor], rows: RowMap, fill: Any) -> Tensor:
     first = pieces[0]
-    if not rows.has_walk or not is_walkable(*pieces):
-        return _moved(torch.cat(tuple(pieces)), rows, fill)
     joined = first.new_empty(rows.targets, *first.shape[1:])
     copy_rows(rows.walk, pieces, joined, _fill_row(first, rows, fill))
     return joined
@@ -212,6 +235,10 @@ def _take(data: Tensor, index: Tensor, has_fill: bool, fill: Any) -> Tensor:
     return data.index_select(0, index)
 
 
+def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    return tuple(data.index_select(0, piece) for piece in index.split(sizes))
+
+
 def _place(data: Tensor, inverse: Tensor, count: int, fill: Any) -> Tensor:
     return data.new_full((count, *data.shape[1:]), fill).index_copy_(0, inverse.long(), data)
 
@@ -225,8 +252,52 @@ def _is_placed_faster(data: Tensor) -> bool:
     return row_bytes(data) >= 1024
 
 
+# Nodes of walks are for plain autograd. Transforms and forward-mode AD, where nothing is walked, use those of indices.
+# Backward calls the functions above, so it can be differentiated again and takes any kind of gradient.
+
+
+class _WalkRows(torch.autograd.Function):
+    """Rows by the walk, whose gradient is rows by the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, rows: RowMap, fill: Any) -> Tensor:
+        ctx.rows = rows
+        return _walked(data, rows, fill)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return move_rows(grads[0].contiguous(), ctx.rows.inverted()), None, None
+
+
+class _WalkIntoPieces(torch.autograd.Function):
+    """Pieces of rows by the walk; the gradients of all pieces go back as one."""
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
+        ctx.rows = rows
+        return _walked_pieces(data, rows, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return join_rows(grads, ctx.rows.inverted()), None, None
+
+
+class _WalkOverPieces(torch.autograd.Function):
+    """Rows of pieces by the walk; their gradients are pieces of one tensor, as those of `torch.cat` are."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: RowMap, fill: Any, *pieces: Tensor) -> Tensor:
+        ctx.rows, ctx.sizes = rows, [piece.shape[0] for piece in pieces]
+        return _walked_from_pieces(pieces, rows, fill)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows = move_rows(grads[0].contiguous(), ctx.rows.inverted())
+        return None, None, *rows.split(ctx.sizes)
+
+
 class _MoveRows(torch.autograd.Function):
-    """Rows by the map, whose gradient is rows by the inverse.
+    """Rows by an index, whose gradient is rows by its inverse.
 
     torch's own gradient of index_select adds rows one by one into zeros.
     """
@@ -234,68 +305,55 @@ class _MoveRows(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(data: Tensor, rows: RowMap, fill: Any) -> Tensor:
-        return _moved(data, rows, fill)
+    def forward(
+        data: Tensor, index: Tensor, inverse: Tensor, has_fill: bool, has_drop: bool, fill: Any
+    ) -> Tensor:
+        if has_fill and not has_drop and _is_placed_faster(data):
+            return _place(data, inverse, index.shape[0], fill)
+        return _take(data, index, has_fill, fill)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.rows, _ = inputs
+        _, index, inverse, ctx.has_fill, ctx.has_drop, _ = inputs
+        ctx.save_for_backward(index, inverse)
+        ctx.save_for_forward(index, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _MoveRows.apply(grads[0], ctx.rows.inverted(), 0), None, None
+        index, inverse = ctx.saved_tensors
+        moved = _MoveRows.apply(grads[0], inverse, index, ctx.has_drop, ctx.has_fill, 0)
+        return moved, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        return _MoveRows.apply(tangents[0], ctx.rows, 0)
+        index, inverse = ctx.saved_tensors
+        return _MoveRows.apply(tangents[0], index, inverse, ctx.has_fill, ctx.has_drop, 0)
 
 
 class _SplitRows(torch.autograd.Function):
-    """Pieces of rows by the map; the gradients of all pieces go back as one move of rows."""
+    """Pieces of rows by an index; the gradients of all pieces go back as one move of rows."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
-        return _pieces(data, rows, sizes)
+    def forward(
+        data: Tensor, index: Tensor, inverse: Tensor, has_drop: bool, sizes: list[int]
+    ) -> tuple[Tensor, ...]:
+        return _take_pieces(data, index, sizes)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.rows, ctx.sizes = inputs
+        _, index, inverse, ctx.has_drop, ctx.sizes = inputs
+        ctx.save_for_backward(index, inverse)
+        ctx.save_for_forward(index, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _JoinRows.apply(ctx.rows.inverted(), 0, *grads), None, None
+        index, inverse = ctx.saved_tensors
+        moved = _MoveRows.apply(torch.cat(grads), inverse, index, ctx.has_drop, False, 0)
+        return moved, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, ...]:
-        return _pieces(tangents[0], ctx.rows, ctx.sizes)
-
-
-class _JoinRows(torch.autograd.Function):
-    """Rows of pieces by the map; their gradients are pieces of one tensor, as those of `torch.cat` are."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rows: RowMap, fill: Any, *pieces: Tensor) -> Tensor:
-        return _joined(pieces, rows, fill)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.rows = inputs[0]
-        ctx.sizes = [piece.shape[0] for piece in inputs[2:]]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows = _MoveRows.apply(grads[0], ctx.rows.inverted(), 0)
-        return None, None, *rows.split(ctx.sizes)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        known = next(t for t in tangents[2:] if t is not None)
-        whole = [
-            known.new_zeros(size, *known.shape[1:]) if t is None else t
-            for t, size in zip(tangents[2:], ctx.sizes, strict=True)
-        ]
-        return _JoinRows.apply(ctx.rows, 0, *whole)
+        index, _ = ctx.saved_tensors
+        return _take_pieces(tangents[0], index, ctx.sizes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from ctypes import addressof
+from ctypes import Array, addressof, c_int64
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -114,9 +114,10 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
 
 
 def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> Tensor | None:
-    """Lengths `(B,)` of the sequences of `batch_sizes (T,)` in the order and slots given, or of none.
+    """Lengths `(B,)` of the sequences of `batch_sizes (T,)`, whose `order` and `slots` may both be None.
 
-    None where something is wrong with them, as `checks` will tell, and where the library may not be called.
+    Then slot b is sequence b. None comes back where the library may not be called, and where something is wrong with
+    the arguments, which `checks` then names.
     """
     if not (_is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
@@ -151,6 +152,8 @@ def _lies_plain(data: Tensor) -> bool:
         and data.is_contiguous()
         and not data.is_neg()
         and not data.is_conj()
+        and not data.is_quantized
+        and not data._is_zerotensor()
         and not is_legacy_batchedtensor(data)
     )
 
@@ -192,13 +195,13 @@ def copy_rows(
 
 def _words(
     walk: Walk, places: Places, data: Tensor | Sequence[Tensor], size: int
-) -> tuple[tuple[int, ...], Tensor | None]:
+) -> tuple[tuple[int, ...], Array[c_int64] | None]:
     """The fields of `padless_rows` for rows of `size` bytes, and what has to live as long as they are used."""
     if not isinstance(data, Tensor):
         if [piece.nbytes for piece in data] != [length * size for length in walk.lengths.tolist()]:
             raise BackendError("native move_rows: a sequence does not have as many rows as its length says")
-        pieces = torch.tensor([piece.data_ptr() for piece in data], dtype=torch.int64)
-        return (0, 0, 0, 0, 0, 0, 0, pieces.data_ptr()), pieces
+        pieces = (c_int64 * len(data))(*[piece.data_ptr() for piece in data])
+        return (0, 0, 0, 0, 0, 0, 0, addressof(pieces)), pieces
     first, sizes, step, sequence = places
     at = 0 if first is None else first.data_ptr()
     count, sizes_at = (0, 0) if sizes is None else (sizes.numel(), sizes.data_ptr())

@@ -42,7 +42,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
     lengths = lengths_of_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows)
     if lengths is not None:  # nothing is wrong
         if sorted_indices is None or unsorted_indices is None:
-            sorted_indices = unsorted_indices = torch.arange(lengths.shape[0])
+            sorted_indices = unsorted_indices = torch.arange(lengths.shape[0], device="cpu")
         return Layout.of_slots(lengths, batch_sizes, sorted_indices, unsorted_indices, rows=rows)
     running = check_batch_sizes(batch_sizes, rows=rows)
     if sorted_indices is not None:
@@ -54,7 +54,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         slots = _checked("unsorted_indices", unsorted_indices, running)
         order = torch.argsort(slots)
     else:
-        order = slots = torch.arange(running)
+        order = slots = torch.arange(running, device="cpu")
     return Layout.of_batch_sizes(batch_sizes, order, slots, rows=rows)
 
 
@@ -73,7 +73,7 @@ def packed_sequence_of_rows(data: Tensor, layout: Layout) -> PackedSequence:
     """Return back-to-back rows `(N, *)` as a `PackedSequence`, longest first: a copy."""
     order = layout.order
     unsorted = torch.empty_like(order)
-    unsorted[order] = torch.arange(len(order))
+    unsorted[order] = torch.arange(len(order), device="cpu")
     return PackedSequence(
         move_rows(data, layout.time_major),
         layout.batch_sizes.clone(),
