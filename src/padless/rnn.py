@@ -37,6 +37,7 @@ __all__ = [
 
 # Bytes of a sequence from which it costs less to look at it alone than to copy it once more.
 _WORTH_A_LOOK = 64 << 10
+_LARGE = 32 << 20  # bytes that the allocator asks the system for anew each time
 
 
 def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> PackedSequence:
@@ -208,7 +209,7 @@ def pad_sequence(
     if padding_side not in ("left", "right"):
         raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
     parts = tuple(sequences)
-    if not _takes_gradients(parts) and len(parts) < 128:
+    if not _takes_gradients(parts) and len(parts) < 128 and not _fills_large_pages(parts):
         # torch's forward is as good as any where sequences are few; its backward is not, at 64 sequences less
         # than half as fast (benchmarks/packing.py).
         try:
@@ -367,6 +368,11 @@ def _back_to_back(
 
 def _placed(rows: Tensor | list[Tensor], to: RowMap, fill: Any = 0) -> Tensor:
     return move_rows(rows, to, fill=fill) if isinstance(rows, Tensor) else join_rows(rows, to, fill=fill)
+
+
+def _fills_large_pages(parts: tuple[Any, ...]) -> bool:
+    """Whether the padded batch takes so much memory that its first touch, on small pages, is most of the time."""
+    return len(parts) * max((getattr(part, "nbytes", 0) for part in parts), default=0) >= _LARGE
 
 
 def _takes_gradients(parts: tuple[Any, ...]) -> bool:
