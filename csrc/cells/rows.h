@@ -59,7 +59,7 @@ template <class Row> struct Move {
   const int64_t bytes;  // of a row
   Side source = {m, m.source, bytes}, target = {m, m.target, bytes};
 
-  // Step after step. Copying one sequence after the other takes a sixth longer.
+  // Step after step. Copying one sequence after the other takes up to a quarter longer.
   void copy_by_step(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const char* from[kTileSequences];
     char* to[kTileSequences];
