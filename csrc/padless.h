@@ -142,8 +142,9 @@ PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine
 PADLESS_API int padless_computes(int64_t dtype);          /* 1 when the set in use has the kernels of this dtype */
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
-/* Kernels prefetch the next panel of weights where all of them exceed the second-level cache of a core. This assumes another
- * size of it (0: the machine's own, as at first), for tests and measurements. No bit of a result depends on it. */
+/* Where the weights that a step reads exceed the second-level cache of a core, kernels prefetch the next panel and multiply the
+ * input of several steps at once. This assumes another size of that cache (0: the machine's own, as at first), for tests and
+ * measurements. No bit of a result depends on it. */
 PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
 
 /* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a

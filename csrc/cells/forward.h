@@ -10,7 +10,7 @@
 #pragma once
 
 // A step of at least kDirectRows rows computes its own input product. Smaller steps are gathered into chunks of about
-// kChunkRows rows.
+// kChunkRows rows; and larger ones too, where a step that reads both matrices would leave nothing of them in the cache.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
 constexpr int64_t kTileChunkRows = 128;  // both, where bfloat16 numbers are multiplied
 // With fewer rows per thread the columns of a step are split instead of its slots.
@@ -96,7 +96,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
-  static constexpr int64_t direct_rows = Parts ? kTileChunkRows : kDirectRows, most_chunk_rows = Parts ? kTileChunkRows : kChunkRows;
+  static constexpr int64_t most_chunk_rows = Parts ? kTileChunkRows : kChunkRows;
   static constexpr int tile_width = gates * panel_vectors(kind);  // vectors of a whole panel
 
   const padless_problem& p;
@@ -114,6 +114,11 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   // Whether the weights that a step reads leave the second-level cache before the next step: panels are prefetched then.
   bool prefetches(bool has_input) const {
     return !unpacked() && weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
+  }
+
+  // Rows of a step from which it computes its own input product.
+  int64_t direct_rows() const {
+    return Parts || weights.input.bytes() + weights.hidden.bytes() >= team.l2_bytes ? most_chunk_rows : kDirectRows;
   }
 
   // Whether panels are packed as they are needed.
@@ -143,7 +148,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   static Sizes sizes(const padless_problem& p, int64_t team) {
     const int64_t active = p.steps ? p.batch_sizes[0] : 0, stride = state_stride_of<T>(p), states = p.projection_size ? 4 : 3;
     const int64_t panels_width = vectors_of<T>(p.hidden_size) * gates * W;
-    const int64_t chunk_rows = most_chunk_rows + maximum(direct_rows, kColumnRows * team);
+    const int64_t chunk_rows = most_chunk_rows + maximum(most_chunk_rows, kColumnRows * team);  // a chunk, and one step more
     const int64_t rows = maximum(chunk_rows, (active + team - 1) / team);
     const int64_t tile = buffer_rows(Parts) * 4 * W, spare = Parts ? kTileRows : 0;
     const int64_t operands = operand_bytes<T, Parts>(active + spare * team, output_width(layer_of(p))) * 2 +
@@ -197,7 +202,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       }
     chunk_rows = s.chunk_rows;
     chunk = own.take<T>(chunk_rows * weights.input.vectors * gates * W);
-    const int64_t most = maximum(most_chunk_rows + maximum(direct_rows, kColumnRows * team.size),
+    const int64_t most = maximum(most_chunk_rows + maximum(most_chunk_rows, kColumnRows * team.size),
                                  (active + team.size - 1) / team.size) + kTileRows;
     x_rows = {own.take<Element>(0), input_stride, most * input_stride};
   }
@@ -451,7 +456,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       if (p.h_n) copy_or_zero(state_row(p.h_n, p.h_n_stride, slot), state_row(p.h0, p.h0_stride, slot), output);
       if (kind == PADLESS_LSTM && p.c_n) copy_or_zero(state_row(p.c_n, p.c_n_stride, slot), state_row(p.c0, p.c0_stride, slot), hidden);
     }
-    const int64_t panels = weights.hidden.count(), size = gates * hidden * output;
+    const int64_t panels = weights.hidden.count(), size = gates * hidden * output, direct = direct_rows();
     Mode mode = kByRows;
     int64_t chunk_end = 0, at = 0, row0 = steps.down ? p.rows : 0, alone_until = 0;
     for (int64_t s = 0; s < steps.count; ++s) {
@@ -464,11 +469,11 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       Lane lane = lane_of(mode, team, panels);
       load_initial_states(s, mode);
       const auto multiply_input = [&] {
-        if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct_rows) return;
+        if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct) return;
         int64_t rows = lane.count(active);
         for (chunk_end = s + 1; chunk_end < steps.count && rows < most_chunk_rows; ++chunk_end) {
           const int64_t next = steps.active(chunk_end);
-          if (lane.count(next) >= direct_rows || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
+          if (lane.count(next) >= direct || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
           rows += lane.count(next);
         }
         at = 0;
