@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import BackendError
 
 __all__ = [
+    "MOST_THREADS",
     "Move",
     "Problem",
     "assume_l2_bytes",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _ABI = 5
+MOST_THREADS = 256  # of one call: each takes memory for its own part
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",

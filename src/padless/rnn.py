@@ -320,7 +320,9 @@ def _slotted(lengths: Tensor, enforce_sorted: bool) -> Layout:
     """Layout of `lengths`, in the order of which the slots stay where the caller promised that it decreases."""
     if not enforce_sorted:
         return Layout(lengths)
-    layout = Layout(lengths, order=torch.arange(lengths.numel()))  # a sort may reorder equal lengths
+    layout = Layout(
+        lengths, order=torch.arange(lengths.numel(), device="cpu")
+    )  # a sort may reorder equal lengths
     if layout.is_sorted:
         return layout
     i = int((lengths[1:] > lengths[:-1]).nonzero()[0, 0]) + 1

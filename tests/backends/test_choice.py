@@ -11,6 +11,7 @@ import torch
 
 import padless
 from padless import backends
+from padless.backends._recompute import is_recomputing
 
 from ..nn.layer_kit import by_hand, twins
 
@@ -58,6 +59,16 @@ def test_one_object_may_serve_two_blocks() -> None:
         with choice:
             assert backends.active() == "torch"
         assert backends.active() == before
+
+
+def test_one_recompute_may_serve_two_blocks() -> None:
+    again = backends.recompute()
+    with again:
+        assert is_recomputing()
+    assert not is_recomputing()
+    with again:
+        assert is_recomputing()
+    assert not is_recomputing()
 
 
 def test_a_refused_choice_changes_nothing() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import library as _shared
 from ..library import (
+    MOST_THREADS,
     Problem,
     assume_l2_bytes,
     check,
@@ -92,7 +93,7 @@ def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int 
     work = GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
     if is_forked() or rows * work < _WORTH_A_TEAM:
         return 1
-    return torch.get_num_threads()
+    return min(torch.get_num_threads(), MOST_THREADS)
 
 
 def saved_width(cell: str, hidden: int) -> int:

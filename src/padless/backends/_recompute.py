@@ -22,14 +22,19 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __init__(self, enabled: bool = True) -> None:
         global _recomputes
-        self._before, _recomputes = _recomputes, enabled
+        self._enabled, self._before, self._is_over = enabled, _recomputes, False
+        _recomputes = enabled
 
     def __enter__(self) -> recompute:
+        global _recomputes
+        if self._is_over:  # the same object in a second block
+            self._before, self._is_over = _recomputes, False
+            _recomputes = self._enabled
         return self
 
     def __exit__(self, *exception: object) -> None:
         global _recomputes
-        _recomputes = self._before
+        _recomputes, self._is_over = self._before, True
 
 
 def is_recomputing() -> bool:

@@ -208,6 +208,9 @@ def _by_composed(
             allow_unused=True,
         )
     )
-    return tuple(
-        next(found) if need and t is not None else None for t, need in zip(inputs, needs, strict=True)
-    )
+    result: list[Tensor | None] = []
+    for t, need in zip(inputs, needs, strict=True):
+        grad = next(found) if need and t is not None else None
+        # Without rows nothing depends on the weights; their gradient is 0 all the same.
+        result.append(t.new_zeros(t.shape) if grad is None and need and t is not None else grad)
+    return tuple(result)

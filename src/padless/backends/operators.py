@@ -89,6 +89,7 @@ def _checked(
         raise RuntimeError(f"rows must have shape (M, I), got {tuple(rows.shape)}")
     if order is not None:
         check_permutation(order, at_least=slots, name="sorted_indices")
+        order = copied(order)
     batch = slots if order is None else len(order)
     states = (h0,) if c0 is None else (h0, c0)
     weights = LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)

@@ -145,7 +145,7 @@ class PreparedLayer:
 
     def _new_block(self, steps: int, batch: int, packed: Tensor | None) -> tuple[bytes, Tensor]:
         """Return the argument block for T and B without the pointers of a call, and the batch sizes it points to."""
-        batch_sizes = torch.full((steps,), batch)
+        batch_sizes = torch.full((steps,), batch, device="cpu")
         problem = _kernels.Problem()
         problem.cell, problem.dtype = _kernels.CELLS[self._cell], _kernels.DTYPES[self._dtype]
         problem.threads = 1

@@ -85,7 +85,7 @@ def _extremes(numbers: Tensor) -> tuple[int, int]:
 
 def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:
     """`as_lengths` in a compiled program: the number of lengths is checked now, their values at every call."""
-    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
+    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
     if given.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(given.shape)}")
     if batch is not None and given.shape[0] != batch:
@@ -103,7 +103,7 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
     if isinstance(lengths, (set, frozenset, Mapping)):
         raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     if isinstance(lengths, Sequence) and len(lengths) == 0:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
     try:
         return torch.as_tensor(_as_plain(lengths), device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -13,6 +13,7 @@ step t are always the first ``batch_sizes[t]`` slots.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -44,8 +45,16 @@ class cached(Generic[T]):  # noqa: N801 a decorator
         self.__doc__ = work.__doc__
 
     def __get__(self, instance: Any, owner: type) -> T:
-        value = instance.__dict__[self.name] = self.work(instance)  # found first from now on
+        with _kept_by_autograd():
+            value = instance.__dict__[self.name] = self.work(instance)  # found first from now on
         return value
+
+
+def _kept_by_autograd() -> AbstractContextManager[object]:
+    """A context whose tensors can be saved for backward later on, also where inference mode is on by now."""
+    if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
+        return torch.inference_mode(False)
+    return nullcontext()
 
 
 class Layout:
@@ -76,8 +85,11 @@ class Layout:
         cls, lengths: Tensor, batch_sizes: Tensor, order: Tensor, slots: Tensor, *, rows: int
     ) -> Layout:
         """`of_batch_sizes` where the lengths `(B,)` are known."""
+        # The caller's own may change, and the kernels read contiguous numbers.
+        order, slots, batch_sizes = (
+            numbers.clone(memory_format=torch.contiguous_format) for numbers in (order, slots, batch_sizes)
+        )
         layout = cls(lengths, order=order)
-        batch_sizes = batch_sizes.clone()  # the caller's own may change
         vars(layout).update(slots=slots, batch_sizes=batch_sizes, steps=batch_sizes.shape[0], rows=rows)
         return layout
 
@@ -159,7 +171,8 @@ class Layout:
         known = vars(self)
         if "slots" in known and "offsets" in known and "batch_sizes" in known:
             return True
-        found = arranged(self.lengths, self.order, self.steps)
+        with _kept_by_autograd():
+            found = arranged(self.lengths, self.order, self.steps)
         if found is None:
             return False
         for name, numbers in zip(("slots", "offsets", "batch_sizes"), found, strict=True):

@@ -94,7 +94,7 @@ def _map_to_cells(lengths: Tensor, steps: int, batch_first: bool, left: bool) ->
 def _grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Batch sizes `(steps,)`, which may end in zeros, and order `(B,)` of the sequences of a padded batch."""
     layout = HostLayout(checked_lengths(lengths, steps=steps))
-    batch_sizes = torch.zeros(steps, dtype=torch.int64)
+    batch_sizes = torch.zeros(steps, dtype=torch.int64, device="cpu")
     batch_sizes[: layout.steps] = layout.batch_sizes
     return batch_sizes, layout.order.clone()
 
@@ -124,7 +124,9 @@ def _pack_indices(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The cell `(N,)` of each time-major row in a padded batch, batch sizes `(T,)`, order and slots `(B,)`."""
     checked = checked_lengths(lengths, steps=steps)
-    layout = HostLayout(checked, order=torch.arange(checked.numel()) if enforce_sorted else None)
+    layout = HostLayout(
+        checked, order=torch.arange(checked.numel(), device="cpu") if enforce_sorted else None
+    )
     if enforce_sorted and not layout.is_sorted:
         raise RuntimeError(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True; "
@@ -149,7 +151,7 @@ def _pad_indices(
     """The time-major row of each cell `(T, B)` or `(B, T)`, `rows` where there is none, and lengths `(B,)`."""
     slots = check_batch_sizes(batch_sizes, rows=rows)
     if order is None:
-        order = torch.arange(slots)
+        order = torch.arange(slots, device="cpu")
     else:
         check_permutation(order, at_least=slots, name="sorted_indices")
     layout = HostLayout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()), rows=rows)

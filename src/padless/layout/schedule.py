@@ -79,7 +79,7 @@ class Schedule:
     def addresses(self) -> Tensor:
         """`(N,)` where each time-major row lies."""
         if self.place is None:
-            return torch.arange(self.rows)
+            return torch.arange(self.rows, device="cpu")
         slot, step = slot_steps(self.batch_sizes)
         return self.place.step[step] + self.place.sequence[slot]
 
@@ -111,11 +111,11 @@ class Schedule:
     @cached
     def last_rows(self) -> Tensor:
         """`(slots,)` the row of each slot's last step."""
-        steps = torch.arange(self.steps)
+        steps = torch.arange(self.steps, device="cpu")
         ended = self.batch_sizes - torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
         # Slots end in the order T-1 down to 0 when they are counted from the first.
         last_step = torch.repeat_interleave(steps.flip(0), ended.flip(0))
-        return self.starts[last_step] + torch.arange(self.slots)
+        return self.starts[last_step] + torch.arange(self.slots, device="cpu")
 
     def previous_rows(self, *, reverse: bool) -> Tensor:
         """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""
@@ -126,11 +126,11 @@ class Schedule:
         # Row r of step t >= 1 follows the row of the same slot one step before: slots + r - sizes[t-1].
         _, step = slot_steps(self.batch_sizes)
         before = torch.cat([self.batch_sizes.new_tensor([self.slots]), self.batch_sizes])[: self.steps]
-        return torch.arange(self.rows) + self.slots - before[step]
+        return torch.arange(self.rows, device="cpu") + self.slots - before[step]
 
     @cached
     def _previous_reverse(self) -> Tensor:
         slot, step = slot_steps(self.batch_sizes)
         after = torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
-        next_row = self.slots + torch.arange(self.rows) + self.batch_sizes[step]
+        next_row = self.slots + torch.arange(self.rows, device="cpu") + self.batch_sizes[step]
         return torch.where(slot < after[step], next_row, slot)

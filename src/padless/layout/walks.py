@@ -21,7 +21,7 @@ from torch._C._functorch import (
 from torch.nn import Parameter
 
 from ..errors import BackendError
-from ..library import Move, check, is_forked, load
+from ..library import MOST_THREADS, Move, check, is_forked, load
 
 __all__ = ["Places", "Walk", "arranged", "copy_rows", "is_walkable", "lengths_of_slots", "row_bytes"]
 
@@ -183,7 +183,7 @@ def copy_rows(
     library = load()
     if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
         library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
-    threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else torch.get_num_threads()
+    threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else min(torch.get_num_threads(), MOST_THREADS)
     source_words, _pieces = _words(walk, walk.source, source, size)
     target_words, _more_pieces = _words(walk, walk.target, target, size)  # these names keep memory alive
     move = Move(

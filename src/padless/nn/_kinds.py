@@ -106,7 +106,7 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
 def _open_packed(module: RNNBase, packed: Packed) -> Batch:
     layout = packed._layout
     module.check_input(packed.data, layout.batch_sizes)
-    place = Place(torch.arange(layout.steps), layout.offsets[layout.order], layout.rows, False)
+    place = Place(torch.arange(layout.steps, device="cpu"), layout.offsets[layout.order], layout.rows, False)
     return _open_layout(
         packed.data, layout, place, lambda: layout.time_major, lambda output: Packed._of(output, layout)
     )
@@ -145,7 +145,7 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
     if steps == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch of no sequences has no steps either.
-    batch_sizes = torch.full((steps if size else 0,), size)
+    batch_sizes = torch.full((steps if size else 0,), size, device="cpu")
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
         Schedule(batch_sizes, rows=steps * size, slots=size),
@@ -156,9 +156,9 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         return batch
 
     def to_time_major() -> RowMap:
-        return RowMap.permutation(torch.arange(size * steps).view(size, steps).t().reshape(-1))
+        return RowMap.permutation(torch.arange(size * steps, device="cpu").view(size, steps).t().reshape(-1))
 
-    order = torch.arange(size)
+    order = torch.arange(size, device="cpu")
     place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
     return batch._replace(
         schedule=Schedule(batch_sizes, place, rows=steps * size, slots=size), to_time_major=to_time_major
@@ -193,7 +193,9 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
 def _place_in_grid(order: Tensor, steps: int, size: int, *, batch_first: bool, has_gaps: bool) -> Place:
     """Where the rows of a padded grid lie, the sequence `order[slot]` in each slot."""
     step_stride, sequence_stride = (1, steps) if batch_first else (size, 1)
-    return Place(torch.arange(steps) * step_stride, order * sequence_stride, steps * size, has_gaps)
+    return Place(
+        torch.arange(steps, device="cpu") * step_stride, order * sequence_stride, steps * size, has_gaps
+    )
 
 
 def _open_layout(

@@ -139,6 +139,8 @@ def _is_plain(
         return False
     if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not rows.is_cpu:
         return False
+    if rows.layout is not torch.strided:
+        return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
     dtype = rows.dtype
@@ -151,7 +153,7 @@ def _is_plain(
         for s in states:
             if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype:
                 return False
-            if not s.is_cpu or s.is_neg():
+            if not s.is_cpu or s.layout is not torch.strided or s.is_neg():
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):

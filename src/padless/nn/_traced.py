@@ -109,7 +109,7 @@ def _of_packed(module: RNNBase, packed: Packed) -> TracedBatch:
 
 def _of_rows(data: Tensor, lengths: Tensor) -> TracedBatch:
     batch_sizes, order, begins = rows_schedule(lengths, data.shape[0])
-    step = torch.arange(batch_sizes.shape[0])
+    step = torch.arange(batch_sizes.shape[0], device="cpu")
     return TracedBatch(data, batch_sizes, order, step, begins, lengths.shape[0], lambda output: output)
 
 
@@ -133,16 +133,16 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
     size, steps = grid.shape[batch_dim], grid.shape[1 - batch_dim]
     order = None
     if lengths is None:
-        batch_sizes = torch.ones(steps, dtype=torch.int64) * size
-        sequence = torch.arange(size)
+        batch_sizes = torch.ones(steps, dtype=torch.int64, device="cpu") * size
+        sequence = torch.arange(size, device="cpu")
     else:
-        given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths)
+        given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
         if given.shape != (size,):
             raise ValueError(f"lengths has shape {tuple(given.shape)} for a batch of {size}")
         batch_sizes, sequence = grid_schedule(given, steps)
         order = sequence.to(input.device)
     step_stride, sequence_stride = (1, steps) if module.batch_first else (size, 1)
-    step, sequence = torch.arange(steps) * step_stride, sequence * sequence_stride
+    step, sequence = torch.arange(steps, device="cpu") * step_stride, sequence * sequence_stride
     shape = grid.shape[:2]
 
     def restore(cells: Tensor) -> Tensor:

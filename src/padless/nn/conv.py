@@ -94,13 +94,18 @@ class Conv1d(torch.nn.Conv1d):
         if layout.rows == 0:
             return of_kind(Packed._of(rows.new_zeros(0, self.out_channels) + 0 * rows.sum(), layout), packed)
         owners = batch._layout.owners
-        at = torch.arange(batch._layout.rows) - batch._layout.offsets[owners] + begins[owners] + left
+        at = (
+            torch.arange(batch._layout.rows, device="cpu")
+            - batch._layout.offsets[owners]
+            + begins[owners]
+            + left
+        )
         line = rows.new_zeros(total, self.in_channels).index_copy(0, at.to(rows.device), rows)
         result = functional.conv1d(
             line.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
         )
         of = layout.owners
-        windows = torch.arange(layout.rows) - layout.offsets[of] + (begins // stride)[of]
+        windows = torch.arange(layout.rows, device="cpu") - layout.offsets[of] + (begins // stride)[of]
         return of_kind(Packed._of(result[0].t().index_select(0, windows.to(rows.device)), layout), packed)
 
     def _zeros(self) -> tuple[int, int]:

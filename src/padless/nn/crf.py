@@ -107,8 +107,9 @@ class CRF(torch.nn.Module):
         """
         scores = self._checked(emissions)
         create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            data = scores.data if scores.data.requires_grad else scores.data.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            data = scores.data.clone() if scores.data.is_inference() else scores.data
+            data = data if data.requires_grad else data.detach().requires_grad_()
             total = self._log_partition(scores.map(lambda _: data)).sum()
             # The derivative of the log-partition by a score is the probability of its tag.
             (rows,) = torch.autograd.grad(total, data, create_graph=create_graph)

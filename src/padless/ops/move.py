@@ -133,7 +133,7 @@ def cat(batches: Sequence[Batch]) -> Batch:
         if len(part) != len(parts[0]):
             raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
-    sizes = torch.tensor([part._layout.rows for part in parts])
+    sizes = torch.tensor([part._layout.rows for part in parts], device="cpu")
     begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
     at = _ranges(begins.reshape(-1), lengths.reshape(-1))
     data = torch.cat([part.data for part in parts])
@@ -217,7 +217,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
     offsets, lengths = batch._layout.offsets, batch._layout.lengths
     begins[offsets[:-1][lengths > 0]] = True
     starts = begins.nonzero().squeeze(1)
-    pieces = torch.diff(starts, append=torch.tensor([batch._layout.rows]))
+    pieces = torch.diff(starts, append=torch.tensor([batch._layout.rows], device="cpu"))
     owner = batch._layout.owners[starts].to(batch.device)
     return of_kind(Packed._of(batch.data, Layout(pieces)), packed), owner
 
@@ -255,7 +255,7 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     if default is None:
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
-    given = torch.as_tensor(default)
+    given = default if isinstance(default, Tensor) else torch.as_tensor(default, device="cpu")
     if not torch.can_cast(given.dtype, batch.dtype):
         raise TypeError(f"{name}: default is {given.dtype}, which {batch.dtype} cannot hold")
     row = batch.data.shape[1:]
@@ -272,7 +272,7 @@ def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
     """For every row: where its sequence starts and ends, and the row itself; `(N,)` each, on the host."""
     layout = batch._layout
     of_row = layout.owners
-    return layout.offsets[of_row], layout.offsets[of_row + 1], torch.arange(layout.rows)
+    return layout.offsets[of_row], layout.offsets[of_row + 1], torch.arange(layout.rows, device="cpu")
 
 
 def _selected(batch: Packed, at: Tensor) -> Packed:
@@ -304,7 +304,7 @@ def _ranges(begins: Tensor, counts: Tensor) -> Tensor:
     """`begins[i], begins[i] + 1, ...`, `counts[i]` of them, one range after the other."""
     ends = counts.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
-    return torch.arange(total) + (begins - (ends - counts)).repeat_interleave(counts)
+    return torch.arange(total, device="cpu") + (begins - (ends - counts)).repeat_interleave(counts)
 
 
 def _integer(value: Any, name: str) -> int:

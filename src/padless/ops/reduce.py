@@ -147,7 +147,9 @@ def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:
     while lengths.numel() and int(lengths.max()) > 1:
         halves = (lengths + 1) // 2
         ends, half_ends = lengths.cumsum(0), halves.cumsum(0)
-        place = torch.arange(int(half_ends[-1])) - (half_ends - halves).repeat_interleave(halves)
+        place = torch.arange(int(half_ends[-1]), device="cpu") - (half_ends - halves).repeat_interleave(
+            halves
+        )
         left = (ends - lengths).repeat_interleave(halves) + 2 * place
         has_right = left + 1 < ends.repeat_interleave(halves)
         pairs = has_right.nonzero().squeeze(1)

@@ -34,7 +34,7 @@ def slice_sequences(data: Tensor, layout: Layout, index: slice) -> tuple[Tensor,
     """Return the rows and the layout of a slice of the sequences: a view where its step is 1."""
     start, stop, step = index.indices(layout.lengths.shape[0])
     if step != 1:
-        return _gather(data, layout, torch.tensor(range(start, stop, step), dtype=torch.int64))
+        return _gather(data, layout, torch.tensor(range(start, stop, step), dtype=torch.int64, device="cpu"))
     first, last = layout.offsets[[start, stop]].tolist()
     return data[first:last], Layout(layout.lengths[start:stop])
 
@@ -47,7 +47,7 @@ def gather_sequences(data: Tensor, layout: Layout, index: Any) -> tuple[Tensor, 
 def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, Layout]:
     gathered = Layout(layout.lengths[sequences])
     shift = layout.offsets[sequences] - gathered.offsets[:-1]
-    source = torch.arange(gathered.rows) + torch.repeat_interleave(shift, gathered.lengths)
+    source = torch.arange(gathered.rows, device="cpu") + torch.repeat_interleave(shift, gathered.lengths)
     if torch.compiler.is_compiling() or (len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1):
         # A row taken twice has two gradients to be added, which a row map cannot do.
         return data.index_select(0, source.to(data.device)), gathered
@@ -68,7 +68,7 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
             raise IndexError(f"a mask must have one boolean a sequence, {batch}, got {len(numbers)}")
         return numbers.nonzero()[:, 0]
     if len(numbers) == 0:
-        return torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
     if numbers.is_floating_point() or numbers.is_complex():
         raise TypeError(f"an index must hold whole numbers or booleans, got {numbers.dtype}")
     numbers = numbers.to(torch.int64)

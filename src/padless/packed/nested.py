@@ -50,7 +50,7 @@ def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:
     layout = Layout(lengths)
     shift = starts.cpu() - layout.offsets[:-1]  # synchronises when the values live on a device
-    source = torch.arange(layout.rows) + torch.repeat_interleave(shift, lengths)
+    source = torch.arange(layout.rows, device="cpu") + torch.repeat_interleave(shift, lengths)
     return move_rows(values, RowMap.placing(source, values.shape[0]).inverted()), layout
 
 
