@@ -128,3 +128,8 @@ def test_the_package_tells_type_checkers_that_it_is_typed():
 def test_the_citation_names_this_version():
     citation = Path(__file__).parents[1] / "CITATION.cff"
     assert f"version: {padless.__version__}\n" in citation.read_text(encoding="utf-8")
+
+
+def test_a_layer_asked_of_the_package_itself_is_pointed_to():
+    with pytest.raises(AttributeError, match=r"did you mean 'padless\.nn\.LSTM'"):
+        _ = padless.LSTM

@@ -75,6 +75,7 @@ _HOMES = {
     "waste": "report",
     "watch": "watching",
 }  # name -> the module that it lives in, or is
+_LAYERS = {"Conv1d", "CRF", "GRU", "LSTM", "LockedDropout", "RNN", "Recurrent"}  # of padless.nn
 
 
 def __getattr__(name: str) -> Any:
@@ -95,6 +96,8 @@ def __dir__() -> list[str]:
 def _hint(name: str) -> str:
     if name.startswith("_"):
         return ""
+    if name in _LAYERS:
+        return f"; did you mean 'padless.nn.{name}'?"
     from .options import near
 
     return near(name, __all__)

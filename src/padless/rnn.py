@@ -18,7 +18,7 @@ from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import LayoutError
-from .layout.checks import as_lengths
+from .layout.checks import as_lengths, checked_fill
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
@@ -154,7 +154,7 @@ def pad_packed_sequence(
     _check_flag("pad_packed_sequence", batch_first)
     if torch.compiler.is_compiling():
         return _traced_pad(sequence, batch_first, padding_value, total_length)
-    fill = _checked_fill("pad_packed_sequence", sequence.data, padding_value)
+    fill = checked_fill("pad_packed_sequence", sequence.data, padding_value)
     layout = layout_of_packed_sequence(sequence)
     steps = layout.steps
     if total_length is not None:
@@ -219,7 +219,10 @@ def pad_sequence(
     rows, sizes = _back_to_back("pad_sequence", parts, TypeError)
     if isinstance(padding_value, complex):
         raise TypeError("pad_sequence: padding_value must be float, not complex")
-    fill = _checked_fill("pad_sequence", parts[0], padding_value)
+    # torch takes a double here, which cannot be -1 for uint8.
+    is_small = type(padding_value) is int and abs(padding_value) < 2**63
+    given = float(padding_value) if is_small else padding_value
+    fill = checked_fill("pad_sequence", parts[0], given)
     layout = Layout(_host_tensor(sizes))
     to_cells = layout.padded(layout.steps, batch_first=batch_first, left=padding_side == "left")
     return _grid(_placed(rows, to_cells, fill), layout.batch, layout.steps, batch_first)
@@ -412,25 +415,6 @@ def _check_flag(name: str, batch_first: Any) -> None:
 def _check_packed_sequence(name: str, sequence: Any) -> None:
     if not isinstance(sequence, PackedSequence):
         raise AttributeError(f"{name}: expected a PackedSequence, got {type(sequence).__name__}")
-
-
-def _checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
-    """`padding_value` as a Python number that the dtype of `data` can hold."""
-    if isinstance(padding_value, Tensor) and padding_value.dim() == 0:
-        padding_value = padding_value.item()
-    if not isinstance(padding_value, (bool, int, float, complex)):
-        raise TypeError(f"{name}: padding_value must be a number, not {type(padding_value).__name__}")
-    if type(padding_value) is float and data.is_floating_point():
-        return padding_value  # one too large for the dtype is infinity
-    try:
-        # What torch takes is a double, or an integer of 64 bits.
-        fill = padding_value
-        if isinstance(padding_value, int) and abs(padding_value) >= 2**63:
-            fill = float(padding_value)
-        data.new_full((), fill)
-    except (OverflowError, RuntimeError) as error:
-        raise RuntimeError(f"{name}: padding_value = {padding_value}: {error}") from None
-    return fill
 
 
 def _grid_shape(name: str, grid: Tensor, batch_first: bool) -> tuple[int, int]:

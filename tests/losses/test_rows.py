@@ -149,3 +149,45 @@ def test_means_of_narrow_floats_count_in_float32():
     rows = Packed(torch.ones(2001, dtype=torch.bfloat16), [2001])
     assert losses.mse_loss(rows, rows * 0).item() == 1
     assert losses.mse_loss(rows, rows * 0, reduction="sequence_mean").item() == 1
+
+
+def test_packed_sequences_with_and_without_indices_go_together():
+    with_none = padless.rnn.pack_sequence([torch.randn(3, 4), torch.randn(2, 4)])
+    targets = [torch.tensor([0, 1, 2]), torch.tensor([3, 0])]
+    expected = losses.cross_entropy(with_none, padless.rnn.pack_sequence(targets))
+    assert torch.equal(
+        losses.cross_entropy(with_none, padless.rnn.pack_sequence(targets, enforce_sorted=False)), expected
+    )
+    reversed_twice = padless.ops.reverse(padless.ops.reverse(with_none))
+    assert reversed_twice.sorted_indices is None
+    assert torch.equal(losses.cross_entropy(reversed_twice, padless.rnn.pack_sequence(targets)), expected)
+
+
+def test_ties_in_another_order_are_the_same_sequences():
+    scores = [torch.randn(n, 4) for n in (2, 3, 3)]
+    classes = [torch.randint(0, 4, (n,)) for n in (2, 3, 3)]
+    inputs = padless.rnn.pack_sequence(scores, enforce_sorted=False)
+    order = torch.tensor([2, 1, 0])
+    assert inputs.sorted_indices.tolist() == [1, 2, 0]
+    data = padless.rnn.pack_sequence([classes[i] for i in order]).data
+    targets = torch.nn.utils.rnn.PackedSequence(data, inputs.batch_sizes, order, order)
+    expected = functional.cross_entropy(torch.cat(scores), torch.cat(classes))
+    torch.testing.assert_close(losses.cross_entropy(inputs, targets), expected)
+
+
+@pytest.mark.parametrize("kind", ["packed", "packed_sequence"])
+def test_other_lengths_in_a_compiled_program_are_an_error_when_it_runs(kind):
+    loss = torch.compile(losses.cross_entropy, fullgraph=True, backend="aot_eager")
+    inputs, targets = Packed(torch.randn(5, 4), [3, 2]), Packed(torch.tensor([0, 1, 2, 3, 0]), [3, 2])
+    other = Packed(targets.data, [4, 1])
+    if kind == "packed_sequence":
+        inputs, targets, other = (batch.to_packed_sequence() for batch in (inputs, targets, other))
+    torch.testing.assert_close(loss(inputs, targets), losses.cross_entropy(inputs, targets))
+    with pytest.raises(RuntimeError, match="different lengths"):
+        loss(inputs, other)
+
+
+@pytest.mark.parametrize("label", [3, -1, 0, 1.5])
+def test_ctc_refuses_labels_that_torch_would_look_up_elsewhere(label):
+    with pytest.raises(ValueError, match=r"targets(\.data\[1\]| must be whole)"):
+        losses.ctc_loss(Packed(torch.zeros(5, 3), [5]), Packed(torch.tensor([1, label]), [2]))

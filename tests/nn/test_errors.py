@@ -278,7 +278,7 @@ LENGTHS: dict[str, tuple[Any, str]] = {
     "2-D": (torch.tensor([[5, 5]]), r"lengths must be one-dimensional, \(B,\), got shape \(1, 2\)"),
     "text": ("55", r"lengths must be whole numbers, got str"),
     "bool": (torch.tensor([True, False]), r"lengths must be whole numbers, got dtype torch.bool"),
-    "a number": (5, r"lengths must be one-dimensional"),
+    "a number": (5, r"lengths must be a sequence of whole numbers, got int"),
 }
 
 

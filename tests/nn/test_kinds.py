@@ -251,3 +251,15 @@ def test_two_runs_with_the_state_handed_on_are_one_run(
     for whole, head, tail in zip(outputs, first, second, strict=True):
         torch.testing.assert_close(torch.cat([head, tail]), whole)
     torch.testing.assert_close(last, states)
+
+
+def test_lengths_for_steps_point_to_batch_first() -> None:
+    with pytest.raises(padless.LengthsError, match="3 entries for a batch of 5; is batch_first wrong"):
+        padless.nn.LSTM(2, 3)(torch.zeros(3, 5, 2), lengths=[5, 4, 1])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_nested_tensor_that_is_not_jagged_is_refused_by_name(grad: bool) -> None:
+    with torch.set_grad_enabled(grad), pytest.raises(TypeError, match=r"must have layout=torch\.jagged"):
+        padless.nn.LSTM(3, 4)(torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(1, 3)]))

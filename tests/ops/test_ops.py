@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
 from hypothesis import given
@@ -255,3 +256,45 @@ def test_a_default_that_the_data_cannot_hold_is_refused():
         ops.last(Packed(torch.zeros(3, 2), [3, 0]), default=torch.zeros(3))
     with pytest.raises(TypeError, match="max takes data that have an order"):
         ops.max(Packed(torch.zeros(3, dtype=torch.complex64), [3]))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize(
+    "values", [(torch.inf, 1.0), (-torch.inf, -torch.inf), (torch.inf, torch.inf), (-torch.inf, 1.0)]
+)
+def test_infinite_rows_give_what_torch_gives(name, values):
+    rows = torch.tensor(values)
+    expected = getattr(torch, name)(rows, 0)
+    found = getattr(ops, name)(Packed(rows, [2]))
+    found = found.data if isinstance(found, Packed) else found.squeeze(0)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_marks_of_another_kind_or_other_lengths_are_refused():
+    batch = Packed(torch.arange(5), [3, 2])
+    sequence, marks = batch.to_packed_sequence(), batch.map(lambda rows: rows == 1)
+    with pytest.raises(TypeError, match="one kind, got Packed and PackedSequence"):
+        ops.cut(batch, marks.to_packed_sequence())
+    with pytest.raises(TypeError, match="one kind, got PackedSequence and Packed"):
+        ops.cut(sequence, marks)
+    with pytest.raises(padless.LayoutError, match=r"lengths\[0\] is 3 in the batch, but 1 in the where"):
+        ops.cut(batch, Packed(marks.data, [1, 4]))
+    _, owner = ops.cut(sequence, marks.to_packed_sequence())
+    assert owner.tolist() == ops.cut(batch, marks)[1].tolist() == [0, 0, 1]
+
+
+def test_pieces_are_named_by_arrays_and_batches_come_from_generators():
+    batch = Packed(torch.arange(5), [3, 2])
+    for sizes in ([2, 1], numpy.array([2, 1]), torch.tensor([2, 1])):
+        assert [piece.lengths.tolist() for piece in ops.split(batch, sizes)] == [[2, 2], [1, 0]]
+    assert ops.cat(part for part in (batch, batch)).lengths.tolist() == [6, 4]
+
+
+def test_first_and_last_with_a_default_compile_as_one_graph():
+    batch = Packed(torch.randn(5), [3, 0, 2])
+
+    def ends(batch):
+        return ops.first(batch, default=0) + ops.last(batch, default=1)
+
+    compiled = torch.compile(ends, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(batch), ends(batch))

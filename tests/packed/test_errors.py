@@ -96,9 +96,13 @@ MAKING = [
     (
         lambda: pack([torch.zeros(1), numpy.zeros(1)]),
         TypeError,
-        "sequences[1] must be a tensor (len, *), got ndarray",
+        "sequences[1] must be a tensor (len, *), got ndarray: use torch.as_tensor",
     ),
-    (lambda: pack([[1, 2]]), TypeError, "sequences[0] must be a tensor (len, *), got list"),
+    (
+        lambda: pack([[1, 2]]),
+        TypeError,
+        "sequences[0] must be a tensor (len, *), got list: use torch.as_tensor",
+    ),
     (
         lambda: pack([torch.zeros(1), torch.tensor(1.0)]),
         ValueError,
@@ -245,3 +249,67 @@ def test_total_length_is_refused_in_torchs_own_words() -> None:
     with pytest.raises(ValueError) as ours:
         packed().pad(total_length=2)
     assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "text"),
+    [
+        ([4, 3.00000001, 1], r"lengths\[1\] = 3.00000001 is not a whole number"),
+        ([4, True, 1], r"lengths\[1\] = True is not a whole number"),
+        ([4, "x", 1], r"lengths\[1\] must be a whole number, got str"),
+        ([4, None, 1], r"lengths\[1\] must be a whole number, got NoneType"),
+        (numpy.array([4, None, 1], object), r"lengths\[1\] must be a whole number, got NoneType"),
+        ([1, 2**70, 1], r"lengths\[1\] = 1180591620717411303424 is too large"),
+        ([[1, 2, 3]], r"lengths\[0\] must be a whole number, got list"),
+    ],
+)
+def test_the_first_wrong_length_of_a_list_is_named(lengths: Any, text: str) -> None:
+    with pytest.raises(LengthsError, match=text):
+        pack(torch.zeros(3, 4), lengths)
+
+
+@pytest.mark.parametrize(
+    "lengths", [[2**24 + 1, 3.0], [float(2**24 + 1), 3], (numpy.float64(2**24 + 1), numpy.int8(3))]
+)
+def test_lengths_of_a_list_are_not_rounded(lengths: Any) -> None:
+    data = torch.zeros(1, dtype=torch.uint8).expand(2**24 + 4)
+    assert Packed(data, lengths).lengths.tolist() == [2**24 + 1, 3]
+
+
+def test_lengths_of_another_byte_order_are_numbers_too() -> None:
+    assert pack(torch.zeros(3, 4), numpy.array([4, 3, 1], ">i4")).lengths.tolist() == [4, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "lengths", "text"),
+    [
+        ([0, 2, 5], [2, 9], "sequence 1 is rows 2 to 11, but the values have 5"),
+        ([0, 1, 5], [3, 2], "sequences 0 and 1 share rows"),
+    ],
+)
+def test_forged_holes_of_a_nested_tensor_are_refused(
+    offsets: list[int], lengths: list[int], text: str
+) -> None:
+    nested = torch.nested.nested_tensor_from_jagged(
+        torch.zeros(5, 2), torch.tensor(offsets), lengths=torch.tensor(lengths)
+    )
+    with pytest.raises(LayoutError, match=text):
+        Packed.from_nested(nested)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(torch.uint8, -1), (torch.uint8, 256), (torch.float16, 70000.0), (torch.int64, 2**63)],
+)
+def test_a_padding_value_that_the_dtype_cannot_hold_is_refused(dtype: torch.dtype, value: float) -> None:
+    batch = Packed(torch.ones(3, dtype=dtype), [2, 1])
+    with pytest.raises(RuntimeError, match=f"padding_value = {value}"):
+        batch.pad(value)
+    assert batch.pad(0).shape == (2, 2)
+
+
+@pytest.mark.parametrize("total_length", [5.0, 5.5, "5"])
+def test_a_total_length_that_is_no_whole_number_is_refused(total_length: Any) -> None:
+    for use in (packed().pad, packed().mask):
+        with pytest.raises(TypeError, match="total_length must be a whole number"):
+            use(total_length=total_length)

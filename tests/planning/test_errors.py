@@ -171,3 +171,10 @@ def test_planning_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_warning_names_the_caller_s_file() -> None:
+    for call in (plan, batches):
+        with pytest.warns(UserWarning, match="over tokens=4") as found:
+            call([9, 1, 1], tokens=4)
+        assert found[0].filename == __file__

@@ -126,3 +126,27 @@ def test_rows_that_are_no_tokens_end_by_a_predicate():
     with pytest.raises(ValueError, match="must return the next rows"):
         decode(lambda x, s: (x[:1], s), torch.zeros(2), (), stop=1, max_length=3)
     assert padless.decode is decode
+
+
+@pytest.mark.parametrize(
+    ("start", "state", "error", "text"),
+    [
+        ([0, 3], (), TypeError, r"start must be a tensor \(B, \*\), got list"),
+        (torch.tensor([0, 3]), torch.zeros(5), ValueError, r"2 rows, got shape \(5,\)"),
+        (torch.tensor([0, 3]), [1], TypeError, "states must be tensors"),
+    ],
+)
+def test_a_bad_start_of_decoding_is_named(start, state, error, text):
+    with pytest.raises(error, match=text):
+        decode(lambda rows, state: (rows + 1, state), start, state, stop=4, max_length=3)
+
+
+def test_a_step_that_returns_a_state_with_other_rows_is_named():
+    with pytest.raises(ValueError, match=r"2 rows, got shape \(7,\)"):
+        decode(
+            lambda rows, _: (rows + 1, torch.zeros(7)),
+            torch.tensor([0, 3]),
+            torch.zeros(2),
+            stop=4,
+            max_length=3,
+        )

@@ -340,3 +340,108 @@ def test_a_subclass_that_computes_by_itself_is_left_with_a_warning(kind):
     with pytest.warns(UserWarning, match=kind.__name__):
         padless.accelerate(layer)
     assert type(layer) is kind
+
+
+class Decorated(torch.nn.LSTM):
+    @torch.no_grad()
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)
+
+
+class Nested(torch.nn.LSTM):
+    def forward(self, x, hx=None):
+        def run():
+            return super(Nested, self).forward(x, hx) if x is None else super(__class__, self).forward(x, hx)
+
+        return run()
+
+
+class ByHelper(torch.nn.LSTM):
+    def forward(self, x, hx=None):
+        return self.helper(x, hx)
+
+    def helper(self, x, hx):
+        return super().forward(x, hx)
+
+
+class Registered(torch.nn.LSTM):
+    kinds = ()
+
+    def __init_subclass__(cls, *, name, **options):
+        super().__init_subclass__(**options)
+        assert name
+        Registered.kinds += (cls,)
+
+
+class OfRegistered(Registered, name="one"):
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)
+
+
+@pytest.mark.parametrize("kind", [Decorated, Nested, ByHelper, OfRegistered])
+def test_a_subclass_that_calls_super_in_any_way_runs_on_padless(kind):
+    layer = kind(3, 4)
+    x = torch.randn(5, 2, 3)
+    expected = tensors(layer(x))
+    padless.accelerate(layer)
+    assert isinstance(layer, padless.nn.LSTM)
+    assert Registered.kinds == (OfRegistered,)
+    for got, want in zip(tensors(layer(x)), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+class Sealed(type):
+    def __new__(mcs, name, bases, members):
+        if name in ("ofSealed", "OfSealed") and any(isinstance(base, mcs) for base in bases):
+            raise TypeError("no subclasses")
+        return super().__new__(mcs, name, bases, members)
+
+
+class OfSealed(torch.nn.LSTM, metaclass=Sealed):
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)
+
+
+def test_a_class_that_refuses_subclasses_is_left_with_a_warning_and_the_others_are_swapped():
+    model = torch.nn.Sequential(torch.nn.LSTM(3, 4), OfSealed(3, 4))
+    with pytest.warns(UserWarning, match=r"1: .*OfSealed"):
+        padless.accelerate(model)
+    assert type(model[0]) is padless.nn.LSTM
+    assert type(model[1]) is OfSealed
+
+
+class MadeAnew(torch.nn.LSTM):
+    def __init__(self, size):
+        super().__init__(size, size)
+        self.size = size
+
+    def forward(self, x, hx=None):
+        return super().forward(x, hx)
+
+    def __reduce__(self):
+        return MadeAnew.of, (self.size, dict(self.state_dict()))
+
+    @staticmethod
+    def of(size, state):
+        layer = MadeAnew(size)
+        layer.load_state_dict(state)
+        return layer
+
+
+class MadeOfItsClass(MadeAnew):
+    def __reduce__(self):
+        return type(self), (self.size,), self.__getstate__()
+
+
+@pytest.mark.parametrize("kind", [MadeAnew, MadeOfItsClass])
+def test_a_subclass_that_says_how_it_is_copied_is_copied_so(kind):
+    layer, x = padless.accelerate(kind(3)), torch.randn(5, 2, 3)
+    for again in (copy.deepcopy(layer), *(pickle.loads(pickle.dumps(layer, p)) for p in range(2, 6))):
+        assert type(again) is type(layer)
+        assert again.size == 3
+        assert torch.equal(again(x)[0], layer(x)[0])
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module, got int"):
+        padless.accelerate(3)

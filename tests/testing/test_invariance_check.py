@@ -85,3 +85,34 @@ def test_packed_models_are_checked_and_left_in_their_mode():
     assert not model.conv.training
     with pytest.raises(ValueError, match="at least two sequences, got 1"):
         check_batch_invariance(model, SEQUENCES[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "lengths"),
+    [
+        ("GRU", {"bidirectional": True}, (3, 2)),
+        ("GRU", {"num_layers": 2}, (3, 2)),
+        ("LSTM", {"bidirectional": True}, (2, 2)),
+        ("GRU", {"num_layers": 2, "bidirectional": True}, (4, 3, 2, 1)),
+        ("GRU", {"bidirectional": True}, (2, 1, 2)),
+    ],
+)
+def test_states_are_not_taken_for_rows_where_their_shape_fits_both(kind, options, lengths):
+    layer = getattr(padless.nn, kind)(3, 4, **options)
+    assert check_batch_invariance(layer, [torch.randn(n, 3) for n in lengths]).is_invariant
+
+
+def test_as_many_steps_as_sequences_are_read_in_the_order_that_holds_alone():
+    layer, sequences = padless.nn.LSTM(3, 4), [torch.randn(n, 3) for n in (3, 3, 3)]
+    assert check_batch_invariance(layer, sequences, batch=pad_sequence).is_invariant
+
+
+class OfNeighbours(nn.Module):
+    def forward(self, x):
+        return x + x.mean(1, keepdim=True)  # over the batch
+
+
+def test_a_module_that_reads_other_sequences_is_found_whatever_its_shape_can_mean():
+    sequences = [torch.randn(3, 3) for _ in range(3)]
+    result = check_batch_invariance(OfNeighbours(), sequences, batch=pad_sequence, raise_exception=False)
+    assert not result.is_invariant

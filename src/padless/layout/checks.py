@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import LayoutError, LengthsError
+from ..lengths import host_lengths
 
 __all__ = [
     "as_lengths",
@@ -19,6 +21,7 @@ __all__ = [
     "check_batch_sizes",
     "check_inverse",
     "check_permutation",
+    "checked_fill",
     "checked_lengths",
     "lengths_of_offsets",
 ]
@@ -58,7 +61,8 @@ def checked_lengths(
     if values.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(values.shape)}")
     if batch is not None and values.numel() != batch:
-        raise LengthsError(f"{name} has {values.numel()} entries for a batch of {batch}")
+        hint = f"; is batch_first wrong? The steps are {steps}" if values.numel() == steps else ""
+        raise LengthsError(f"{name} has {values.numel()} entries for a batch of {batch}{hint}")
     result = _as_whole(values, name)
     if result.numel() == 0:
         return result
@@ -85,7 +89,11 @@ def _extremes(numbers: Tensor) -> tuple[int, int]:
 
 def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:
     """`as_lengths` in a compiled program: the number of lengths is checked now, their values at every call."""
-    given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
+    if isinstance(lengths, Tensor):
+        given = lengths
+    else:
+        dtype = torch.float64 if any(isinstance(number, float) for number in lengths) else torch.int64
+        given = torch.tensor(lengths, dtype=dtype, device="cpu")
     if given.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(given.shape)}")
     if batch is not None and given.shape[0] != batch:
@@ -102,23 +110,27 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
     if isinstance(lengths, (set, frozenset, Mapping)):
         raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
-    if isinstance(lengths, Sequence) and len(lengths) == 0:
-        return torch.zeros(0, dtype=torch.int64, device="cpu")
-    try:
-        return torch.as_tensor(_as_plain(lengths), device="cpu")
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise LengthsError(f"{name} must be whole numbers: {error}") from error
-
-
-def _as_plain(lengths: Any) -> Any:
-    """Lists and tuples as they are; other iterables (a pandas Series, a range, a generator) as an array or a list."""
-    if isinstance(lengths, (list, tuple)):
-        return lengths
-    if hasattr(lengths, "__array__"):
+    if not isinstance(lengths, (list, tuple)) and hasattr(lengths, "__array__"):
         values = np.asarray(lengths)
-        # Objects: a nullable column, or a mixed one; torch words what is wrong with them.
-        return values.tolist() if values.dtype == object else values
-    return list(lengths) if isinstance(lengths, Iterable) else lengths
+        if values.dtype != object:  # else a nullable column, or a mixed one
+            return _of_array(values, name)
+        lengths = values.tolist()
+    # Number by number, so that a large one is not rounded on its way, and a wrong one is named.
+    if not isinstance(lengths, (list, tuple)) or not all(type(number) is int for number in lengths):
+        lengths = host_lengths(lengths, name=name)
+    try:
+        return torch.from_numpy(np.array(lengths, np.int64))
+    except OverflowError:
+        i = next(i for i, number in enumerate(lengths) if not -(2**63) <= number < 2**63)
+        raise LengthsError(f"{name}[{i}] = {lengths[i]} is too large") from None
+
+
+def _of_array(values: NDArray[Any], name: str) -> Tensor:
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.as_tensor(native, device="cpu")
+    except TypeError as error:
+        raise LengthsError(f"{name} must be whole numbers: {error}") from error
 
 
 def _as_whole(values: Tensor, name: str) -> Tensor:
@@ -151,6 +163,37 @@ def as_numbers(whole: Tensor) -> NDArray[np.int64]:
         return whole.numpy()
     except RuntimeError:
         return np.array(whole.tolist(), np.int64)
+
+
+def checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
+    """`padding_value` as a Python number that the dtype of `data` can hold.
+
+    Raises:
+        TypeError: no number.
+        RuntimeError: a number that the dtype cannot hold; infinity counts as held by all floating-point dtypes.
+    """
+    if isinstance(padding_value, Tensor) and padding_value.dim() == 0:
+        padding_value = padding_value.item()
+    if not isinstance(padding_value, (bool, int, float, complex)):
+        raise TypeError(f"{name}: padding_value must be a number, not {type(padding_value).__name__}")
+    dtype, fill = data.dtype, padding_value
+    if type(fill) is float and (dtype is torch.float32 or dtype is torch.float64):
+        return fill  # as torch: one too large for float32 is infinity
+    try:
+        # What torch takes is a double, or an integer of 64 bits.
+        if isinstance(fill, int) and abs(fill) >= 2**63:
+            fill = float(fill)
+        data.new_full((), fill)
+    except (OverflowError, RuntimeError) as error:
+        raise RuntimeError(f"{name}: padding_value = {padding_value}: {error}") from None
+    is_narrow = dtype.is_floating_point and dtype.itemsize < 4
+    if (is_narrow and torch.finfo(dtype).max < abs(fill) < math.inf) or (
+        dtype is torch.int64 and fill >= 2**63
+    ):
+        raise RuntimeError(
+            f"{name}: padding_value = {padding_value}: value cannot be converted to {dtype} without overflow"
+        )
+    return fill
 
 
 def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:

@@ -52,9 +52,10 @@ class cached(Generic[T]):  # noqa: N801 a decorator
 
 def _kept_by_autograd() -> AbstractContextManager[object]:
     """A context whose tensors can be saved for backward later on, also where inference mode is on by now."""
-    if torch.is_inference_mode_enabled() and not torch.compiler.is_compiling():
-        return torch.inference_mode(False)
-    return nullcontext()
+    # In this order: Dynamo cannot trace the second question.
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return nullcontext()
+    return torch.inference_mode(False)
 
 
 class Layout:
@@ -294,6 +295,16 @@ class Layout:
     def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
         """How many cells apart two steps and two sequences are; 1 in a batch of none."""
         return (1, total_length) if batch_first else (max(self.batch, 1), 1)
+
+    def agrees_with(self, other: Layout) -> bool:
+        """Whether the lengths are the same; a compiled program compares them when it runs, and raises RuntimeError."""
+        if self is other or not self._is_compiled():
+            return self == other
+        if self.lengths.shape[0] != other.lengths.shape[0]:
+            return False
+        is_same = (self.lengths == other.lengths).all()
+        torch.ops.aten._assert_async.msg(is_same, "two batches have different lengths")
+        return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):

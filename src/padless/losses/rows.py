@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
 from ..ops import sum as sequence_sums
+from ..ops._kinds import rows_in_order_of
 from ..packed import Packed
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "mse_loss", "nll_loss"]
@@ -149,7 +150,8 @@ def ctc_loss(
     Raises:
         TypeError: inputs that are no batches.
         LayoutError: different numbers of sequences.
-        ValueError: an unknown reduction.
+        ValueError: an unknown reduction, logits that are not `(N, C)`, or labels that are not whole numbers from 0 to
+            C - 1 other than `blank`; the message names the first.
 
     >>> ctc_loss(Packed(torch.zeros(5, 3), [3, 2]), Packed(torch.tensor([1, 2]), [1, 1]), reduction="none")
     tensor([1.5041, 1.0986])
@@ -159,6 +161,7 @@ def ctc_loss(
     frames, labels = _as_packed("ctc_loss", logits), _as_packed("ctc_loss", targets)
     if len(frames) != len(labels):
         raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
+    _check_labels(frames.data, labels.data, blank)
     return functional.ctc_loss(
         frames.map(lambda rows: rows.log_softmax(-1)).pad(
             batch_first=False,
@@ -171,6 +174,23 @@ def ctc_loss(
         reduction=reduction,
         zero_infinity=zero_infinity,
     )
+
+
+def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:
+    """Raise ValueError for labels that torch would look up outside of the logits, or take for blanks."""
+    if logits.dim() != 2:
+        raise ValueError(f"ctc_loss: logits must be (N, C), got {tuple(logits.shape)}")
+    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"ctc_loss: targets must be whole numbers (S,), got {labels.dtype} {tuple(labels.shape)}"
+        )
+    is_wrong = (labels < 0) | (labels >= logits.shape[1]) | (labels == blank)
+    if bool(is_wrong.any()):  # synchronises when the labels live on a device
+        i = int(is_wrong.nonzero()[0, 0])
+        raise ValueError(
+            f"ctc_loss: targets.data[{i}] = {int(labels[i])} is not a class from 0 to {logits.shape[1] - 1} "
+            f"other than blank={blank}"
+        )
 
 
 def _as_packed(name: str, batch: Any) -> Packed:
@@ -188,25 +208,7 @@ def _opened(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tenso
     for batch in (inputs, targets):
         if not isinstance(batch, (Packed, PackedSequence)):
             raise TypeError(f"{name} takes two Packed or PackedSequence, got {type(batch).__name__}")
-    if isinstance(inputs, Packed) and isinstance(targets, Packed):
-        if inputs._layout != targets._layout:
-            raise LayoutError(f"{name}: {_difference(inputs, targets)}")
-        return inputs.data, targets.data
-    if isinstance(inputs, Packed) or isinstance(targets, Packed):
-        raise TypeError(f"{name} takes two batches of one kind, got Packed and PackedSequence")
-    orders = inputs.sorted_indices, targets.sorted_indices
-    same_order = (orders[0] is None) == (orders[1] is None) and (orders[0] is None or torch.equal(*orders))
-    if not torch.equal(inputs.batch_sizes, targets.batch_sizes) or not same_order:
-        raise LayoutError(f"{name}: inputs and targets have different batch_sizes or sorted_indices")
-    return inputs.data, targets.data
-
-
-def _difference(inputs: Packed, targets: Packed) -> str:
-    if len(inputs) != len(targets):
-        return f"inputs have {len(inputs)} sequences, but targets have {len(targets)}"
-    a, b = inputs._layout.lengths, targets._layout.lengths
-    i = int((a != b).nonzero()[0, 0])
-    return f"lengths[{i}] is {int(a[i])} in the inputs, but {int(b[i])} in the targets"
+    return inputs.data, rows_in_order_of(inputs, targets, name, ("inputs", "targets"))
 
 
 def _check_same_shape(name: str, data: Tensor, wanted: Tensor) -> None:

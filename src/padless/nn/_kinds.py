@@ -75,6 +75,8 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
         return _open_packed_sequence(module, input)
     if isinstance(input, Packed):
         return _open_packed(module, input)
+    if input.is_nested and input.layout != torch.jagged:
+        raise TypeError(f"a nested input must have layout=torch.jagged, got {input.layout}")
     if input.is_nested:
         return _open_nested(module, input)
     if input.layout != torch.strided:

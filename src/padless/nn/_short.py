@@ -58,7 +58,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     kind = type(input)
     if kind is Tensor:
         rows = input
-        if rows.dim() != 3:
+        if rows.is_nested or rows.dim() != 3:
             return None
         steps, batch = rows.shape[:2]
         swaps = module.batch_first

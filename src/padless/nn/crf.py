@@ -62,7 +62,7 @@ class CRF(torch.nn.Module):
             ValueError: emissions of another width, or tags outside 0..C-1.
         """
         scores, tags = self._checked(emissions), opened(targets, "CRF")
-        if scores._layout != tags._layout:
+        if not scores._layout.agrees_with(tags._layout):
             raise LayoutError("CRF: emissions and targets have different lengths")
         if tags.data.dtype != torch.int64 or tags.data.dim() != 1:
             raise ValueError(f"CRF: targets must be int64 (N,), got {tags.dtype} {tuple(tags.data.shape)}")

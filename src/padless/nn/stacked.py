@@ -179,8 +179,15 @@ class LayerNormLSTM(Recurrent):
     (torch.Size([4, 4]), torch.Size([1, 2, 4]))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(LayerNormLSTMCell, input_size, hidden_size, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(LayerNormLSTMCell, input_size, hidden_size, num_layers, bidirectional, dropout)
 
 
 class LayerNormGRU(Recurrent):
@@ -191,5 +198,12 @@ class LayerNormGRU(Recurrent):
     (torch.Size([4, 8]), torch.Size([2, 2, 4]))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
-        super().__init__(LayerNormGRUCell, input_size, hidden_size, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(LayerNormGRUCell, input_size, hidden_size, num_layers, bidirectional, dropout)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ..errors import LayoutError
+from ..layout.layout import Layout
+from ..layout.rows import move_rows
 from ..packed import Packed
+from ..packed.packed_sequence import layout_of_packed_sequence
 
-__all__ = ["Batch", "of_kind", "opened", "owners"]
+__all__ = ["Batch", "of_kind", "opened", "owners", "rows_in_order_of"]
 
 Batch = TypeVar("Batch", Packed, PackedSequence)
 
@@ -28,8 +33,67 @@ def opened(batch: Any, name: str) -> Packed:
 
 
 def of_kind(result: Packed, batch: Batch) -> Batch:
-    """The result as a `PackedSequence` if `batch` is one."""
-    return cast(Batch, result.to_packed_sequence() if isinstance(batch, PackedSequence) else result)
+    """The result as a `PackedSequence` if `batch` is one; without indices if it has none and needs none."""
+    if not isinstance(batch, PackedSequence):
+        return cast(Batch, result)
+    layout = result._layout
+    if batch.sorted_indices is not None or torch.compiler.is_compiling() or not layout.is_sorted:
+        return cast(Batch, result.to_packed_sequence())
+    in_order = Packed._of(result.data, Layout(layout.lengths, order=torch.arange(layout.batch, device="cpu")))
+    data, batch_sizes, _, _ = in_order.to_packed_sequence()
+    return cast(Batch, PackedSequence(data, batch_sizes))
+
+
+def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]) -> Tensor:
+    """The rows of `other` in the order of `batch.data`; both are of one kind, with the same lengths.
+
+    Raises:
+        TypeError: `other` is of another kind.
+        LayoutError: the lengths differ; the message names the first.
+        RuntimeError: the same when a compiled program runs, which also needs the same order of two `PackedSequence`.
+    """
+    if type(other) is not type(batch):
+        raise TypeError(
+            f"{name} takes two batches of one kind, got {type(batch).__name__} and {type(other).__name__}"
+        )
+    is_sequence = isinstance(batch, PackedSequence)
+    if is_sequence and torch.compiler.is_compiling():
+        _assert_same_order(batch, other, name)
+        return other.data
+    ours, theirs = _layout_of(batch), _layout_of(other)
+    if not ours.agrees_with(theirs):
+        raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
+    if not is_sequence or torch.equal(ours.order, theirs.order):
+        return other.data
+    return move_rows(Packed.from_packed_sequence(other).data, ours.time_major)
+
+
+def _layout_of(batch: Packed | PackedSequence) -> Layout:
+    return layout_of_packed_sequence(batch) if isinstance(batch, PackedSequence) else batch._layout
+
+
+def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) -> None:
+    """Let the compiled program check that both have the same batch sizes and indices."""
+    pairs = [(batch.batch_sizes, other.batch_sizes)]
+    ours, theirs = batch.sorted_indices, other.sorted_indices
+    given = ours if ours is not None else theirs
+    if given is not None:
+        in_order = torch.arange(given.shape[0], device=given.device)
+        pairs.append((in_order if ours is None else ours, in_order if theirs is None else theirs))
+    for one, two in pairs:
+        if one.shape != two.shape:
+            raise LayoutError(f"{name}: two batches have different lengths")
+        torch.ops.aten._assert_async.msg(
+            (one == two).all(), f"{name}: two batches have different lengths or order"
+        )
+
+
+def _difference(a: Layout, b: Layout, names: tuple[str, str]) -> str:
+    one, two = names
+    if a.batch != b.batch:
+        return f"{a.batch} sequences in the {one}, but {b.batch} in the {two}"
+    i = int((a.lengths != b.lengths).nonzero()[0, 0])
+    return f"lengths[{i}] is {int(a.lengths[i])} in the {one}, but {int(b.lengths[i])} in the {two}"
 
 
 def owners(packed: Packed) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -14,7 +16,7 @@ from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, owners
+from ._kinds import Batch, of_kind, opened, owners, rows_in_order_of
 
 __all__ = [
     "cat", "chunks", "cut", "expand", "first", "head", "last", "reverse", "roll", "shift", "split", "tail",
@@ -112,7 +114,7 @@ def tail(packed: Batch, k: int) -> Batch:
     return of_kind(_slices(batch, (lengths - count).clamp(min=0), lengths), packed)
 
 
-def cat(batches: Sequence[Batch]) -> Batch:
+def cat(batches: Iterable[Batch]) -> Batch:
     """Sequence i of each batch joined in time, in the order given.
 
     Args:
@@ -126,6 +128,7 @@ def cat(batches: Sequence[Batch]) -> Batch:
     >>> cat([a, b]).unpack()
     [tensor([1, 2]), tensor([3, 7, 8])]
     """
+    batches = list(batches)
     parts = [opened(batch, "cat") for batch in batches]
     if not parts:
         raise ValueError("cat needs at least one batch, got none")
@@ -140,7 +143,7 @@ def cat(batches: Sequence[Batch]) -> Batch:
     return of_kind(Packed._of(move_rows(data, RowMap.permutation(at)), Layout(lengths.sum(1))), batches[0])
 
 
-def split(packed: Batch, sizes: int | Sequence[int]) -> list[Batch]:
+def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> list[Batch]:
     """Every sequence cut at the same steps: a list of batches of B sequences, with length 0 where one has ended.
 
     Args:
@@ -154,6 +157,8 @@ def split(packed: Batch, sizes: int | Sequence[int]) -> list[Batch]:
     >>> [piece.unpack() for piece in split(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), [2, 1])]
     [[tensor([1, 2]), tensor([4])], [tensor([3]), tensor([], dtype=torch.int64)]]
     """
+    if isinstance(sizes, (Tensor, np.ndarray)):
+        sizes = sizes.tolist()
     if not isinstance(sizes, Sequence):
         return chunks(packed, sizes)
     batch = opened(packed, "split")
@@ -200,14 +205,18 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
 
     Raises:
-        LayoutError: `where` is not bool `(N,)`.
+        LayoutError: `where` is not bool `(N,)`, or a batch of other lengths.
+        TypeError: `where` is a batch of the other kind.
 
     >>> pieces, owner = cut(Packed(torch.arange(5), [3, 2]), torch.tensor([False, True, False, False, True]))
     >>> pieces.unpack(), owner
     ([tensor([0]), tensor([1, 2]), tensor([3]), tensor([4])], tensor([0, 0, 1, 1]))
     """
     batch = opened(packed, "cut")
-    marks = where.data if isinstance(where, (Packed, PackedSequence)) else where
+    if isinstance(where, (Packed, PackedSequence)):
+        marks = rows_in_order_of(packed, where, "cut", ("batch", "where"))
+    else:
+        marks = where
     if not isinstance(marks, Tensor) or marks.dtype != torch.bool or marks.shape != packed.data.shape[:1]:
         got = f"{marks.dtype} {tuple(marks.shape)}" if isinstance(marks, Tensor) else type(marks).__name__
         raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
@@ -256,7 +265,7 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
     given = default if isinstance(default, Tensor) else torch.as_tensor(default, device="cpu")
-    if not torch.can_cast(given.dtype, batch.dtype):
+    if _rank(given.dtype) > _rank(batch.dtype):
         raise TypeError(f"{name}: default is {given.dtype}, which {batch.dtype} cannot hold")
     row = batch.data.shape[1:]
     if given.dim() and given.shape != row:
@@ -266,6 +275,11 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *row)
     at = at.masked_fill(is_empty, batch._layout.rows)
     return torch.cat([batch.data, fill]).index_select(0, at.to(batch.device))
+
+
+def _rank(dtype: torch.dtype) -> int:
+    """0 to 3 for bool, whole, real, complex: each can hold those before it (`torch.can_cast` does not compile)."""
+    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
 
 
 def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:

@@ -175,7 +175,7 @@ def logsumexp(packed: Batch) -> Tensor:
     """
     batch = opened(packed, "logsumexp")
     _check_floating(batch, "logsumexp")
-    rows, largest = shifted(batch)
+    rows, largest = shifted(batch, finite=True)
     sums = row_sums(Packed._of(rows.exp_(), batch._layout))
     is_empty = sums == 0  # no rows, or only -inf
     logs = sums.masked_fill(is_empty, 1).log() + largest
@@ -190,14 +190,15 @@ def row_sums(batch: Packed) -> Tensor:
     return rows.new_zeros(len(batch), *rows.shape[1:]).index_add(0, owners(batch), rows)
 
 
-def shifted(batch: Packed) -> tuple[Tensor, Tensor]:
+def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
     """Rows less the largest of their sequence `(N, *)`, and that largest `(B, *)`, a constant of the graph.
 
-    Where the largest is infinite it is replaced by 0.
+    With `finite` an infinite largest is replaced by 0; else an infinite row less itself is NaN.
     """
     rows = _wide(batch.data)
     largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
-    largest = largest.masked_fill(largest.isinf(), 0)
+    if finite:
+        largest = largest.masked_fill(largest.isinf(), 0)
     of_row = largest.index_select(0, owners(batch))
     return of_row.neg_().add_(rows), largest  # in place: new memory costs more than the arithmetic
 

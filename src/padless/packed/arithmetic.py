@@ -99,8 +99,7 @@ class Arithmetic:
 
 def _check_equal(left: Layout, right: Layout) -> None:
     """Raise LengthsError unless both have the same lengths."""
-    # First by identity: this costs nothing, and is all that a compiler can decide.
-    if left is right or left == right:
+    if left.agrees_with(right):
         return
     if left.batch != right.batch:
         raise LengthsError(f"lengths differ: {left.batch} sequences on the left, {right.batch} on the right")

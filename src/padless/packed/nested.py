@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import LayoutError
 from ..layout.checks import as_lengths, lengths_of_offsets
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
@@ -48,10 +49,27 @@ def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
 
 
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:
-    layout = Layout(lengths)
-    shift = starts.cpu() - layout.offsets[:-1]  # synchronises when the values live on a device
+    layout, starts = Layout(lengths), starts.cpu()  # synchronises when the values live on a device
+    _check_ranges(starts, starts + lengths, values.shape[0])
+    shift = starts - layout.offsets[:-1]
     source = torch.arange(layout.rows, device="cpu") + torch.repeat_interleave(shift, lengths)
     return move_rows(values, RowMap.placing(source, values.shape[0]).inverted()), layout
+
+
+def _check_ranges(starts: Tensor, ends: Tensor, rows: int) -> None:
+    """Raise LayoutError unless the rows `[starts[i], ends[i])` exist, and each belongs to one sequence only."""
+    is_wrong = (ends > starts) & ((starts < 0) | (ends > rows))
+    if bool(is_wrong.any()):
+        i = int(is_wrong.nonzero()[0, 0])
+        raise LayoutError(
+            f"from_nested: sequence {i} is rows {int(starts[i])} to {int(ends[i])}, but the values have {rows}"
+        )
+    order = starts.argsort(stable=True)
+    order = order[(ends > starts)[order]]
+    overlaps = ends[order[:-1]] > starts[order[1:]]
+    if bool(overlaps.any()):
+        at = int(overlaps.nonzero()[0, 0])
+        raise LayoutError(f"from_nested: sequences {int(order[at])} and {int(order[at + 1])} share rows")
 
 
 def _rows_of_strided(nested: Tensor) -> tuple[Tensor, Layout]:

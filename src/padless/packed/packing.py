@@ -66,7 +66,9 @@ def _pack_padded(padded: Tensor, lengths: Any, batch_first: bool) -> Packed:
 
 def _check_sequence(i: int, tensor: Any, first: Tensor) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"sequences[{i}] must be a tensor (len, *), got {type(tensor).__name__}")
+        raise TypeError(
+            f"sequences[{i}] must be a tensor (len, *), got {type(tensor).__name__}: use torch.as_tensor"
+        )
     if tensor.is_nested or tensor.dim() == 0:
         kind = "a nested tensor" if tensor.is_nested else "a scalar"
         raise ValueError(f"sequences[{i}] must be a tensor (len, *), got {kind}")

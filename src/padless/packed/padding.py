@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 
+from ..layout.checks import checked_fill
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 
@@ -16,6 +19,10 @@ def pad_rows(
 ) -> Tensor:
     """Return the padded tensor `(B, T, *)` or `(T, B, *)` of rows `(N, *)`; options as in `Packed.pad`."""
     steps = _total_length(layout, total_length)
+    if not torch.compiler.is_compiling():
+        value = checked_fill("pad", data, value)
+        if value < 0 and data.dtype == torch.uint8:  # torch would wrap it around
+            raise RuntimeError(f"pad: padding_value = {value} cannot be held by {data.dtype}")
     cells = layout.padded(steps, batch_first=batch_first, left=_is_left(side))
     grid = (layout.batch, steps) if batch_first else (steps, layout.batch)
     return move_rows(data, cells, fill=value).reshape(*grid, *data.shape[1:])
@@ -37,6 +44,10 @@ def _total_length(layout: Layout, total_length: int | None) -> int:
     if torch.compiler.is_compiling():
         torch._check(layout.steps <= total_length, lambda: "total_length is less than the longest length")
         return total_length
+    try:
+        total_length = operator.index(total_length)
+    except TypeError:
+        raise TypeError(f"total_length must be a whole number, got {type(total_length).__name__}") from None
     if total_length < layout.steps:
         raise ValueError(
             f"Expected total_length to be at least the length of the longest sequence in input, "

@@ -84,16 +84,7 @@ def plan(
     >>> plan([4, 6, 8, 5, 4, 3, 7, 8], tokens=16, policy="binpack", seed=1)
     [[3, 0, 4, 5], [2, 7], [6, 1]]
     """
-    steps = batches(
-        lengths,
-        batch_size=batch_size,
-        tokens=tokens,
-        policy=policy,
-        seed=seed,
-        epoch=epoch,
-        world_size=world_size,
-        rank=rank,
-        padded=padded,
-        pool=pool,
-    )
+    rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size)
+    rank, epoch = rank_of(rank, rule.world_size), whole("epoch", epoch, 0)
+    steps = Planner(lengths, rule, seed=seed, pool=pool).batches(epoch, rank)
     return [batch.tolist() for batch in steps]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..layout.layout import Layout
 from ..packed import Packed
@@ -38,7 +38,9 @@ def decode(
         The generated rows, sequence i those after `start[i]`.
 
     Raises:
-        ValueError: a negative `max_length`, or rows, scores or a mask of another shape.
+        TypeError: `start` or a state is no tensor.
+        ValueError: a negative `max_length`; a state with another number of rows; or rows, scores or a mask of
+            another shape.
 
     >>> def count_up(tokens, state):
     ...     return tokens + 1, state
@@ -47,6 +49,10 @@ def decode(
     """
     if max_length < 0:
         raise ValueError(f"decode: max_length must not be negative, got {max_length}")
+    if not isinstance(start, Tensor) or start.dim() == 0:
+        got = "a scalar" if isinstance(start, Tensor) else type(start).__name__
+        raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
+    _check_states(state, len(start))
     rows, alive = start, torch.arange(len(start), device=start.device)
     generated, owners = [start[:0]], [alive[:0]]
     for _ in range(max_length):
@@ -61,12 +67,21 @@ def decode(
             raise ValueError(f"decode: stop must give a bool tensor (n,) = ({len(alive)},)")
         going = (~ends).nonzero().squeeze(1)  # synchronises: the next batch has that many rows
         if len(going) < len(alive):
+            _check_states(state, len(alive))
             rows, alive = rows.index_select(0, going), alive.index_select(0, going)
             state = tree_map(lambda leaf, going=going: leaf.index_select(0, going), state)
     owner = torch.cat(owners)
     by_sequence = owner.argsort(stable=True)
     lengths = owner.cpu().bincount(minlength=len(start))
     return Packed._of(torch.cat(generated).index_select(0, by_sequence), Layout(lengths))
+
+
+def _check_states(state: Any, count: int) -> None:
+    for leaf in tree_leaves(state):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"decode: states must be tensors (n, *), got {type(leaf).__name__}")
+        if leaf.dim() == 0 or len(leaf) != count:
+            raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
 
 
 def _next_rows(scores: Tensor, rows: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Callable
 from functools import cache
 from types import CodeType
 from typing import Any, SupportsIndex, TypeVar
@@ -38,6 +40,9 @@ def accelerate(model: Model) -> Model:
     Args:
         model: any module; itself a recurrent layer, or with such layers anywhere inside.
 
+    Raises:
+        TypeError: no module.
+
     Warns:
         UserWarning: once, naming the layers that are left unchanged because they are not plain torch
             layers (a subclass that computes by itself, a quantized, scripted or parametrized layer).
@@ -46,6 +51,8 @@ def accelerate(model: Model) -> Model:
     >>> accelerate(model)[0].__class__.__module__
     'padless.nn.recurrent'
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"accelerate takes a torch.nn.Module, got {type(model).__name__}")
     left = []
     for path, module in model.named_modules():
         twin = _twin(type(module))
@@ -90,9 +97,19 @@ def _twin(kind: type[torch.nn.Module]) -> type[torch.nn.Module] | None:
     )
     if base is None or issubclass(kind, (RNN, LSTM, GRU, torch.jit.ScriptModule)):
         return None
-    if not kind.__module__.startswith("torch.") and _leaves_computing_to(base, kind):
+    if kind.__module__.startswith("torch.") or not _leaves_computing_to(base, kind):
+        return None
+    try:
         return _joined(kind)
-    return None
+    except Exception:  # a metaclass of the user's that refuses the new class
+        return None
+
+
+class _Quiet:
+    """Comes before the user's class, whose `__init_subclass__` is for the classes that the user writes."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        pass
 
 
 def _leaves_computing_to(base: type, kind: type) -> bool:
@@ -100,18 +117,26 @@ def _leaves_computing_to(base: type, kind: type) -> bool:
     for each in kind.__mro__[: kind.__mro__.index(base)]:
         if any(name in vars(each) for name in _OF_TORCHS_FORWARD):
             return False
-        forward = vars(each).get("forward")
-        if forward is not None and not _calls_super(getattr(forward, "__code__", None)):
+        if "forward" in vars(each) and not _calls_super(each, "forward", set()):
             return False
     return True
 
 
-def _calls_super(code: Any) -> bool:
-    return (
-        isinstance(code, CodeType)
-        and "__class__" in code.co_freevars  # the compiler's mark of `super()`
-        and "forward" in code.co_names
-    )
+def _calls_super(kind: type, name: str, seen: set[str]) -> bool:
+    """Whether the method `name` of `kind` calls `super().forward`, by itself or by another method of `kind`."""
+    seen.add(name)
+    method = inspect.unwrap(getattr(vars(kind)[name], "__func__", vars(kind)[name]))
+    codes = [getattr(method, "__code__", None)]
+    for code in codes:  # grows by the functions that are defined inside
+        if not isinstance(code, CodeType):
+            continue
+        if "__class__" in code.co_freevars and "forward" in code.co_names:  # the compiler's mark of `super()`
+            return True
+        codes += code.co_consts
+        others = [other for other in code.co_names if other in vars(kind) and other not in seen]
+        if any(_calls_super(kind, other, seen) for other in others):
+            return True
+    return False
 
 
 @cache
@@ -120,20 +145,31 @@ def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
     base = next(base for base in _TWINS if issubclass(kind, base))
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     metaclass: Any = type(kind)
-    joined = metaclass(kind.__name__, (kind, _TWINS[base]), {**names, "__reduce_ex__": _reduce_joined})
+    joined = metaclass(
+        kind.__name__, (_Quiet, kind, _TWINS[base]), {**names, "__reduce_ex__": _reduce_joined}
+    )
     _ORIGINALS[joined] = kind
     return joined
 
 
 def _reduce_joined(self: torch.nn.Module, protocol: SupportsIndex) -> tuple[Any, ...]:
-    """What pickle and `copy` keep: the user's class, which can be found by its name, and the state."""
-    _, _, *state = torch.nn.Module.__reduce_ex__(self, protocol)
-    return _new_joined, (_ORIGINALS[type(self)],), *state
+    """What pickle and `copy` keep: how the user's class, which can be found by its name, is made, and its state."""
+    joined = type(self)
+    kind = _ORIGINALS[joined]
+    reduced = kind.__reduce_ex__(self, protocol)
+    if not isinstance(reduced, tuple):
+        return reduced
+    make, arguments, *state = reduced
+    make, *arguments = (kind if part is joined else part for part in (make, *arguments))
+    return _made_joined, (make, *arguments), *state
 
 
-def _new_joined(kind: type[torch.nn.Module]) -> torch.nn.Module:
-    joined = _joined(kind)
-    return joined.__new__(joined)
+def _made_joined(make: Callable[..., Any], *arguments: Any) -> Any:
+    layer = make(*arguments)
+    twin = _twin(type(layer))
+    if twin is not None:
+        layer.__class__ = twin
+    return layer
 
 
 def _is_foreign_layer(module: torch.nn.Module) -> bool:

@@ -145,18 +145,16 @@ def _compared(
 ) -> Invariance:
     modules, skipped, compared = dict(model.named_modules()), [], 0
     for at, (name, output) in enumerate(together):
-        pieces = _by_sequence(output, lengths)
-        singles = []
-        for i, outputs in enumerate(alone):
-            same_place = len(outputs) == len(together) and outputs[at][0] == name
-            single = _by_sequence(outputs[at][1], [lengths[i]]) if same_place else None
-            if single is not None:
-                singles.append(single[0])
-        if pieces is None or len(singles) < len(lengths):
+        singles = [
+            outputs[at][1]
+            for outputs in alone
+            if len(outputs) == len(together) and outputs[at][0] == name  # the same place
+        ]
+        differences = _differences(output, singles, lengths) if len(singles) == len(lengths) else None
+        if differences is None:
             skipped.append(name or type(model).__name__)
             continue
         compared += 1
-        differences = [_difference(a, b) for a, b in zip(pieces, singles, strict=True)]
         worst = max(range(len(differences)), key=differences.__getitem__)
         if differences[worst] > tolerance:
             kind = type(modules[name]).__name__
@@ -164,27 +162,43 @@ def _compared(
     return Invariance(None, "", -1, 0.0, compared, tuple(dict.fromkeys(skipped)))
 
 
-def _by_sequence(output: Any, lengths: list[int]) -> list[Tensor] | None:
-    """What of an output belongs to each sequence, or None where that is unclear."""
+def _differences(together: Any, alone: list[Any], lengths: list[int]) -> list[float] | None:
+    """How far each sequence of an output is from what it is alone, or None where it is unclear what belongs to it.
+
+    A shape can mean several things (3 steps of 3 sequences); what it means must hold for every run, and the reading
+    in which they differ least is taken.
+    """
+    whole = _readings(together, lengths)
+    single = [_readings(output, [length]) for output, length in zip(alone, lengths, strict=True)]
+    found = [
+        [_difference(pieces[i], each[reading][0]) for i, each in enumerate(single)]
+        for reading, pieces in whole.items()
+        if all(reading in each for each in single)
+    ]
+    return min(found, key=max) if found else None
+
+
+def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
+    """What of an output belongs to each sequence, by all that its shape can mean."""
     if isinstance(output, PackedSequence):
         output = Packed.from_packed_sequence(output)
     if isinstance(output, Packed):
-        return output.unpack() if len(output) == len(lengths) else None
+        return {"packed": output.unpack()} if len(output) == len(lengths) else {}
     b, t, n = len(lengths), max(lengths), sum(lengths)
-    shape = tuple(output.shape)
+    shape, found = tuple(output.shape), {}
     if shape[:2] == (b, t):
-        return [rows[:length] for rows, length in zip(output, lengths, strict=True)]
+        found["(B, T, *)"] = [rows[:length] for rows, length in zip(output, lengths, strict=True)]
     if shape[:2] == (t, b):
-        return [output[:length, i] for i, length in enumerate(lengths)]
-    if len(shape) == 3 and shape[0] == b and shape[2] == t:  # channels before time, as convolutions have them
-        return [rows[:, :length] for rows, length in zip(output, lengths, strict=True)]
-    if shape[:1] == (b,):
-        return list(output)
-    if len(shape) == 3 and shape[1] == b:  # states (L*D, B, H)
-        return list(output.unbind(1))
+        found["(T, B, *)"] = [output[:length, i] for i, length in enumerate(lengths)]
+    if len(shape) == 3 and shape[0] == b and shape[2] == t:  # as convolutions have them
+        found["(B, C, T)"] = [rows[:, :length] for rows, length in zip(output, lengths, strict=True)]
     if shape[:1] == (n,):
-        return list(output.split(lengths))
-    return None
+        found["(N, *)"] = list(output.split(lengths))
+    if len(shape) == 3 and shape[1] == b:
+        found["(L*D, B, H)"] = list(output.unbind(1))
+    if shape[:1] == (b,):
+        found["(B, *)"] = list(output)
+    return found
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
