@@ -20,43 +20,62 @@ _LENGTHS = ("short", "stdlib", "lognormal", "uniform", "equal")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Options of `padless bench`."""
-    parser.add_argument("--cell", action="append", choices=_CELLS, help="only this cell (may repeat)")
-    parser.add_argument("--mode", action="append", choices=_MODES, help="only this (may repeat)")
     parser.add_argument(
-        "--shape", action="append", type=_shape, metavar="B,T,H", help="only this shape (may repeat)"
+        "--cell", action="append", choices=_CELLS, help="time only this cell; may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--mode", action="append", choices=_MODES, help="time only this mode; may be repeated (default: both)"
+    )
+    parser.add_argument(
+        "--shape",
+        action="append",
+        type=_shape,
+        metavar="B,T,H",
+        help="time only this shape: sequences, steps, hidden size; may be repeated (default: six shapes)",
     )
     parser.add_argument(
         "--lengths",
         choices=_LENGTHS,
         default="short",
-        help="short: rand**1.5 * T; stdlib: tokens in the functions of Python's own library; ... (short)",
+        help="distribution of the lengths; short: rand**1.5 * (T - 1) + 1; stdlib: tokens in the functions of Python's "
+        "standard library; lognormal: median T/4, sigma 0.6; equal: no padding (default short)",
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64", "bf16"),
         default="float32",
-        help="of rows and weights; float64 with --steps only, bf16 without it (float32)",
+        help="dtype of rows and weights; float64 only with --steps, bf16 only without (default float32)",
     )
     parser.add_argument(
         "--precision",
         choices=("highest", "high", "medium"),
         default="highest",
-        help="torch's switch for float32 products (highest)",
+        help="torch's precision switch for float32 products (default highest)",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="threads; 1 measures CPU time, more wall time (1)"
+        "--threads",
+        type=int,
+        default=1,
+        help="number of threads; 1 measures CPU time, more measure wall time (default 1)",
     )
-    parser.add_argument("--repeats", type=int, default=9, help="turns at each shape (9)")
-    parser.add_argument("--budget", type=float, default=6.0, metavar="SECONDS", help="time for a shape (6)")
+    parser.add_argument("--repeats", type=int, default=9, help="number of rounds per shape (default 9)")
     parser.add_argument(
-        "--steps", action="store_true", help="calls of one or a few steps instead, on every kind of input"
-    )
-    parser.add_argument("--quick", action="store_true", help="three small shapes, three turns")
-    parser.add_argument(
-        "--json", metavar="FILE", help="also write every number to FILE ('-' for standard output)"
+        "--budget", type=float, default=6.0, metavar="SECONDS", help="time budget per shape (default 6)"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also draw per cent of sgemm against rows a step"
+        "--steps",
+        action="store_true",
+        help="time calls of one to five steps instead, for every type of input",
+    )
+    parser.add_argument("--quick", action="store_true", help="time three small shapes, in three rounds")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write all numbers to FILE as JSON ('-' for standard output)"
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="also draw the percentage of sgemm against rows per step (needs Matplotlib)",
     )
 
 

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="padless",
-        description="Variable-length sequences at the cost of their real rows.",
+        description="Computes variable-length sequences at the cost of their real rows.",
         epilog=_EXAMPLES,
         formatter_class=_Formatter,
     )
@@ -105,26 +105,36 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "demo",
         _demo,
-        "train on real data without padding, and compare with torch",
-        "Trains a bidirectional LSTM on the functions of Python's own library, and compares with torch.",
+        "train on real data without padding, and compare the time with torch",
+        "Trains a bidirectional LSTM on the functions of Python's standard library, and compares the time with torch.",
         _DEMO_EXAMPLES,
     )
-    demo.add_argument("--quick", action="store_true", help="a small part of the data, under 40 seconds")
-    demo.add_argument("--epochs", type=int, metavar="N", help="epochs to train in all (4; with --quick 3)")
+    demo.add_argument(
+        "--quick",
+        action="store_true",
+        help="use a small part of the data and a smaller model; takes under 40 seconds",
+    )
+    demo.add_argument(
+        "--epochs", type=int, metavar="N", help="total number of epochs (default 4, with --quick 3)"
+    )
     demo.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint in --out (without it, one is kept as checkpoint.previous.pt)",
+        help="continue from the checkpoint in --out; otherwise that checkpoint is kept as checkpoint.previous.pt",
     )
     demo.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="folder (%(default)s)"
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="folder for checkpoint, numbers and picture (default %(default)s)",
     )
     draw = _command(
         commands,
         "draw",
         _draw,
-        "show a batch padded, packed and step by step",
-        "Shows one batch: the padded grid, the batch size of each step, and the packed rows as they lie in memory.",
+        "draw a batch padded, packed and step by step",
+        "Draws one batch: the padded grid, the batch size of each step, and the packed rows in memory order.",
         draw_command.EXAMPLES,
     )
     draw_command.add_arguments(draw)
@@ -133,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "bench",
         _bench,
         "time padless against torch packed and torch padded",
-        "Results are checked equal before they are timed, by turns, on one batch after another.",
+        "Times padless, torch packed and torch padded alternately on the same batches, after checking that their "
+        "results are equal. ONNX Runtime and OpenVINO take part if they are installed.",
         _BENCH_EXAMPLES,
     )
     add_bench_arguments(bench)
@@ -150,11 +161,11 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "doctor",
         _doctor,
-        "what runs here, and why",
+        "show which backend runs here, and why",
         "Shows the version, the backend and why it was chosen, the instruction set, threads and torch.",
         _DOCTOR_EXAMPLES,
     )
-    doctor.add_argument("--json", action="store_true", help="the same as JSON")
+    doctor.add_argument("--json", action="store_true", help="print the same as JSON")
     completion = _command(
         commands,
         "completion",
@@ -163,7 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         "Prints the script for a shell to load (needs shtab: pip install 'padless[completion]').",
         _COMPLETION_EXAMPLES,
     )
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell (%(choices)s)")
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help="the shell to complete in: %(choices)s"
+    )
     return parser
 
 

@@ -142,7 +142,7 @@ def _compare(run: Run, data: Data, steps: int) -> tuple[Comparison, list[int]]:
     settings = run.settings
     batches = epoch_batches(settings, data, len(run.epochs))[:steps]
     _say(
-        f"\ncomparison  the next {len(batches)} batches that training would take, none left out, by turns; "
+        f"\ncomparison  the next {len(batches)} batches that training would take, none left out, alternating; "
         f"threads: {settings.threads}"
     )
     result = compare(
@@ -153,7 +153,7 @@ def _compare(run: Run, data: Data, steps: int) -> tuple[Comparison, list[int]]:
         on_step=lambda done, steps: bar("comparing", done, steps),
     )
     for name, seconds in result.seconds.items():
-        _say(f"  {name:<13} {1e3 * seconds / result.steps:8.1f} ms a step  {result.ratio(name):5.1f}x")
+        _say(f"  {name:<13} {1e3 * seconds / result.steps:8.1f} ms per step  {result.ratio(name):5.1f}x")
     _say(f"  largest difference of losses {result.largest_loss_difference:.1e}")
     return result, [len(data.sequences[i]) for i in batches[0]]
 

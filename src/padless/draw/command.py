@@ -31,21 +31,34 @@ def add_arguments(parser: ArgumentParser) -> None:
         "lengths",
         nargs="*",
         metavar="LENGTH|FILE",
-        help="the lengths themselves, or one file of them as `padless report` reads it, or - for standard input",
+        help="the lengths themselves; or one txt, csv, tsv, json, jsonl or parquet file, as for `padless report`; or - "
+        "for standard input",
     )
     reading = parser.add_argument_group("reading a file")
-    reading.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
-    reading.add_argument("--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in jsonl")
-    reading.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
-    parser.add_argument("--svg", type=Path, metavar="PATH", help="write a picture that scales to any size")
-    parser.add_argument("--png", type=Path, metavar="PATH", help="write a picture (needs Matplotlib)")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="write a page to move through the steps")
-    parser.add_argument("--lang", choices=("en", "ko"), help="of the page that --html writes (en)")
+    reading.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="format of the file (default: from the suffix, else from the first line)",
+    )
+    reading.add_argument(
+        "--column",
+        metavar="NAME",
+        help="column of a csv, tsv or parquet file, or key of the objects in json or jsonl",
+    )
+    reading.add_argument("--words", action="store_true", help="count integers as words (txt, csv, tsv)")
+    parser.add_argument("--svg", type=Path, metavar="PATH", help="write the picture as SVG")
+    parser.add_argument(
+        "--png", type=Path, metavar="PATH", help="write the picture as PNG (needs Matplotlib)"
+    )
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write an interactive page to step through")
+    parser.add_argument(
+        "--lang", choices=("en", "ko"), help="language of the page that --html writes (default en)"
+    )
     parser.add_argument(
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="auto: in a terminal, unless NO_COLOR is set (auto)",
+        help="when to use colour; auto: in a terminal, unless NO_COLOR is set (default auto)",
     )
 
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Counts what padding costs the sequences of a file, for every way of putting
-them into batches. The file holds lengths or the sequences themselves:
-  txt      a line of one integer is a length, any other line a sequence of words
-  csv tsv  one column: integers are lengths, text is counted in words; cells
-           of csv are separated by commas, semicolons or tabs
-  json     one array of what a line of jsonl may be
+Computes the cost of padding for the sequences of a file, for each way of
+forming batches. The file contains lengths or the sequences themselves:
+  txt      a line with one integer is a length, any other a sequence of words
+  csv tsv  one column: integers are lengths, text is counted in words; csv may
+           be separated by commas, semicolons or tabs
+  json     one array; its items are as the lines of jsonl
   jsonl    a line is a number (a length), a string (words), a list (items), or
-           an object with one of these
+           an object that contains one of these
   parquet  one column of integers, text or lists (needs pyarrow)"""
 EXAMPLES = """\
 examples:
@@ -49,41 +49,84 @@ _MOST = 2**31 - 1  # of any number: with lengths no larger, sums and products st
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Options of `padless report`."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="- or none: standard input; .gz is unpacked")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="file to read, may be compressed by gzip (default, or with -: standard input)",
+    )
     group = parser.add_argument_group("reading")
-    group.add_argument("--format", choices=_FORMATS, help="by the suffix, else by the first line")
     group.add_argument(
-        "--column", metavar="NAME", help="of csv, tsv, parquet; key of the objects in json and jsonl"
+        "--format",
+        choices=_FORMATS,
+        help="format of the file (default: from the suffix, else from the first line)",
     )
-    group.add_argument("--words", action="store_true", help="an integer is a word too (txt, csv, tsv)")
+    group.add_argument(
+        "--column",
+        metavar="NAME",
+        help="column of a csv, tsv or parquet file, or key of the objects in json or jsonl",
+    )
+    group.add_argument("--words", action="store_true", help="count integers as words (txt, csv, tsv)")
     group = parser.add_argument_group("batches")
-    group.add_argument("--batch-size", type=_count, metavar="N", help="sequences a batch (32)")
-    group.add_argument("--tokens", type=_count, metavar="N", help="rows a batch, instead of --batch-size")
+    group.add_argument("--batch-size", type=_count, metavar="N", help="sequences per batch (default 32)")
+    group.add_argument("--tokens", type=_count, metavar="N", help="rows per batch, instead of --batch-size")
     group.add_argument(
-        "--padded", action="store_true", help="--tokens is for the cells of the grid, not for rows"
+        "--padded", action="store_true", help="apply --tokens to the cells of the grid instead of rows"
     )
-    group.add_argument("--policy", action="append", choices=_POLICIES, help="only this (may repeat)")
-    group.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (0)")
+    group.add_argument(
+        "--policy",
+        action="append",
+        choices=_POLICIES,
+        help="count only this policy; may be repeated (default: all)",
+    )
+    group.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="seed of everything random (default 0)",
+    )
     group = parser.add_argument_group("cost")
     group.add_argument(
-        "--width", type=_count, default=1, metavar="N", help="numbers a row, for the multiplications (1)"
-    )
-    group.add_argument("--network", choices=_CELLS, help="a recurrent network, for the FLOPs")
-    group.add_argument("--input-size", type=_count, metavar="N", help="of the network (256)")
-    group.add_argument("--hidden-size", type=_count, metavar="N", help="of the network (256)")
-    group.add_argument("--layers", type=_count, metavar="N", help="of the network (1)")
-    group.add_argument("--bidirectional", action="store_true", help="the network runs both ways")
-    group.add_argument("--training", action="store_true", help="backward runs too")
-    group.add_argument(
-        "--measure", action="store_true", help="time the network on some batches, padded and by padless"
+        "--width",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="numbers per row, for the multiplications (default 1)",
     )
     group.add_argument(
-        "--threads", type=_count, metavar="N", help="of --measure; 1 is CPU time (torch's own)"
+        "--network",
+        choices=_CELLS,
+        help="count the FLOPs of a recurrent network too (with --measure, default lstm)",
     )
-    group.add_argument("--seconds", type=_seconds, metavar="S", help="of --measure, a policy, about (5)")
+    group.add_argument(
+        "--input-size", type=_count, metavar="N", help="input size of the network (default 256)"
+    )
+    group.add_argument(
+        "--hidden-size", type=_count, metavar="N", help="hidden size of the network (default 256)"
+    )
+    group.add_argument("--layers", type=_count, metavar="N", help="layers of the network (default 1)")
+    group.add_argument("--bidirectional", action="store_true", help="make the network bidirectional")
+    group.add_argument("--training", action="store_true", help="include the backward pass")
+    group.add_argument(
+        "--measure",
+        action="store_true",
+        help="time the network on a sample of batches, padded in torch and packed in padless",
+    )
+    group.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="threads for --measure; 1 measures CPU time (default: torch's setting)",
+    )
+    group.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="approximate time per policy for --measure (default 5)"
+    )
     group = parser.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="JSON instead of the table")
-    group.add_argument("--html", type=Path, metavar="PATH", help="also write a page that needs nothing else")
+    group.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    group.add_argument(
+        "--html", type=Path, metavar="PATH", help="also write the report as a self-contained page"
+    )
 
 
 def run(options: Namespace, measure: Callable[..., Any]) -> None:
