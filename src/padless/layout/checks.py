@@ -187,8 +187,9 @@ def checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
     except (OverflowError, RuntimeError) as error:
         raise RuntimeError(f"{name}: padding_value = {padding_value}: {error}") from None
     is_narrow = dtype.is_floating_point and dtype.itemsize < 4
+    # Both are converted without a word by `new_full`, and refused by the functions of torch that pad.
     if (is_narrow and torch.finfo(dtype).max < abs(fill) < math.inf) or (
-        dtype is torch.int64 and fill >= 2**63
+        dtype is torch.int64 and fill == 2.0**63
     ):
         raise RuntimeError(
             f"{name}: padding_value = {padding_value}: value cannot be converted to {dtype} without overflow"

@@ -56,16 +56,15 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
         raise TypeError(
             f"{name} takes two batches of one kind, got {type(batch).__name__} and {type(other).__name__}"
         )
-    is_sequence = isinstance(batch, PackedSequence)
-    if is_sequence and torch.compiler.is_compiling():
-        _assert_same_order(batch, other, name)
+    if isinstance(batch, PackedSequence) and torch.compiler.is_compiling():
+        _assert_same_order(batch, cast(PackedSequence, other), name)
         return other.data
     ours, theirs = _layout_of(batch), _layout_of(other)
     if not ours.agrees_with(theirs):
         raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
-    if not is_sequence or torch.equal(ours.order, theirs.order):
+    if isinstance(other, Packed) or torch.equal(ours.order, theirs.order):
         return other.data
-    return move_rows(Packed.from_packed_sequence(other).data, ours.time_major)
+    return move_rows(opened(other, name).data, ours.time_major)
 
 
 def _layout_of(batch: Packed | PackedSequence) -> Layout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -160,7 +160,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
     if isinstance(sizes, (Tensor, np.ndarray)):
         sizes = sizes.tolist()
     if not isinstance(sizes, Sequence):
-        return chunks(packed, sizes)
+        return chunks(packed, cast(int, sizes))
     batch = opened(packed, "split")
     counts = [_count(size, f"split: sizes[{i}]") for i, size in enumerate(sizes)]
     total = sum(counts)

@@ -152,7 +152,7 @@ def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
     return joined
 
 
-def _reduce_joined(self: torch.nn.Module, protocol: SupportsIndex) -> tuple[Any, ...]:
+def _reduce_joined(self: torch.nn.Module, protocol: SupportsIndex) -> str | tuple[Any, ...]:
     """What pickle and `copy` keep: how the user's class, which can be found by its name, is made, and its state."""
     joined = type(self)
     kind = _ORIGINALS[joined]
