@@ -390,6 +390,9 @@ def a_packed(batch, steps):
     return padless.Packed(torch.randn(sum(lengths), 3), lengths)
 
 
+CONVOLUTION = padless.nn.Conv1d(3, 4, 3, dilation=2)
+
+
 ON_PACKED = {
     "pad": lambda p: p.pad(),
     "pad left, to more steps": lambda p: p.pad(7.0, total_length=12, side="left"),
@@ -414,6 +417,10 @@ ON_PACKED = {
     "expand": lambda p: padless.ops.expand(p, padless.ops.sum(p)).data,
     "head": lambda p: padless.ops.head(p, 2).data,
     "cat": lambda p: padless.ops.cat([p, p]).data,
+    "first or a default": lambda p: padless.ops.first(p, default=0.5),
+    "arithmetic with a batch packed apart": lambda p: (p + padless.Packed(2 * p.data, p.lengths)).data,
+    "from_offsets": lambda p: padless.ops.sum(padless.Packed.from_offsets(3 * p.data, p.offsets)),
+    "Conv1d": lambda p: CONVOLUTION(p).data,
     "cross_entropy": lambda p: padless.losses.cross_entropy(p, p.map(lambda rows: rows.argmax(1))),
     "sequence_mean": lambda p: padless.losses.mse_loss(p, p.map(torch.zeros_like), reduction="sequence_mean"),
 }
@@ -437,6 +444,26 @@ def test_operations_on_packed_compile_as_one_graph(name):
         for want, got in zip(*found, strict=True):
             torch.testing.assert_close(got, want)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda rows, numbers: padless.Packed(rows, numbers), "do not sum to the rows"),
+        (lambda rows, numbers: padless.Packed.from_offsets(rows, numbers), "end at the rows"),
+    ],
+)
+def test_rows_and_lengths_that_do_not_fit_are_an_error_when_the_program_runs(make, text):
+    compiled = torch.compile(
+        lambda rows, numbers: padless.ops.sum(make(rows, numbers)), fullgraph=True, backend="aot_eager"
+    )
+    numbers = torch.tensor([0, 2, 3])
+    if text.startswith("do"):
+        assert compiled(torch.ones(5), numbers).tolist() == [0, 2, 3]
+    else:
+        assert compiled(torch.ones(3), numbers).tolist() == [2, 1]
+    with pytest.raises(RuntimeError, match=text):
+        compiled(torch.ones(4), numbers)
 
 
 def test_pack_compiles_and_refuses_lengths_that_do_not_fit():

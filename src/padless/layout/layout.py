@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from ..errors import LengthsError
 from .checks import as_numbers
 from .rows import RowMap, index_dtype
 from .walks import Places, Walk, arranged
@@ -295,6 +296,15 @@ class Layout:
     def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
         """How many cells apart two steps and two sequences are; 1 in a batch of none."""
         return (1, total_length) if batch_first else (max(self.batch, 1), 1)
+
+    def check_rows(self, count: int) -> None:
+        """Raise LengthsError unless the lengths sum to `count`; a compiled program raises RuntimeError when it runs."""
+        if self._is_compiled():
+            message = "the lengths do not sum to the rows of the data"
+            torch.ops.aten._assert_async.msg(self.lengths.sum() == count, message)
+            vars(self)["rows"] = count
+        elif self.rows != count:
+            raise LengthsError(f"lengths sum to {self.rows}, but the data have {count} rows")
 
     def agrees_with(self, other: Layout) -> bool:
         """Whether the lengths are the same; a compiled program compares them when it runs, and raises RuntimeError."""

@@ -89,10 +89,9 @@ class Conv1d(torch.nn.Conv1d):
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans
-        total = int(spans.sum()) if len(spans) else 0
+        total = int(spans.sum()) + reach + 1  # one window more, so that there is one
         layout = Layout(counts)
-        if layout.rows == 0:
-            return of_kind(Packed._of(rows.new_zeros(0, self.out_channels) + 0 * rows.sum(), layout), packed)
+        torch._check(total > reach)  # what a compiler cannot know
         owners = batch._layout.owners
         at = (
             torch.arange(batch._layout.rows, device="cpu")

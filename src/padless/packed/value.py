@@ -66,8 +66,7 @@ class Packed(Arithmetic):
     def __init__(self, data: Tensor, lengths: Any) -> None:
         _check_rows(data)
         layout = Layout(as_lengths(lengths))
-        if layout.rows != data.shape[0]:
-            raise LengthsError(f"lengths sum to {layout.rows}, but the data have {data.shape[0]} rows")
+        layout.check_rows(data.shape[0])
         object.__setattr__(self, "_data", data)
         object.__setattr__(self, "_layout", layout)
 
