@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["linear", "outer"]
+__all__ = ["add_product", "linear", "outer", "write_product"]
 
 # Below about a million multiply-adds, or under 4 rows, the call costs more than it gains:
 # (M, K, N) = (16, 128, 512) 20 against 26 us, (8, 128, 512) 16 against 16, (1, 256, 1024) 27 against 13.
@@ -25,19 +25,39 @@ def _has_onednn() -> bool:
 _onednn = torch.ops.mkldnn._linear_pointwise.default if _has_onednn() else None
 
 
-def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ w.T + bias`, `(M, N)`; x `(M, K)`, w `(N, K)`, bias `(N,)`. Not differentiable."""
+def _takes_onednn(x: Tensor, columns: int) -> bool:
     rows, depth = x.shape
-    if (
+    return (
         _onednn is not None
         and x.dtype == torch.float32
         and rows >= 4
-        and rows * depth * w.shape[0] >= _SMALLEST
+        and rows * depth * columns >= _SMALLEST
         and x.device.type == "cpu"
         and torch.backends.mkldnn.enabled
-    ):
+    )
+
+
+def linear(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ w.T + bias`, `(M, N)`; x `(M, K)`, w `(N, K)`, bias `(N,)`. Not differentiable."""
+    if _takes_onednn(x, w.shape[0]):
         return _onednn(x, w, bias, "none", [], "")
     return torch.mm(x, w.t()) if bias is None else torch.addmm(bias, x, w.t())
+
+
+def add_product(out: Tensor, x: Tensor, w_t: Tensor) -> None:
+    """`out += x @ w_t`, `(M, N)`; x `(M, K)`, w_t `(K, N)`. Not differentiable."""
+    if _takes_onednn(x, w_t.shape[1]):
+        out.add_(_onednn(x, w_t.t(), None, "none", [], ""))
+    else:
+        out.addmm_(x, w_t)
+
+
+def write_product(out: Tensor, x: Tensor, w_t: Tensor) -> None:
+    """`out = x @ w_t`, where out shares no memory with the others; shapes as in `add_product`. Not differentiable."""
+    if _takes_onednn(x, w_t.shape[1]):
+        out.copy_(_onednn(x, w_t.t(), None, "none", [], ""))
+    else:
+        torch.mm(x, w_t, out=out)
 
 
 def outer(d: Tensor, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..layout.schedule import Schedule
-from ._products import linear, outer
+from ._products import add_product, linear, outer, write_product
 from .contract import Gradients, Layer, LayerWeights, Saved, States
 
 __all__ = ["backward", "forward", "infer"]
@@ -85,11 +85,15 @@ def _carried(parts: tuple[Tensor, ...], t: int, schedule: Schedule, initial: Ten
     """The states that step t starts from: the neighbouring step's rows, and initial states for those that join."""
     size = schedule.sizes[t]
     if not reverse:
-        return initial if t == 0 else parts[t - 1][:size]
+        return initial if t == 0 else _first(parts[t - 1], size)
     if t == schedule.steps - 1:
         return initial[:size]
     joined = parts[t + 1]
     return joined if joined.shape[0] == size else torch.cat([joined, initial[joined.shape[0] : size]])
+
+
+def _first(rows: Tensor, count: int) -> Tensor:
+    return rows if rows.shape[0] == count else rows[:count]  # a slice costs as much as its arithmetic
 
 
 def _finals(buffer: Tensor, schedule: Schedule, reverse: bool) -> Tensor:
@@ -121,8 +125,9 @@ def _lstm_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
     gate_parts = gates.split(sizes)
     sigmoid_parts = gates[:, : 2 * width].split(sizes)
     i_parts, f_parts, g_parts, o_parts = (part.split(sizes) for part in gates.split(width, 1))
+    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=reverse):
-        gate_parts[t].add_(linear(_carried(outputs, t, schedule, h0, reverse), weights.w_hh))
+        add_product(gate_parts[t], _carried(outputs, t, schedule, h0, reverse), w_hh)
         sigmoid_parts[t].sigmoid_()
         g_parts[t].tanh_()
         o_parts[t].sigmoid_()
@@ -160,10 +165,9 @@ def _lstm_backward(
     f_parts, o_slopes, d_gate_parts = f.split(sizes), slope_o.split(sizes), slopes.split(sizes)
     ifg_slopes = slopes.view(-1, 4, width)[:, :3].split(sizes)
     projected: list[Tensor] = [dh] * schedule.steps  # gradient of the output at each step
-    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=not reverse):
         size = sizes[t]
-        dh_t, dc_t = dh[:size], dc[:size]
+        dh_t, dc_t = _first(dh, size), _first(dc, size)
         dh_t.add_(grad_parts[t])
         if weights.w_hr is not None:
             projected[t] = dh_t.clone()
@@ -174,7 +178,7 @@ def _lstm_backward(
         ifg_slopes[t].mul_(dc_t.unsqueeze(1))
         o_slopes[t].mul_(dh_hidden)
         dc_t.mul_(f_parts[t])
-        dh_t.copy_(linear(d_gate_parts[t], w_hh))
+        write_product(dh_t, d_gate_parts[t], weights.w_hh)
     d_w_hr = None
     if weights.w_hr is not None:
         d_out = torch.cat(projected) if projected else grad_output
@@ -221,13 +225,12 @@ def _gru_backward(
 
     grad_parts, z_parts, n_slopes = grad_output.split(sizes), z.split(sizes), slope_n.split(sizes)
     by_gate, d_hidden_parts = hidden_slopes.view(-1, 3, width).split(sizes), hidden_slopes.split(sizes)
-    w_hh = weights.w_hh.t()
     for t in _steps(schedule, reverse=not layer.reverse):
-        dh_t = dh[: sizes[t]]
+        dh_t = _first(dh, sizes[t])
         dh_t.add_(grad_parts[t])
         by_gate[t].mul_(dh_t.unsqueeze(1))
         n_slopes[t].mul_(dh_t)
-        dh_t.mul_(z_parts[t]).add_(linear(d_hidden_parts[t], w_hh))
+        add_product(dh_t.mul_(z_parts[t]), d_hidden_parts[t], weights.w_hh)
     d_input = torch.cat([hidden_slopes[:, : 2 * width], slope_n], 1)
     return d_input, hidden_slopes, (dh,), None
 
@@ -239,10 +242,10 @@ def _rnn_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
     cell, rows, schedule, states, weights, reverse, _ = layer
     (h0,) = states
     output = linear(rows, weights.w_ih, _both_biases(weights))
-    parts = output.split(schedule.sizes)
+    parts, w_hh = output.split(schedule.sizes), weights.w_hh.t()
     for t in _steps(schedule, reverse=reverse):
-        h = parts[t].add_(linear(_carried(parts, t, schedule, h0, reverse), weights.w_hh))
-        h.relu_() if cell == "RNN_RELU" else h.tanh_()
+        add_product(parts[t], _carried(parts, t, schedule, h0, reverse), w_hh)
+        parts[t].relu_() if cell == "RNN_RELU" else parts[t].tanh_()
     return output, (_finals(output, schedule, reverse),), ()
 
 
@@ -255,11 +258,10 @@ def _rnn_backward(
     slopes = (output > 0).to(output.dtype) if layer.cell == "RNN_RELU" else 1 - output * output
     sizes = schedule.sizes
     grad_parts, slope_parts = grad_output.split(sizes), slopes.split(sizes)
-    w_hh = layer.weights.w_hh.t()
     for t in _steps(schedule, reverse=not layer.reverse):
-        dh_t = dh[: sizes[t]]
+        dh_t = _first(dh, sizes[t])
         d_gates = slope_parts[t].mul_(dh_t.add_(grad_parts[t]))
-        dh_t.copy_(linear(d_gates, w_hh))
+        write_product(dh_t, d_gates, layer.weights.w_hh)
     return slopes, slopes, (dh,), None
 
 
