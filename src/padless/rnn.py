@@ -22,6 +22,7 @@ from .layout.checks import as_lengths, checked_fill
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
+from .packed.few import are_few, pack_few, pad_few
 from .packed.packed_sequence import layout_of_packed_sequence
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
 
 # Bytes of a sequence from which it costs less to look at it alone than to copy it once more.
 _WORTH_A_LOOK = 64 << 10
+_LITTLE = 1 << 20  # bytes that one thread writes in some 100 us
 _LARGE = 32 << 20  # bytes that the allocator asks the system for anew each time
 
 
@@ -65,7 +67,15 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
     if not isinstance(sequences, Iterable):
         kind = type(sequences).__name__
         raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
-    rows, sizes = _back_to_back("pack_sequence", sequences, AttributeError)
+    parts = tuple(sequences)
+    if are_few(len(parts), *parts) and _are_alike(parts):
+        sizes = _host_tensor([len(part) for part in parts])
+        few = pack_few(
+            _torch_pad_sequence(parts, True), sizes, batch_first=True, enforce_sorted=enforce_sorted
+        )
+        if few is not None:
+            return few
+    rows, sizes = _back_to_back("pack_sequence", parts, AttributeError)
     layout = _slotted(_host_tensor(sizes), enforce_sorted)
     return _packed_sequence(_placed(rows, layout.time_major), layout, enforce_sorted)
 
@@ -116,7 +126,12 @@ def pack_padded_sequence(
     batch, steps = _grid_shape("pack_padded_sequence: input", input, batch_first)
     if torch.compiler.is_compiling():
         return _traced_pack(input, as_lengths(lengths, batch=batch), batch_first, enforce_sorted)
-    layout = _slotted(as_lengths(lengths, batch=batch, steps=steps), enforce_sorted)
+    checked = as_lengths(lengths, batch=batch, steps=steps)
+    if are_few(batch, input):
+        few = pack_few(input, checked, batch_first=batch_first, enforce_sorted=enforce_sorted)
+        if few is not None:
+            return few
+    layout = _slotted(checked, enforce_sorted)
     cells, batch_first = _cells(input, batch_first)
     from_cells = layout.padded_time_major(steps, batch_first=batch_first).inverted()
     return _packed_sequence(move_rows(cells, from_cells), layout, enforce_sorted)
@@ -155,20 +170,11 @@ def pad_packed_sequence(
     if torch.compiler.is_compiling():
         return _traced_pad(sequence, batch_first, padding_value, total_length)
     fill = checked_fill("pad_packed_sequence", sequence.data, padding_value)
+    few = pad_few(sequence, batch_first=batch_first, fill=fill, total_length=total_length)
+    if few is not None:
+        return few
     layout = layout_of_packed_sequence(sequence)
-    steps = layout.steps
-    if total_length is not None:
-        try:
-            total_length = operator.index(total_length)
-        except TypeError:
-            kind = type(total_length).__name__
-            raise TypeError(f"pad_packed_sequence: total_length must be int, not {kind}") from None
-        if total_length < steps:
-            raise ValueError(
-                "Expected total_length to be at least the length of the longest sequence in input, "
-                f"but got total_length={total_length} and max sequence length being {steps}"
-            )
-        steps = total_length
+    steps = layout.steps if total_length is None else _at_least(layout.steps, total_length)
     to_cells = layout.padded_time_major(steps, batch_first=batch_first)
     cells = move_rows(sequence.data, to_cells, fill=fill)
     return _grid(cells, layout.batch, steps, batch_first), layout.lengths
@@ -247,7 +253,14 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
         kind = type(padded_sequences).__name__
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")
     batch, steps = _grid_shape("unpad_sequence: padded_sequences", padded_sequences, batch_first)
-    layout = Layout(as_lengths(lengths, batch=batch, steps=steps))
+    checked = as_lengths(lengths, batch=batch, steps=steps)
+    if are_few(batch, padded_sequences):
+        sequences = padded_sequences.unbind(0 if batch_first else 1)
+        return [
+            rows[:length].clone(memory_format=torch.contiguous_format)
+            for rows, length in zip(sequences, checked.tolist(), strict=True)
+        ]
+    layout = Layout(checked)
     cells, batch_first = _cells(padded_sequences, batch_first)
     from_cells = layout.padded(steps, batch_first=batch_first).inverted()
     return split_rows(cells, from_cells, layout.lengths.tolist())
@@ -311,6 +324,21 @@ def _traced_pad(
     return grid.view(*rows.shape, *data.shape[1:]), lengths
 
 
+def _at_least(steps: int, total_length: Any) -> int:
+    """`total_length`, which must be an integer of at least `steps`."""
+    try:
+        total_length = operator.index(total_length)
+    except TypeError:
+        kind = type(total_length).__name__
+        raise TypeError(f"pad_packed_sequence: total_length must be int, not {kind}") from None
+    if total_length < steps:
+        raise ValueError(
+            "Expected total_length to be at least the length of the longest sequence in input, "
+            f"but got total_length={total_length} and max sequence length being {steps}"
+        )
+    return total_length
+
+
 def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> PackedSequence:
     """Indices are left out where the caller promised the order and `batch_sizes` counts every sequence."""
     batch_sizes = layout.batch_sizes
@@ -369,6 +397,16 @@ def _back_to_back(
         if rows.dtype == first.dtype and rows.device == first.device and 0 not in sizes:
             return rows, sizes
     return torch.cat([_like_first(name, i, part, first) for i, part in enumerate(parts)]), sizes
+
+
+def _are_alike(parts: tuple[Tensor, ...]) -> bool:
+    """Whether all have one dtype and one shape but for their length, and take little memory when they are padded."""
+    first = parts[0]
+    if first.dim() == 0 or any(
+        part.dtype != first.dtype or part.shape[1:] != first.shape[1:] for part in parts
+    ):
+        return False
+    return len(parts) * max(part.nbytes for part in parts) <= _LITTLE
 
 
 def _placed(rows: Tensor | list[Tensor], to: RowMap, fill: Any = 0) -> Tensor:

@@ -13,7 +13,6 @@ step t are always the first ``batch_sizes[t]`` slots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -46,17 +45,14 @@ class cached(Generic[T]):  # noqa: N801 a decorator
         self.__doc__ = work.__doc__
 
     def __get__(self, instance: Any, owner: type) -> T:
-        with _kept_by_autograd():
-            value = instance.__dict__[self.name] = self.work(instance)  # found first from now on
+        # In this order: Dynamo cannot trace the second question.
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            value = self.work(instance)
+        else:  # what is kept may be saved for backward later on
+            with torch.inference_mode(False):
+                value = self.work(instance)
+        instance.__dict__[self.name] = value  # found first from now on
         return value
-
-
-def _kept_by_autograd() -> AbstractContextManager[object]:
-    """A context whose tensors can be saved for backward later on, also where inference mode is on by now."""
-    # In this order: Dynamo cannot trace the second question.
-    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-        return nullcontext()
-    return torch.inference_mode(False)
 
 
 class Layout:
@@ -173,8 +169,7 @@ class Layout:
         known = vars(self)
         if "slots" in known and "offsets" in known and "batch_sizes" in known:
             return True
-        with _kept_by_autograd():
-            found = arranged(self.lengths, self.order, self.steps)
+        found = arranged(self.lengths, self.order, self.steps)
         if found is None:
             return False
         for name, numbers in zip(("slots", "offsets", "batch_sizes"), found, strict=True):
@@ -254,8 +249,8 @@ class Layout:
     def padded_time_major(self, total_length: int, *, batch_first: bool) -> RowMap:
         """From time-major rows to the cells of a padded grid; cells without a row are filled."""
         count = total_length * self.batch
-        if "batch_sizes" not in vars(self):
-            self._arrange()
+        if not self._is_compiled():
+            _ = self.batch_sizes  # and slots and offsets with them
 
         def row_of_cell() -> Numbers:
             dtype = index_dtype(self.rows + self.batch)
