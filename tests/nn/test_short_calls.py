@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import padless
 from padless.backends import _kernels, prepared
-from padless.nn import _forward, _short
+from padless.nn import _forward, _short, _steps
 
 CELLS = ["LSTM", "GRU", "RNN"]
 each_cell = pytest.mark.parametrize("cell", CELLS)
@@ -205,10 +205,10 @@ def test_what_was_prepared_goes_with_the_module(cell):
     with torch.no_grad():
         layer(torch.randn(1, 1, 5))
     key = id(layer)
-    assert key in _short._prepared
+    assert key in _steps._prepared
     del layer
     gc.collect()
-    assert key not in _short._prepared
+    assert key not in _steps._prepared
 
 
 @each_cell

@@ -227,3 +227,60 @@ def test_a_process_may_end_installed_without_a_word() -> None:
     )
     assert done.stdout.strip() == "torch.Size([2, 1, 4])"
     assert done.stderr == ""
+
+
+CALLS = [(1, 1), (1, 8), (5, 3)]  # steps, sequences
+
+
+def _of_kind(rows: Tensor, kind: str) -> Any:
+    steps, batch = rows.shape[:2]
+    return rows if kind == "padded" else PackedSequence(rows.flatten(0, 1), torch.full((steps,), batch))
+
+
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.parametrize(("steps", "batch"), CALLS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "lstm_projected"])
+def test_small_calls_give_torchs_results(layer: str, bias: bool, steps: int, batch: int, kind: str) -> None:
+    model = LAYERS[layer](num_layers=2, bias=bias)
+    rows = _of_kind(torch.randn(steps, batch, 6), kind)
+    expected = answers(model, rows)
+    with torch.no_grad():
+        expected_states = model(rows)[1]
+        with padless.install():
+            torch.testing.assert_close(model(rows)[1], expected_states)
+            for parameter in model.parameters():
+                parameter.data.mul_(2.0)
+            doubled = model(rows)[1]
+        torch.testing.assert_close(doubled, model(rows)[1])
+        for parameter in model.parameters():
+            parameter.data.div_(2.0)
+    with padless.install():
+        got = answers(model, rows)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "lstm_projected"])
+def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(layer: str) -> None:
+    model, rows, states, outputs = LAYERS[layer](), torch.randn(9, 3, 6), None, []
+    with torch.no_grad(), padless.install():
+        expected, expected_states = model(rows)
+        for row in rows:
+            output, states = model(row[None], states)
+            outputs.append(output)
+    assert torch.equal(torch.cat(outputs), expected)
+    for ours, theirs in zip(
+        torch.utils._pytree.tree_leaves(states), torch.utils._pytree.tree_leaves(expected_states), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_output_and_the_state_of_a_step_share_no_memory() -> None:
+    for mode in (torch.no_grad, torch.enable_grad):
+        for name in ("lstm", "gru"):
+            with mode(), padless.install():
+                output, state = LAYERS[name]()(torch.randn(1, 2, 6))
+                h = state[0] if isinstance(state, tuple) else state
+                before = h.clone()
+                output.detach().zero_()
+                assert torch.equal(h, before)

@@ -8,11 +8,10 @@ the general path then computes, or raises the error. See docs/decisions/0026-one
 
 from __future__ import annotations
 
-from typing import Any, cast
-from weakref import finalize
+from typing import Any
 
 import torch
-from torch import _VF, Tensor
+from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.nn import Parameter
 from torch.nn.modules.rnn import RNNBase
@@ -21,32 +20,12 @@ from torch.nn.utils.rnn import PackedSequence
 from ..backends import is_forced, is_native
 from ..backends._precision import precision_of
 from ..backends.autograd import is_traced, profiler_is_on
-from ..backends.contract import Cell
-from ..backends.prepared import PreparedLayer
 from ..packed import Packed
-from ._weights import weight_shapes
+from ._steps import SHORT_ROWS, Network, infer, prepared_layers, takes_torchs_cells, train_step
 
-__all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_cells"]
+__all__ = ["short_forward"]
 
-SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
-
-# By the id of the module, which costs less than a weak reference in every call; `finalize` removes the entries of
-# modules that are gone. Each entry also holds the configuration that the weights were checked against.
-_prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 _forward_ad = torch.autograd.forward_ad
-
-_CELLS: dict[str, Any] = {
-    "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
-}  # fmt: skip
-
-
-def takes_torchs_cells(steps: int) -> bool:
-    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer: over a single step.
-
-    For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. Torch's layers do the same work and more around it.
-    """
-    return steps == 1
 
 
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
@@ -86,12 +65,13 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     )
     if is_recorded and (not takes_torchs_cells(steps) or is_forced()):
         return None
-    prepared = _prepared_layers(module, rows.dtype, weights)
+    network = Network(module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias)
+    prepared = prepared_layers(module, network, rows.dtype, weights)
     if prepared is None:
         return None
     width = module.hidden_size
     if is_recorded:
-        output, finals = _train(module, rows, batch, states, weights)
+        output, finals = train_step(network, rows, batch, states, weights)
         output = torch.stack((output,), 1 if swaps else 0) if kind is Tensor else output.clone()
     else:
         swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
@@ -101,7 +81,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
             shape: tuple[int, ...] = (steps * batch, width)
         else:
             shape = (batch, steps, width) if module.batch_first else (steps, batch, width)
-        output, finals = _infer(prepared, rows, steps, batch, states, weights, shape)
+        output, finals = infer(prepared, rows, steps, batch, states, weights, shape)
         if swaps:
             output = output.view(steps, batch, width).transpose(0, 1).reshape(steps * batch, width)
             if kind is Tensor:
@@ -167,97 +147,4 @@ def _is_plain(
         and peek_interpreter_stack() is None
         and _forward_ad._current_level < 0
         and not is_traced(rows)
-    )
-
-
-def _prepared_layers(
-    module: RNNBase, dtype: torch.dtype, weights: list[Tensor]
-) -> list[PreparedLayer] | None:
-    """The layers with their weights checked, or None if the weights are not plain."""
-    configuration = *_configuration(module, dtype), len(weights)
-    found, prepared = _prepared.get(id(module), (None, []))
-    # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
-    if found == configuration and all(p.fits(weights) for p in prepared):
-        return prepared
-    if not _can_be_prepared(module, weights, dtype):
-        return None
-    if found is None:
-        finalize(module, _prepared.pop, id(module), None)
-    count = 4 if module.bias else 2
-    prepared = [
-        PreparedLayer(cast(Cell, module.mode), weights, at, at + count)
-        for at in range(0, len(weights), count)
-    ]
-    _prepared[id(module)] = configuration, prepared
-    return prepared
-
-
-def _infer(
-    prepared: list[PreparedLayer],
-    rows: Tensor,
-    steps: int,
-    batch: int,
-    states: tuple[Tensor, ...],
-    weights: list[Tensor],
-    shape: tuple[int, ...],
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the output, of `shape` (T * B rows in all), and final states of all layers."""
-    if not rows.is_contiguous():
-        rows = rows.contiguous()
-    if states:
-        states = tuple([s.contiguous() for s in states])
-    if len(prepared) == 1:
-        return prepared[0].infer(weights, rows, steps, batch, states, shape)
-    finals: list[tuple[Tensor, ...]] = []
-    for at, layer in enumerate(prepared):
-        rows, final = layer.infer(weights, rows, steps, batch, tuple([s[at : at + 1] for s in states]), shape)
-        finals.append(final)
-    return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
-
-
-def _train(
-    module: RNNBase, rows: Tensor, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return output `(B, H)` and final states of a single step, by torch's cell functions.
-
-    The output and the last state of the last layer share no memory once the caller has copied the output, so that
-    each may be changed in place, as those of torch's layers.
-    """
-    cell, is_lstm = _CELLS[module.mode], module.mode == "LSTM"
-    if rows.dim() != 2:
-        rows = rows.reshape(batch, module.input_size)
-    if not states:
-        zeros = rows.new_zeros(module.num_layers, batch, module.hidden_size)
-        states = (zeros, zeros) if is_lstm else (zeros,)
-    before = [s.unbind() for s in states]
-    after: list[tuple[Tensor, ...]] = []
-    count = 4 if module.bias else 2
-    for layer in range(module.num_layers):
-        own = weights[layer * count : (layer + 1) * count]
-        if is_lstm:
-            final = cell(rows, (before[0][layer], before[1][layer]), *own)
-        else:
-            final = (cell(rows, before[0][layer], *own),)
-        rows = final[0]
-        after.append(final)
-    return rows, tuple([torch.stack(parts) for parts in zip(*after, strict=True)])
-
-
-def _configuration(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
-    """Everything that `_can_be_prepared` checks weights against."""
-    return module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, dtype
-
-
-def _can_be_prepared(module: RNNBase, weights: list[Tensor], dtype: torch.dtype) -> bool:
-    """Whether all weights are plain tensors of the module's shapes; the kernels trust it."""
-    shapes = weight_shapes(
-        module.mode, module.input_size, module.hidden_size, 0, module.num_layers, module.bias, False
-    )
-    return len(weights) == len(shapes) and all(
-        w.shape == shape
-        and w.dtype is dtype
-        and w.device.type == "cpu"
-        and w.layout is torch.strided
-        and w.is_contiguous()
-        for w, shape in zip(weights, shapes, strict=True)
     )

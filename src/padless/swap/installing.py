@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
-from ..backends import choose
+from ..backends import choose, is_forced, is_native
+from ..backends._precision import precision_of
 from ..backends.autograd import is_traced
 from ..backends.contract import Cell
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
 from ..nn._kinds import Batch, in_time_major, open_grid
+from ..nn._steps import SHORT_ROWS, Network, infer, prepared_layers, takes_torchs_cells, train_step
 from ..nn._weights import weight_shapes
 from ..recurrent import Options, reads_in_place, run
 
@@ -89,6 +92,13 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
     def kernel(
         data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], *network: Any
     ) -> tuple[Tensor, ...]:
+        steps, is_recorded = batch_sizes.shape[0], _is_recorded(data, hx, params)
+        if _trains_in_torch(cell, steps, is_recorded):
+            return torchs_own(data, batch_sizes, hx, params, *network)
+        if data.dim() == 2 and 0 < steps <= SHORT_ROWS and _are_equal(batch_sizes, data.shape[0]):
+            short = _short(cell, data, steps, data.shape[0] // steps, hx, params, network, is_recorded)
+            if short is not None:
+                return short
         options = _options(cell, params, *network)
         if not _computes(data, hx, params, options):
             return torchs_own(data, batch_sizes, hx, params, *network)
@@ -107,12 +117,18 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
 
     def kernel(input: Tensor, hx: Any, params: list[Tensor], *arguments: Any) -> tuple[Tensor, ...]:
         *network, batch_first = arguments
+        if input.dim() != 3:
+            return torchs_own(input, hx, params, *arguments)
+        batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
+        is_recorded = _is_recorded(input, hx, params)
+        if _trains_in_torch(cell, steps, is_recorded):
+            return torchs_own(input, hx, params, *arguments)
+        if not batch_first or steps == 1 or batch == 1:  # rows are in the order of time
+            short = _short(cell, input, steps, batch, hx, params, network, is_recorded)
+            if short is not None:
+                return short
         options = _options(cell, params, *network)
-        if (
-            input.dim() != 3
-            or not _computes(input, hx, params, options)
-            or _is_faster_in_torch(input, options)
-        ):
+        if not _computes(input, hx, params, options) or _is_faster_in_torch(input, options):
             return torchs_own(input, hx, params, *arguments)
         return _run(open_grid(input, batch_first=batch_first), hx, params, options)
 
@@ -160,6 +176,81 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
 def _is_faster_in_torch(input: Tensor, options: Options) -> bool:
     """A full grid through an LSTM without our kernels: torch has oneDNN's."""
     return options.cell == "LSTM" and not options.projected and choose("cpu") == "portable"
+
+
+def _is_recorded(rows: Tensor, hx: Any, params: Sequence[Tensor]) -> bool:
+    states = (hx,) if isinstance(hx, Tensor) else hx
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*params, rows, *states))
+
+
+def _trains_in_torch(cell: Cell, steps: int, is_recorded: bool) -> bool:
+    """Whether torch's own kernel takes the call: a training step of a GRU or RNN, which has no padding to skip.
+
+    For an LSTM that kernel is oneDNN's, and torch's cell functions are faster (`nn._steps.takes_torchs_cells`).
+    """
+    return is_recorded and cell != "LSTM" and takes_torchs_cells(steps) and not is_forced()
+
+
+def _are_equal(batch_sizes: Tensor, rows: int) -> bool:
+    """Whether every step has the same number of rows."""
+    if batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu or batch_sizes.dim() != 1:
+        return False
+    sizes = batch_sizes.tolist()
+    return sizes.count(sizes[0]) == len(sizes) and sizes[0] * len(sizes) == rows
+
+
+def _short(
+    cell: Cell,
+    rows: Tensor,
+    steps: int,
+    batch: int,
+    hx: Any,
+    params: list[Tensor],
+    network: Sequence[Any],
+    is_recorded: bool,
+) -> tuple[Tensor, ...] | None:
+    """A small call without the work of the general path, or None where that has to compute or to find an error."""
+    has_biases, num_layers, dropout, train, bidirectional = network
+    is_lstm, dtype = cell == "LSTM", rows.dtype
+    if (
+        not 0 < steps * batch <= SHORT_ROWS
+        or bidirectional
+        or (dropout and train)
+        or len(params) != num_layers * (4 if has_biases else 2)  # a projection has more
+        or params[1].dim() != 2
+        or (dtype is not torch.float32 and dtype is not torch.float64)
+        or (is_recorded and (not is_lstm or not takes_torchs_cells(steps) or is_forced()))
+    ):
+        return None
+    hidden, states = params[1].shape[1], (tuple(hx) if is_lstm else (hx,))
+    shape = (num_layers, batch, hidden)
+    if len(states) != (2 if is_lstm else 1) or any(s.shape != shape or s.dtype != dtype for s in states):
+        return None
+    if not all(map(_is_plain, (rows, *states))) or any(p.is_neg() for p in params):
+        return None
+    if (
+        not is_native()
+        or precision_of(dtype) != "highest"
+        or torch.is_autocast_enabled("cpu")
+        or peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or is_traced(rows)
+    ):
+        return None
+    given = Network(cell, rows.shape[-1], hidden, num_layers, has_biases)
+    prepared = prepared_layers(params[0], given, dtype, params)
+    if prepared is None:
+        return None
+    if is_recorded:
+        output, finals = train_step(given, rows, batch, states, params)
+        output = output.clone().view(*rows.shape[:-1], hidden)  # shares no memory with the last state
+    else:
+        output, finals = infer(prepared, rows, steps, batch, states, params, (*rows.shape[:-1], hidden))
+    return output, *finals
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg() and not tensor.is_nested
 
 
 def _run(batch: Batch, hx: Any, params: list[Tensor], options: Options) -> tuple[Tensor, ...]:

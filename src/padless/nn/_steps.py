@@ -1,0 +1,136 @@
+"""Small calls of plain layers: kept preparations for inference, and torch's cell functions for one training step.
+
+Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md and
+0035-a-single-step-in-training-and-of-one-row.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+from weakref import finalize
+
+import torch
+from torch import _VF, Tensor
+
+from ..backends.contract import Cell
+from ..backends.prepared import PreparedLayer
+from ._weights import weight_shapes
+
+__all__ = ["SHORT_ROWS", "Network", "infer", "prepared_layers", "takes_torchs_cells", "train_step"]
+
+SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
+
+# By the id of the owner, which costs less than a weak reference in every call; `finalize` removes the entries of
+# owners that are gone. Each entry also holds the configuration that the weights were checked against.
+_prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
+
+_CELLS: dict[str, Any] = {
+    "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
+}  # fmt: skip
+
+
+def takes_torchs_cells(steps: int) -> bool:
+    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer: over a single step.
+
+    For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
+    to skip. Torch's layers do the same work and more around it.
+    """
+    return steps == 1
+
+
+class Network(NamedTuple):
+    """Recurrent layers in one direction, without projection."""
+
+    mode: str
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+
+
+def prepared_layers(
+    owner: Any, network: Network, dtype: torch.dtype, weights: list[Tensor]
+) -> list[PreparedLayer] | None:
+    """The layers with their weights checked, or None if the weights are not plain; kept as long as `owner` lives."""
+    configuration = *network, dtype, len(weights)
+    found, prepared = _prepared.get(id(owner), (None, []))
+    # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
+    if found == configuration and all(p.fits(weights) for p in prepared):
+        return prepared
+    if not _can_be_prepared(network, weights, dtype):
+        return None
+    if found is None:
+        finalize(owner, _prepared.pop, id(owner), None)
+    count = 4 if network.bias else 2
+    prepared = [
+        PreparedLayer(cast(Cell, network.mode), weights, at, at + count)
+        for at in range(0, len(weights), count)
+    ]
+    _prepared[id(owner)] = configuration, prepared
+    return prepared
+
+
+def infer(
+    prepared: list[PreparedLayer],
+    rows: Tensor,
+    steps: int,
+    batch: int,
+    states: tuple[Tensor, ...],
+    weights: list[Tensor],
+    shape: tuple[int, ...],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the output, of `shape` (T * B rows in all), and final states of all layers."""
+    if not rows.is_contiguous():
+        rows = rows.contiguous()
+    if states:
+        states = tuple([s.contiguous() for s in states])
+    if len(prepared) == 1:
+        return prepared[0].infer(weights, rows, steps, batch, states, shape)
+    finals: list[tuple[Tensor, ...]] = []
+    for at, layer in enumerate(prepared):
+        rows, final = layer.infer(weights, rows, steps, batch, tuple([s[at : at + 1] for s in states]), shape)
+        finals.append(final)
+    return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
+
+
+def train_step(
+    network: Network, rows: Tensor, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return output `(B, H)` and final states of a single step, by torch's cell functions.
+
+    The output and the last state of the last layer share no memory once the caller has copied the output, so that
+    each may be changed in place, as those of torch's layers.
+    """
+    cell, is_lstm = _CELLS[network.mode], network.mode == "LSTM"
+    if rows.dim() != 2:
+        rows = rows.reshape(batch, network.input_size)
+    if not states:
+        zeros = rows.new_zeros(network.num_layers, batch, network.hidden_size)
+        states = (zeros, zeros) if is_lstm else (zeros,)
+    before = [s.unbind() for s in states]
+    after: list[tuple[Tensor, ...]] = []
+    count = 4 if network.bias else 2
+    for layer in range(network.num_layers):
+        own = weights[layer * count : (layer + 1) * count]
+        if is_lstm:
+            final = cell(rows, (before[0][layer], before[1][layer]), *own)
+        else:
+            final = (cell(rows, before[0][layer], *own),)
+        rows = final[0]
+        after.append(final)
+    return rows, tuple([torch.stack(parts) for parts in zip(*after, strict=True)])
+
+
+def _can_be_prepared(network: Network, weights: list[Tensor], dtype: torch.dtype) -> bool:
+    """Whether all weights are plain tensors of the network's shapes; the kernels trust it."""
+    shapes = weight_shapes(
+        network.mode, network.input_size, network.hidden_size, 0, network.num_layers, network.bias, False
+    )
+    return len(weights) == len(shapes) and all(
+        w.shape == shape
+        and w.dtype is dtype
+        and w.device.type == "cpu"
+        and w.layout is torch.strided
+        and w.is_contiguous()
+        for w, shape in zip(weights, shapes, strict=True)
+    )
