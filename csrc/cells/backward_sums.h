@@ -89,8 +89,8 @@
               const VecU32 both = __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
               __builtin_memcpy(lines[r], &both, sizeof both);
             }
-            transpose_block<T>((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
-                               kSumStride / 2, 16);
+            transpose((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
+                      kSumStride / 2, 16);
           }
     }
   }
@@ -182,31 +182,31 @@
     }
   }
 
-  void weight_gradients(const Chunk& chunk) const {
+  void weight_gradients(const Chunk& chunk) {
     for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
       const int64_t n = minimum(kSumRows, chunk.rows - i);
       const T* from = chunk.gradients + i * gradients_stride;
-      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !any);
-      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !any);
-      if (p.dw_ih) sum_products(chunk, i, n, kX, !any);
-      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !any);
-      if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !any);
-      any = true;
+      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !sums_begun);
+      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !sums_begun);
+      if (p.dw_ih) sum_products(chunk, i, n, kX, !sums_begun);
+      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !sums_begun);
+      if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !sums_begun);
+      sums_begun = true;
     }
   }
 
   // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
   void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
-    if (!to || (any && !padded(columns))) return;
+    if (!to || (sums_begun && !padded(columns))) return;
     const Share own = share(run.count, sum_tile);
     for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
-      copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
+      copy_or_zero(to + g * columns, sums_begun ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
   void finish_sums() const {
     for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
     finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
     if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output});
-    if (!any && team.rank == 0) {
+    if (!sums_begun && team.rank == 0) {
       if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
       if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
     }
@@ -215,12 +215,8 @@
   // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
   void recompute(const Chunk& chunk) const {
     const ForwardWeights<T, Parts> w(layer_of(p), p.forward_weights);
-    ScratchCursor rows_at = {recompute_rows};
-    const int64_t x_stride = operand_stride<T, Parts>(input), h_stride = operand_stride<T, Parts>(output);
-    const int64_t x_part = buffer_rows(Parts) * x_stride, h_part = buffer_rows(Parts) * h_stride;
-    const Operand<T, Parts> x = {rows_at.take<Element>((Parts ? Parts : 1) * x_part), x_stride, x_part};
-    const Operand<T, Parts> h = {rows_at.take<Element>((Parts ? Parts : 1) * h_part), h_stride, h_part};
-    T* in = recompute_in;
+    const Operand<T, Parts>&x = recompute_x, &h = recompute_h;
+    T* const in = recompute_sums;
     const int64_t most = most_rows(Parts, gates);
     const Share rows = share(chunk.rows, most);
     for (int64_t i = rows.begin; i < rows.end; i += most) {
@@ -229,8 +225,8 @@
         const StateRow before = h_row[i + r];
         const int64_t at = x_row[i + r] * p.x_stride;
         if constexpr (Parts == 0) {
-          copy(x.at + r * x_stride, (const T*)p.x + at, input);
-          copy_or_zero(h.at + r * h_stride, (const T*)before.at, output);
+          copy(x.from(r).at, (const T*)p.x + at, input);
+          copy_or_zero(h.from(r).at, (const T*)before.at, output);
         } else {
           put_row(h, r, before.at, output, before.narrow);
           if (p.narrow_rows) put_row(x, r, (const uint16_t*)p.x + at, input, true);
