@@ -128,7 +128,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     Operand<T, Parts> gradient_rows, d_output_rows;
   };
 
-  // The step that came before time t in the forward pass has rows for `count` slots, the first of them at row `row0`.
+  // The step before time t in the forward pass: `count` of the slots at t have rows there, the first of them row `row0`.
   struct Before {
     int64_t t, count, row0;
   };

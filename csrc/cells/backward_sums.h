@@ -118,18 +118,18 @@
   // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
   enum Operands { kX, kHidden, kUnprojected };
 
-  // Columns [column, column + nv vectors) of the rows i, i + 1, ... of an operand, `columns` wide, as a panel.
+  StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
+    if (of == kHidden) return h_row[i];
+    if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
+    const int64_t at = x_row[i] * p.x_stride;
+    if (Parts && p.narrow_rows) return {(const uint16_t*)p.x + at, true};
+    return {(const T*)p.x + at, false};
+  }
+
+  // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on: as a panel, AMX's with zeros below.
   void gather(const Chunk& chunk, Operands of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
-    const bool narrow_x = Parts && p.narrow_rows;
     for (int64_t k = 0; k < (Parts ? kSumRows : n); ++k) {
-      StateRow row = {nullptr, false};
-      if (k >= n) {
-      } else if (of == kX) {
-        const int64_t at = x_row[i + k] * p.x_stride;
-        row = narrow_x ? StateRow{(const uint16_t*)p.x + at, true} : StateRow{(const T*)p.x + at, false};
-      } else {
-        row = of == kHidden ? h_row[i + k] : StateRow{chunk.unprojected + (i + k) * state_stride, false};
-      }
+      const StateRow row = k < n ? operand_row(chunk, of, i + k) : StateRow{nullptr, false};
       for (int v = 0; v < nv; ++v) {
         const int64_t at = column + v * W;
         if constexpr (Parts == 0) {

@@ -106,21 +106,29 @@ static bool header_fits(const void* packed, int64_t kind, const padless::Layer& 
 template <class T>
 PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride, int64_t lanes) {
   constexpr int W = kWidth<T>, E = kLane<T>;
-  int64_t k = 0;
+  if (columns < E) {
+    for (int64_t k = 0; k < columns; ++k)
+      for (int64_t r = 0; r < lanes; ++r) to[k * to_stride + r] = r < rows ? from[r * stride + k] : T(0);
+    return;
+  }
+  // E columns at a time, the last E of them perhaps in part a second time.
   Vec<T> part[E];
-  if (rows == W && lanes == W)
-    for (; k + E <= columns; k += E) {
-      load_columns(from + k, stride, part);
+  if (rows == W && lanes == W) {
+    for (int64_t k = 0; k < columns; k += E) {
+      const int64_t at = minimum(k, columns - E);
+      load_columns(from + at, stride, part);
 #pragma GCC unroll 4
-      for (int i = 0; i < E; ++i) store(to + (k + i) * to_stride, part[i]);
+      for (int i = 0; i < E; ++i) store(to + (at + i) * to_stride, part[i]);
     }
-  for (; k < columns; k += E) {  // at an edge: from a copy with zeros around
-    const int64_t count = minimum(E, columns - k);
-    T block[W][E] = {};
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t i = 0; i < count; ++i) block[r][i] = from[r * stride + k + i];
+    return;
+  }
+  T block[W][E] = {};
+  for (int64_t k = 0; k < columns; k += E) {
+    const int64_t at = minimum(k, columns - E);
+    for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(block[r], from + r * stride + at, sizeof block[r]);
     load_columns(block[0], E, part);
-    for (int64_t i = 0; i < count; ++i) store_first(to + (k + i) * to_stride, part[i], lanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < E; ++i) store_first(to + (at + i) * to_stride, part[i], lanes);
   }
 }
 
