@@ -177,18 +177,18 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     multiply_panel(w, panel, rows, n, start, out, nv * W, prefetch);
   }
 
-  // Gradient of h before the step whose gradient rows begin at `from` (slot 0), for the slots of a block, into `product`.
-  void recurrent_product(int64_t panel, const Operand<T, Parts>& from, const Lane& lane, int64_t slot, int64_t n,
+  // Gradient of h before the step whose gradient rows begin at `later_rows` (slot 0), for the slots of a block, into `product`.
+  void recurrent_product(int64_t panel, const Operand<T, Parts>& later_rows, const Lane& lane, int64_t slot, int64_t n,
                          const Prefetch& prefetch = {}) const {
     const bool passes_by = kind == PADLESS_GRU;  // a part of the gradient is in dh
-    const Operand<T, Parts> rows = from.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
+    const Operand<T, Parts> rows = later_rows.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
     const T* start = passes_by ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
     multiply(weights.hidden, panel, rows, n, start, passes_by ? lane.slot_step * state_stride : 0, product, prefetch);
   }
 
-  // The gradients of the initial states of the slots [staying, active), whose first step is the one with the gradient rows `from`.
+  // The gradients of the initial states of the slots [staying, active), whose first step is the one with the gradient rows `later_rows`.
   void store_initial_gradients(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active,
-                               const Operand<T, Parts>& from) const {
+                               const Operand<T, Parts>& later_rows) const {
     if (staying >= active) return;
     const int64_t n = lane.count(active), left = lane.count(staying);
     for (int64_t panel = h_lane.panel; p.dh0 && panel < h_lane.panel_end; ++panel) {
@@ -196,7 +196,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, output - unit);
       for (int64_t i = left; i < n; i += most_rows(Parts, 4)) {
         const int64_t size = minimum(most_rows(Parts, 4), n - i), slot = lane.slot + i * lane.slot_step;
-        recurrent_product(panel, from, lane, slot, size);
+        recurrent_product(panel, later_rows, lane, slot, size);
         for (int64_t r = 0; r < size; ++r)
           copy(state_row<T>(p, p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
       }
@@ -208,7 +208,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   }
 
   // The cell's gradients of `size` rows of the lane, the i-th and those after it; `later`: gradients of their h from later steps.
-  void block(const StepPart& part, int64_t panel, int64_t i, int64_t size, const T* later) const {
+  void process_block(const StepPart& part, int64_t panel, int64_t i, int64_t size, const T* later) const {
     const int nv = (int)units.size(panel);
     const int64_t slot_step = part.lane.slot_step, slot = part.lane.slot + i * slot_step;
     const int64_t row = part.row0 + slot, chunk_row = part.chunk_row(slot), saved = saved_count(kind) * gate_width;
@@ -250,7 +250,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       e.unit = unit;
       e.units = hidden - unit;
       if constexpr (Parts > 0) {
-        if (p.narrow_rows) widened_block(part, slot, e);
+        if (p.narrow_rows) process_narrow_block(part, slot, e);
         else backward(e, Cell<T>());
         put_gradients(part.chunk.gradient_rows.from(chunk_row).every(slot_step), e);
       } else {
@@ -260,7 +260,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   }
 
   // The block where the caller's rows are bfloat16: what the cell reads of them is widened here.
-  void widened_block(const StepPart& part, int64_t slot, BackwardBlock<T> e) const {
+  void process_narrow_block(const StepPart& part, int64_t slot, BackwardBlock<T> e) const {
     static constexpr int64_t in_turn[kTileRows] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
     T dy[kTileRows][W], y[kTileRows][W], h[kTileRows][W];
@@ -298,8 +298,8 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         }
   }
 
-  // `from`: gradient rows of the step processed before this one.
-  void step(const StepPart& part, const Operand<T, Parts>& from) const {
+  // `later_rows`: gradient rows of the step processed before this one.
+  void step(const StepPart& part, const Operand<T, Parts>& later_rows) const {
     const Lane& lane = part.lane;
     if (lane.panel == lane.panel_end) return;
     const int64_t panels = lane.panel_end - lane.panel;
@@ -312,7 +312,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       const int nv = (int)weights.hidden.size(panel);
       const bool has_other = q + 1 < panels;
       if (Parts == 0 && part.going == 1 && has_other && nv == 4 && weights.hidden.size(other) == 4) {
-        step_pair(part, panel, other, from);
+        step_pair(part, panel, other, later_rows);
         process_ended_slots(part, panel);
         process_ended_slots(part, other);
         ++q;
@@ -321,17 +321,17 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       const Blocks blocks = Blocks::of(part.going, most_rows(Parts, nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
         const Prefetch prefetch = {prefetching && has_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks};
-        recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b), prefetch);
-        block(part, panel, i, blocks.size(b), product);
+        recurrent_product(panel, later_rows, lane, lane.slot + i * lane.slot_step, blocks.size(b), prefetch);
+        process_block(part, panel, i, blocks.size(b), product);
       }
       process_ended_slots(part, panel);
     }
   }
 
   // One row of the lane, two panels at once.
-  void step_pair(const StepPart& part, int64_t panel, int64_t other, const Operand<T, Parts>& from) const {
+  void step_pair(const StepPart& part, int64_t panel, int64_t other, const Operand<T, Parts>& later_rows) const {
     if constexpr (Parts == 0) {
-      const T* rows = from.from(part.lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
+      const T* rows = later_rows.from(part.lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
       Start<T> start = {}, other_start = {};
       for (int v = 0; v < 4; ++v) {
         const T* state = dh + part.lane.slot * state_stride + v * W;
@@ -341,8 +341,8 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       T* other_product = product + 4 * W;
       tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
                       product, other_product);
-      block(part, panel, 0, 1, product);
-      block(part, other, 0, 1, other_product);
+      process_block(part, panel, 0, 1, product);
+      process_block(part, other, 0, 1, other_product);
     }
   }
 
@@ -351,7 +351,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     for (int64_t i = part.going; i < part.count; i += most_rows(Parts, 4)) {
       const int64_t size = minimum(most_rows(Parts, 4), part.count - i);
       load_final_gradients(part.lane, panel, i, size);
-      block(part, panel, i, size, product);
+      process_block(part, panel, i, size, product);
     }
   }
   void load_final_gradients(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
@@ -406,7 +406,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       }
     wait_for_all();
     const int64_t panels = units.count(), h_panels = weights.hidden.count();
-    Operand<T, Parts> from = {};
+    Operand<T, Parts> later_rows = {};
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
@@ -436,24 +436,24 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         }
         const Lane lane = lane_of(mode, team, panels), h_lane = lane_of(mode, team, h_panels);
         if (projects()) {
-          output_gradient(part_of(chunk, u, row0, h_lane), from);
+          write_output_gradient(part_of(chunk, u, row0, h_lane), later_rows);
           if (mode == kByColumns) {
             const int64_t alone = padless::wait_for_team(team, true);
             if (alone > 0) alone_until = u + 1 + alone;
           }
           step_projected(part_of(chunk, u, row0, lane));
         } else {
-          step(part_of(chunk, u, row0, lane), from);
+          step(part_of(chunk, u, row0, lane), later_rows);
         }
-        store_initial_gradients(lane, h_lane, active, steps.active(u - 1), from);
-        from = chunk.gradient_rows.from(row0 - chunk.base);
+        store_initial_gradients(lane, h_lane, active, steps.active(u - 1), later_rows);
+        later_rows = chunk.gradient_rows.from(row0 - chunk.base);
         if (!steps.down) row0 += active;
       }
       wait_for_all();
-      input_gradient(chunk);
-      weight_gradients(chunk);
+      write_input_gradient(chunk);
+      add_weight_gradients(chunk);
     }
-    store_initial_gradients(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), from);
+    store_initial_gradients(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), later_rows);
     finish_sums();
   }
 };

@@ -34,8 +34,8 @@
     return load_first((const T*)p.dy + at + column, output - column);
   }
 
-  // Gradient of h, for the lane's slots and columns; `from`: gradient rows of the step processed before this one.
-  void output_gradient(const StepPart& part, const Operand<T, Parts>& from) const {
+  // Gradient of h, for the lane's slots and columns; `later_rows`: gradient rows of the step processed before this one.
+  void write_output_gradient(const StepPart& part, const Operand<T, Parts>& later_rows) const {
     const Lane& lane = part.lane;
     const Chunk& chunk = part.chunk;
     const auto put = [&](int64_t panel, int64_t i, int64_t size, const T* later) {
@@ -57,7 +57,7 @@
       }
     };
     if (part.going > 0)
-      each_product(weights.hidden, lane, part.u & 1, from.from(lane.slot).every(lane.slot_step), part.going, put);
+      each_product(weights.hidden, lane, part.u & 1, later_rows.from(lane.slot).every(lane.slot_step), part.going, put);
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel)
       for (int64_t i = part.going; i < part.count; i += most_rows(Parts, 4)) {
         const int64_t size = minimum(most_rows(Parts, 4), part.count - i);
@@ -72,5 +72,5 @@
     load_final_cell_gradients(part);
     const Operand<T, Parts> rows = part.chunk.d_output_rows.from(part.chunk_row(lane.slot)).every(lane.slot_step);
     each_product(units, lane, part.u & 1, rows, part.count,
-                 [&](int64_t panel, int64_t i, int64_t size, const T* later) { block(part, panel, i, size, later); });
+                 [&](int64_t panel, int64_t i, int64_t size, const T* later) { process_block(part, panel, i, size, later); });
   }

@@ -9,7 +9,7 @@
     return {minimum(count, units * team.rank / team.size * unit), minimum(count, units * (team.rank + 1) / team.size * unit)};
   }
 
-  void input_gradient(const Chunk& chunk) const {
+  void write_input_gradient(const Chunk& chunk) const {
     if (!p.dx) return;
     const Share rows = share(chunk.rows, most_rows(Parts, 4));
     for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
@@ -182,7 +182,7 @@
     }
   }
 
-  void weight_gradients(const Chunk& chunk) {
+  void add_weight_gradients(const Chunk& chunk) {
     for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
       const int64_t n = minimum(kSumRows, chunk.rows - i);
       const T* from = chunk.gradients + i * gradients_stride;
