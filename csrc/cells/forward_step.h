@@ -4,7 +4,7 @@
   struct StepPart {
     int64_t s, t, row0;  // in the order of processing, in time; the row of its slot 0 in gates and cells
     Lane lane;
-    bool in_chunk;      // its input product is in `chunk`, from row chunk_row on; else it computes that itself
+    bool in_chunk;  // its input product is in `chunk`, from row chunk_row on; else it computes that itself
     int64_t chunk_row;
   };
 

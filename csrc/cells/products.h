@@ -129,3 +129,19 @@ PADLESS_INLINE void multiply_panel(const Panels<T, Parts>& w, int64_t panel, con
                                    T* out, int64_t out_stride, const Prefetch& prefetch = {}) {
   multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, prefetch);
 }
+
+// The sums of GRU's n gate start at its hidden bias and not at the input product `in`. Where the gate shares vectors with
+// others, the starts are assembled in `mixed`, which may be the buffer that the product is written to.
+template <class T, int Parts>
+PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T, Parts>& w, int64_t panel, int64_t rows,
+                                T* mixed) {
+  if (!w.shares(panel)) {
+    start.at[2] = bias;
+    start.stride[2] = 0;
+    return;
+  }
+  const int64_t step = w.gate_step(panel), stride = w.tile(panel) * kWidth<T>;
+  copy(mixed, in, rows * stride);
+  for (int64_t r = 0; r < rows; ++r) copy(mixed + r * stride + 2 * step, bias, step);
+  for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
+}

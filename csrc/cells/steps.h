@@ -53,24 +53,3 @@ template <class T> PADLESS_INLINE const T* state_row(const padless_problem& p, c
 template <class T> PADLESS_INLINE T* state_row(const padless_problem& p, void* base, int64_t stride, int64_t slot) {
   return const_cast<T*>(state_row<T>(p, (const void*)base, stride, slot));
 }
-
-// Element `at` of the saved gates, which are T or bfloat16.
-template <int Parts, class T> PADLESS_INLINE void* saved_at(const T* gates, int64_t at, const padless_problem& p) {
-  return Parts && p.narrow_gates ? (void*)((const uint16_t*)gates + at) : (void*)(gates + at);
-}
-
-// The sums of GRU's n gate start at its hidden bias and not at the input product `in`. Where the gate shares vectors with
-// others, the starts are assembled in `mixed`, which may be the buffer that the product is written to.
-template <class T, int Parts>
-PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T, Parts>& w, int64_t panel, int64_t rows,
-                                T* mixed) {
-  if (!w.shares(panel)) {
-    start.at[2] = bias;
-    start.stride[2] = 0;
-    return;
-  }
-  const int64_t step = w.gate_step(panel), stride = w.tile(panel) * kWidth<T>;
-  copy(mixed, in, rows * stride);
-  for (int64_t r = 0; r < rows; ++r) copy(mixed + r * stride + 2 * step, bias, step);
-  for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
-}
