@@ -6,6 +6,7 @@ namespace {
 
 // Products of sizes stay far from overflow: 2^40 elements of 8 bytes a dimension pair.
 constexpr int64_t kMost = int64_t(1) << 40;
+constexpr int64_t kMostThreads = 1024;
 bool fits(int64_t a, int64_t b) { return a == 0 || b <= kMost / a; }
 
 // Every row (t, slot) lies in [0, rows): T + B steps, because the active slots only grow towards t = 0.
@@ -27,7 +28,29 @@ bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequ
   return true;
 }
 
-int64_t output_width(const padless_problem& p) { return p.projection_size ? p.projection_size : p.hidden_size; }
+// Whether `index` names `count` different rows of [0, rows). A bitmap on the stack covers some of the rows at a time, all of them
+// for every usual batch; another pass begins at the lowest row past it.
+bool are_distinct_rows(const int64_t* index, int64_t count, int64_t rows) {
+  constexpr int64_t kWindow = 1 << 17;
+  uint64_t seen[kWindow / 64];
+  if (count > rows) return false;
+  for (int64_t begin = 0, next; begin < rows; begin = next) {
+    const int64_t end = rows - begin < kWindow ? rows : begin + kWindow;
+    for (int64_t word = 0; word < (end - begin + 63) / 64; ++word) seen[word] = 0;
+    next = rows;
+    for (int64_t slot = 0; slot < count; ++slot) {
+      const int64_t row = index[slot];
+      if (row < 0 || row >= rows) return false;
+      if (row >= end && row < next) next = row;
+      if (row < begin || row >= end) continue;
+      uint64_t& word = seen[(row - begin) / 64];
+      const uint64_t bit = uint64_t(1) << (row - begin) % 64;
+      if (word & bit) return false;
+      word |= bit;
+    }
+  }
+  return true;
+}
 
 int check_state(const void* state, int64_t stride, int64_t width, const padless_problem& p) {
   if (!state) return PADLESS_OK;
@@ -77,7 +100,7 @@ bool is_grid(const padless_rows& rows) { return !rows.pieces && !rows.first; }
 
 int check_move(const padless_move& m) {
   if (m.right_aligned < 0 || m.right_aligned > 1) return PADLESS_BAD_ENUM;
-  if (m.threads < 1 || m.threads > 1024) return PADLESS_BAD_SIZE;
+  if (m.threads < 1 || m.threads > kMostThreads) return PADLESS_BAD_THREADS;
   if (m.sequences < 0 || m.sequences > kMost || m.steps < 0 || m.steps > kMost) return PADLESS_BAD_SIZE;
   if (m.row_bytes < 1 || m.row_bytes > kMost) return PADLESS_BAD_SIZE;
   if (m.sequences > 0 && !m.lengths) return PADLESS_BAD_NULL;
@@ -96,13 +119,13 @@ int check_layer(const Layer& layer, int64_t dtype) {
 }
 
 int check_shape(const padless_problem& p) {
-  if (const int error = check_layer({p.cell, p.input_size, p.hidden_size, p.projection_size}, p.dtype)) return error;
+  if (const int error = check_layer(layer_of(p), p.dtype)) return error;
   if (p.reverse < 0 || p.reverse > 1 || p.narrow_rows < 0 || p.narrow_rows > 1 || p.narrow_gates < 0 ||
       p.narrow_gates > 1)
     return PADLESS_BAD_ENUM;
   if ((p.narrow_rows || p.narrow_gates) && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
   if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
-  if (p.threads < 1 || p.threads > 1024) return PADLESS_BAD_SIZE;
+  if (p.threads < 1 || p.threads > kMostThreads) return PADLESS_BAD_THREADS;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;
   if (p.batch > kMost || p.rows > kMost || p.steps > kMost) return PADLESS_BAD_SIZE;
   if (!fits(p.rows + 1024, p.hidden_size * 4 + 64) || !fits(p.rows + 1024, p.input_size + 64)) return PADLESS_BAD_SIZE;
@@ -121,12 +144,13 @@ int check_shape(const padless_problem& p) {
 
 int check_problem(const padless_problem& p, bool backward) {
   if (const int error = check_shape(p)) return error;
+  const int64_t output = output_width(layer_of(p));
   if (p.w_hh && !backward && !p.w_ih && p.input_size > 0) return PADLESS_BAD_NULL;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
     if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;
     if (p.x_rows < 0 || p.y_rows < 0 || p.x_rows > kMost || p.y_rows > kMost) return PADLESS_BAD_SIZE;
-    if (p.x_stride < p.input_size || p.y_stride < output_width(p)) return PADLESS_BAD_STRIDE;
+    if (p.x_stride < p.input_size || p.y_stride < output) return PADLESS_BAD_STRIDE;
     if (!fits(p.x_rows, p.x_stride) || !fits(p.y_rows, p.y_stride)) return PADLESS_BAD_STRIDE;
     if (!rows_fit(p, p.x_step, p.x_sequence, p.x_rows)) return PADLESS_BAD_ROW;
     if (!rows_fit(p, p.y_step, p.y_sequence, p.y_rows)) return PADLESS_BAD_ROW;
@@ -135,18 +159,16 @@ int check_problem(const padless_problem& p, bool backward) {
   if (p.h0 || p.h_n || p.dh_n || p.dh0 || (cells && (p.c0 || p.c_n || p.dc_n || p.dc0))) {
     if (p.state_rows < 0 || p.state_rows > kMost) return PADLESS_BAD_SIZE;
     if (!p.state_index && p.state_rows < p.batch) return PADLESS_BAD_STATE_INDEX;
-    if (p.state_index)
-      for (int64_t slot = 0; slot < p.batch; ++slot)
-        if (p.state_index[slot] < 0 || p.state_index[slot] >= p.state_rows) return PADLESS_BAD_STATE_INDEX;
-    if (int error = check_state(p.h0, p.h0_stride, output_width(p), p)) return error;
-    if (int error = check_state(p.h_n, p.h_n_stride, output_width(p), p)) return error;
+    if (p.state_index && !are_distinct_rows(p.state_index, p.batch, p.state_rows)) return PADLESS_BAD_STATE_INDEX;
+    if (int error = check_state(p.h0, p.h0_stride, output, p)) return error;
+    if (int error = check_state(p.h_n, p.h_n_stride, output, p)) return error;
     if (cells) {
       if (int error = check_state(p.c0, p.c0_stride, p.hidden_size, p)) return error;
       if (int error = check_state(p.c_n, p.c_n_stride, p.hidden_size, p)) return error;
     }
     if (backward) {
-      if (int error = check_state(p.dh_n, p.dh_n_stride, output_width(p), p)) return error;
-      if (int error = check_state(p.dh0, p.dh0_stride, output_width(p), p)) return error;
+      if (int error = check_state(p.dh_n, p.dh_n_stride, output, p)) return error;
+      if (int error = check_state(p.dh0, p.dh0_stride, output, p)) return error;
       if (cells) {
         if (int error = check_state(p.dc_n, p.dc_n_stride, p.hidden_size, p)) return error;
         if (int error = check_state(p.dc0, p.dc0_stride, p.hidden_size, p)) return error;
@@ -159,7 +181,7 @@ int check_problem(const padless_problem& p, bool backward) {
   if (p.cells && p.cells_bytes < p.rows * padless_cells_width(p.cell, p.hidden_size) * element) return PADLESS_BAD_SAVED;
   if (backward && cells && !p.cells && p.rows > 0) return PADLESS_BAD_SAVED;
   if (backward && p.rows > 0) {
-    if (p.dy && (p.dy_stride < output_width(p) || !fits(p.y_rows, p.dy_stride))) return PADLESS_BAD_STRIDE;
+    if (p.dy && (p.dy_stride < output || !fits(p.y_rows, p.dy_stride))) return PADLESS_BAD_STRIDE;
     if (p.dx && (p.dx_stride < p.input_size || !fits(p.x_rows, p.dx_stride))) return PADLESS_BAD_STRIDE;
   }
   return PADLESS_OK;

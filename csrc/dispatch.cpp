@@ -252,10 +252,13 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
-    case PADLESS_BAD_STATE_INDEX: return "an index of states or sequences lies outside of the batch, or order and slots are not each other's inverse";
+    case PADLESS_BAD_STATE_INDEX:
+      return "an index of states or sequences lies outside of the batch or is there twice, or order and slots are not each other's "
+             "inverse";
     case PADLESS_BAD_WEIGHTS: return "packed weights are missing or were packed for another cell, dtype, size or instruction set";
     case PADLESS_BAD_SAVED: return "saved gates or cells are missing or too small";
     case PADLESS_BAD_SCRATCH: return "scratch is missing, too small or not aligned to 64 bytes";
+    case PADLESS_BAD_THREADS: return "the number of threads must lie in [1, 1024]";
     case PADLESS_BAD_ISA: return "unknown instruction set, or one that this machine cannot run";
     default: return "unknown error";
   }
@@ -276,10 +279,8 @@ int padless_isa_force(const char* name) {
 
 void padless_assume_l2_bytes(int64_t bytes) { __atomic_store_n(&g_l2_bytes, bytes > 0 ? bytes : 0, __ATOMIC_RELAXED); }
 
-int64_t padless_saved_width(int64_t cell, int64_t hidden) {
-  return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 * ((hidden + 15) / 16 * 16) : 0;
-}
-int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLESS_LSTM ? (hidden + 15) / 16 * 16 : 0; }
+int64_t padless_saved_width(int64_t cell, int64_t hidden) { return saved_count(cell) * padded_hidden(hidden); }
+int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLESS_LSTM ? padded_hidden(hidden) : 0; }
 
 int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
@@ -331,7 +332,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
   if (const int error = check_problem(p, backward)) return error;
   if (!known(p.dtype)) return PADLESS_BAD_ENUM;
   const TypedKernels& kernels = kernels_of(p.dtype);
-  const bool recomputes = backward && !p.gates && padless_saved_width(p.cell, p.hidden_size) > 0;
+  const bool recomputes = backward && !p.gates && saved_count(p.cell) > 0;
   if (!backward || recomputes)
     if ((backward || !p.w_hh) && (!p.forward_weights || !kernels.weights_fit(p, false))) return PADLESS_BAD_WEIGHTS;
   if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;

@@ -34,7 +34,7 @@ typedef struct padless_problem {
   int64_t cell;        /* enum padless_cell */
   int64_t dtype;       /* enum padless_dtype; "T*" below is double* for FLOAT64, else float* */
   int64_t reverse;     /* 0 or 1: walk absolute time from T-1 down; a slot joins at its own last step */
-  int64_t threads;     /* >= 1; 1 opens no OpenMP region */
+  int64_t threads;     /* 1 to 1024; 1 opens no OpenMP region */
   int64_t batch;       /* B; B > batch_sizes[0] means sequences of length 0, which keep their state */
   int64_t rows;        /* N == sum(batch_sizes) */
   int64_t steps;       /* T */
@@ -54,7 +54,7 @@ typedef struct padless_problem {
   const int64_t* y_step;     /* [T]; null with y_sequence: time-major */
   const int64_t* y_sequence; /* [B] */
 
-  const int64_t* state_index; /* [B] row of slot b in every state tensor, or null for b */
+  const int64_t* state_index; /* [B] row of slot b in every state tensor, no row twice; or null for b */
   int64_t state_rows;         /* rows that every state tensor holds */
   const void* h0;             /* T*, [state_rows, P], or null for zeros */
   int64_t h0_stride;
@@ -125,6 +125,7 @@ enum padless_error {
   PADLESS_BAD_SAVED,
   PADLESS_BAD_SCRATCH,
   PADLESS_BAD_ISA,
+  PADLESS_BAD_THREADS,
   PADLESS_ERROR_COUNT
 };
 
@@ -192,7 +193,7 @@ typedef struct padless_move {
   int64_t sequences;      /* B */
   int64_t steps;          /* T: at least the longest length; the steps of a grid */
   int64_t row_bytes;      /* >= 1 */
-  int64_t threads;        /* >= 1 */
+  int64_t threads;        /* 1 to 1024 */
   const int64_t* lengths; /* [B] 0 to T */
   padless_rows source, target;
   int64_t right_aligned;  /* 1: the rows of a sequence in a grid end at its last step; 0: they begin at its first */

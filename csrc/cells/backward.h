@@ -2,7 +2,7 @@
 // that chunk's share of dx, dW and db. Gate gradients thus live in a buffer of chunk size, (N, 4H) is never written, and the
 // products that sum over rows find their operands in cache.
 //
-// The worker's lanes are those of forward.h. dW is split by its own rows and not by those of the batch: every thread sums
+// The worker's lanes are those of steps.h. dW is split by its own rows and not by those of the batch: every thread sums
 // over all rows in the same order, so the number of threads does not change it.
 //
 // With a projection a step is two products: the gradient of h, then that of o tanh(c) from it (with columns split, a barrier
@@ -32,110 +32,89 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   const int64_t hidden, output, input, state_stride, gradients_stride, gate_width, capacity;  // output: width of h
   T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                          // shared
   T *d_output[2], *unprojected[2], *sum_hr;  // with a projection: [capacity, state_stride] gradients of h, and o tanh(c)
-  char* recompute_rows;
-  T *product, *panel_rows, *recompute_in;                             // this worker's
-  int64_t* x_row;                                                     // of the chunk's rows
-  StateRow* h_row;                                                    // h before them
+  T *product, *panel_rows;                     // this worker's, as all below
+  int64_t* x_row;                              // of the chunk's rows
+  StateRow* h_row;                             // h before them
+  T* recompute_sums;                           // where gates are computed again: input products of a block of rows,
+  Operand<T, Parts> recompute_x, recompute_h;  // and its x and h
   // What products read: gradients and d_output by chunk (shared), dW's operands (this worker's).
   Operand<T, Parts> gradient_rows[2], d_output_rows[2];
   Operand<T, Parts> sum_left;
   Element* sum_right;
-  mutable bool any = false;
-
-  bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
-
-  struct Sizes {
-    int64_t capacity, shared, own;
-  };
-  static int64_t gradients_stride_of(int64_t hidden) { return round_up(gradient_count(kind) * hidden, 16) + 16; }
-  // dW goes to the caller's memory directly where its rows are whole vectors, else to padded rows here.
-  static bool padded(int64_t columns) { return columns % W != 0; }
-  static int64_t bytes(int64_t elements) { return round_up(elements * (int64_t)sizeof(T), 64); }
-  static Sizes sizes(const padless_problem& p) {
-    const int64_t active = p.steps ? p.batch_sizes[0] : 0, capacity = maximum(active, minimum(kGradientRows, p.rows));
-    const int64_t h = p.hidden_size, i = p.input_size, state = state_stride_of<T>(p), out = output_width(layer_of(p));
-    const int64_t spare = Parts ? kTileRows * p.threads : 0;  // AMX reads whole tiles of rows
-    int64_t shared = 2 * bytes(capacity * gradients_stride_of(h)) + 2 * bytes((active + spare) * state) + bytes(zero_count(p));
-    shared += 2 * operand_bytes<T, Parts>(capacity + spare, gradient_count(kind) * h);
-    if (p.projection_size) shared += 2 * operand_bytes<T, Parts>(capacity + spare, out);
-    if (!p.gates) shared += bytes(capacity * saved_count(kind) * padded_hidden(h));
-    if (padded(i)) shared += bytes(gates * h * vectors_of<T>(i) * W);
-    if (padded(out)) shared += bytes(gates * h * vectors_of<T>(out) * W);
-    if (p.projection_size) shared += 4 * bytes(capacity * state);
-    if (p.projection_size && padded(h)) shared += bytes(out * vectors_of<T>(h) * W);
-    const int64_t own = 2 * bytes(buffer_rows(Parts) * 4 * W) + bytes(kSumRows * 4 * W) + round_up(8 * capacity, 64) +
-                        round_up(sizeof(StateRow) * capacity, 64) + recompute_bytes(p) +
-                        (Parts ? 2 * Parts * (sum_left_rows(p) * kSumStride + kSumRows * 4 * W) + 128 : 0);
-    return {capacity, shared, own};
-  }
-  // x and h of a block of rows, where gates are computed again.
-  static int64_t recompute_bytes(const padless_problem& p) {
-    const int64_t columns = operand_stride<T, Parts>(p.input_size) + operand_stride<T, Parts>(maximum(p.hidden_size, p.projection_size));
-    return bytes(Parts ? Parts * buffer_rows(Parts) * columns : kMaxRows * columns);
-  }
-  static int64_t sum_left_rows(const padless_problem& p) {
-    return round_up(maximum(gradient_count(kind) * p.hidden_size, p.projection_size), 32) + 32;
-  }
-  static int64_t zero_count(const padless_problem& p) { return maximum(state_stride_of<T>(p), 4 * W); }
-  static int64_t scratch_bytes(const padless_problem& p) {
-    const Sizes s = sizes(p);
-    return s.shared + p.threads * s.own;
-  }
+  bool sums_begun = false;  // whether dW and db hold the sums of earlier rows
 
   Backward(const padless_problem& problem, const padless::Team& t)
       : p(problem), team(t), steps(problem, problem.reverse == 0),
         weights(layer_of(problem), problem.backward_weights), units(projects() ? weights.projection : weights.hidden),
         hidden(problem.hidden_size), output(output_width(layer_of(problem))), input(problem.input_size),
-        state_stride(state_stride_of<T>(problem)), gradients_stride(gradients_stride_of(problem.hidden_size)),
-        gate_width(padded_hidden(problem.hidden_size)), capacity(sizes(problem).capacity) {
-    const Sizes s = sizes(p);
-    const int64_t active = p.steps ? p.batch_sizes[0] : 0;
-    ScratchCursor shared = {(char*)p.scratch};
-    for (T*& g : gradients) g = shared.take<T>(capacity * gradients_stride);
-    const int64_t spare = Parts ? kTileRows * p.threads : 0;
-    dh = shared.take<T>((active + spare) * state_stride);
-    dc = shared.take<T>((active + spare) * state_stride);
-    zeros = shared.take<T>(zero_count(p));
-    gates_again = p.gates ? nullptr : shared.take<T>(capacity * saved_count(kind) * gate_width);
-    sum_ih = padded(input) ? shared.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
-    sum_hh = padded(output) ? shared.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
-    for (T*& d : d_output) d = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
-    for (T*& h : unprojected) h = projects() ? shared.take<T>(capacity * state_stride) : nullptr;
-    sum_hr = projects() && padded(hidden) ? shared.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
+        state_stride(state_stride_of(problem)), gradients_stride(round_up(gradient_count(kind) * problem.hidden_size, 16) + 16),
+        gate_width(padded_hidden(problem.hidden_size)), capacity(maximum(most_active(problem), minimum(kGradientRows, problem.rows))) {
+    carve((uintptr_t)p.scratch, team.rank);
+  }
+
+  static int64_t scratch_bytes(const padless_problem& p) { return Backward(p, {0, 1, nullptr, 0}).carve(0, p.threads - 1); }
+
+  // Lays out the team's buffers and those of one worker from an address on; returns the address after the worker's.
+  int64_t carve(uintptr_t base, int64_t rank) {
+    ScratchCursor cursor = {base};
+    carve_shared(cursor);
+    const uintptr_t shared_end = cursor.at;
+    carve_own(cursor);
+    const int64_t own_bytes = cursor.at - shared_end;
+    cursor.at = shared_end + rank * own_bytes;
+    carve_own(cursor);
+    return cursor.at;
+  }
+  void carve_shared(ScratchCursor& cursor) {
+    const int64_t spare = Parts ? kTileRows * p.threads : 0;  // AMX reads whole tiles of rows
+    for (T*& each : gradients) each = cursor.take<T>(capacity * gradients_stride);
+    dh = cursor.take<T>((most_active(p) + spare) * state_stride);
+    dc = cursor.take<T>((most_active(p) + spare) * state_stride);
+    zeros = cursor.take<T>(zero_count());
+    gates_again = recomputes() ? cursor.take<T>(capacity * saved_count(kind) * gate_width) : nullptr;
+    sum_ih = padded(input) ? cursor.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
+    sum_hh = padded(output) ? cursor.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
+    for (T*& each : d_output) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
+    for (T*& each : unprojected) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
+    sum_hr = projects() && padded(hidden) ? cursor.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
     for (int i = 0; i < 2; ++i) {
       if constexpr (Parts > 0) {
-        gradient_rows[i] = Forward<T, Cell, Parts>::take_rows(shared, capacity + spare, gradient_count(kind) * hidden);
-        d_output_rows[i] =
-            projects() ? Forward<T, Cell, Parts>::take_rows(shared, capacity + spare, output) : Operand<T, Parts>{};
+        gradient_rows[i] = take_rows<T, Parts>(cursor, capacity + spare, gradient_count(kind) * hidden);
+        d_output_rows[i] = projects() ? take_rows<T, Parts>(cursor, capacity + spare, output) : Operand<T, Parts>{};
       } else {
         gradient_rows[i] = {gradients[i], gradients_stride, 0};
         d_output_rows[i] = {d_output[i], state_stride, 0};
       }
     }
-    ScratchCursor own = {(char*)p.scratch + s.shared + team.rank * s.own};
-    product = own.take<T>(buffer_rows(Parts) * 4 * W);
-    panel_rows = own.take<T>(kSumRows * 4 * W);
-    recompute_in = own.take<T>(buffer_rows(Parts) * 4 * W);
-    x_row = own.take<int64_t>(capacity);
-    h_row = own.take<StateRow>(capacity);
-    recompute_rows = own.take<char>(recompute_bytes(p));
+  }
+  void carve_own(ScratchCursor& cursor) {
+    product = cursor.take<T>(buffer_rows(Parts) * 4 * W);
+    panel_rows = cursor.take<T>(kSumRows * 4 * W);
+    x_row = cursor.take<int64_t>(capacity);
+    h_row = cursor.take<StateRow>(capacity);
+    if (recomputes()) {
+      recompute_sums = cursor.take<T>(buffer_rows(Parts) * 4 * W);
+      recompute_x = take_rows<T, Parts>(cursor, buffer_rows(Parts), input);
+      recompute_h = take_rows<T, Parts>(cursor, buffer_rows(Parts), output);
+    }
     if constexpr (Parts > 0) {
-      const int64_t rows = sum_left_rows(p);
-      sum_left = {own.take<Element>(Parts * rows * kSumStride), kSumStride, rows * kSumStride};
-      sum_right = own.take<Element>(Parts * kSumRows * 4 * W);
+      const int64_t rows = round_up(maximum(gradient_count(kind) * hidden, p.projection_size), 32) + 32;
+      sum_left = {cursor.take<Element>(Parts * rows * kSumStride), kSumStride, rows * kSumStride};
+      sum_right = cursor.take<Element>(Parts * kSumRows * 4 * W);
     }
   }
+  int64_t zero_count() const { return maximum(state_stride, 4 * W); }
+  // dW goes to the caller's memory directly where its rows are whole vectors, else to padded rows here.
+  static bool padded(int64_t columns) { return columns % W != 0; }
+
+  bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
+  // Whether forward saved no gates.
+  bool recomputes() const { return saved_count(kind) > 0 && !p.gates; }
 
   void wait_for_all() const {
     if (team.size > 1) padless::wait_for_team(team, false);
   }
 
-  const T* state_row(const void* base, int64_t stride, int64_t slot) const {
-    return base ? (const T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
-  }
-  T* state_row(void* base, int64_t stride, int64_t slot) const {
-    return base ? (T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
-  }
   StateRow y_row(int64_t t, int64_t slot) const {
     const int64_t at = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride;
     if (Parts && p.narrow_rows) return {(const uint16_t*)p.y + at, true};
@@ -149,7 +128,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     Operand<T, Parts> gradient_rows, d_output_rows;
   };
 
-  // The step that came before time t in the forward pass has rows for `count` slots, the first of them at row `row0`.
+  // The step before time t in the forward pass: `count` of the slots at t have rows there, the first of them row `row0`.
   struct Before {
     int64_t t, count, row0;
   };
@@ -167,37 +146,49 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       for (int64_t slot = 0; slot < active; ++slot) {
         const int64_t i = row0 - chunk.base + slot;
         x_row[i] = p.x_step[t] + p.x_sequence[slot];
-        h_row[i] = slot < b.count ? y_row(b.t, slot) : StateRow{state_row(p.h0, p.h0_stride, slot), false};
+        h_row[i] = slot < b.count ? y_row(b.t, slot) : StateRow{state_row<T>(p, p.h0, p.h0_stride, slot), false};
       }
       if (!steps.down) row0 += active;
     }
   }
 
+  // A step as one worker computes it.
+  struct StepPart {
+    const Chunk& chunk;
+    int64_t u, t, row0;  // in the order of processing, in time; the row of its slot 0 in gates and cells
+    Lane lane;
+    int64_t count, going;  // slots of the lane, and those of them with a row in the step processed before, which follows in time
+    int64_t chunk_row(int64_t slot) const { return row0 - chunk.base + slot; }
+  };
+  StepPart part_of(const Chunk& chunk, int64_t u, int64_t row0, const Lane& lane) const {
+    const int64_t active = steps.active(u);
+    return {chunk, u, steps.time(u), row0, lane, lane.count(active), lane.count(minimum(active, steps.active(u - 1)))};
+  }
+
   // Product of n rows with one panel.
-  // `next`: the panel to prefetch meanwhile, or null; this is block `b` of `blocks`.
   void multiply(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& rows, int64_t n, const T* start_at,
-                int64_t start_stride, T* out, const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
+                int64_t start_stride, T* out, const Prefetch& prefetch = {}) const {
     const int nv = (int)w.size(panel);
     Start<T> start = {};
     for (int v = 0; v < nv; ++v) {
       start.at[v] = start_at + v * W;
       start.stride[v] = start_stride;
     }
-    multiply_panel(w, panel, rows, n, start, out, nv * W, next, b, blocks);
+    multiply_panel(w, panel, rows, n, start, out, nv * W, prefetch);
   }
 
-  // Gradient of h before the step whose gradient rows begin at `from` (slot 0), for the slots of a block, into `product`.
-  void recurrent_product(int64_t panel, const Operand<T, Parts>& from, const Lane& lane, int64_t slot, int64_t n,
-                         const Element* next = nullptr, int64_t b = 0, int64_t blocks = 1) const {
-    const Operand<T, Parts> rows = from.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
-    const bool direct = kind == PADLESS_GRU;
-    const T* start = direct ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
-    multiply(weights.hidden, panel, rows, n, start, direct ? lane.slot_step * state_stride : 0, product, next, b,
-             blocks);
+  // Gradient of h before the step whose gradient rows begin at `later_rows` (slot 0), for the slots of a block, into `product`.
+  void recurrent_product(int64_t panel, const Operand<T, Parts>& later_rows, const Lane& lane, int64_t slot, int64_t n,
+                         const Prefetch& prefetch = {}) const {
+    const bool passes_by = kind == PADLESS_GRU;  // a part of the gradient is in dh
+    const Operand<T, Parts> rows = later_rows.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
+    const T* start = passes_by ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
+    multiply(weights.hidden, panel, rows, n, start, passes_by ? lane.slot_step * state_stride : 0, product, prefetch);
   }
 
-  // Slots [staying, active) begin after the step whose gradients are at `from`: their initial state gets its gradient.
-  void leave(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active, const Operand<T, Parts>& from) const {
+  // The gradients of the initial states of the slots [staying, active), whose first step is the one with the gradient rows `later_rows`.
+  void store_initial_gradients(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active,
+                               const Operand<T, Parts>& later_rows) const {
     if (staying >= active) return;
     const int64_t n = lane.count(active), left = lane.count(staying);
     for (int64_t panel = h_lane.panel; p.dh0 && panel < h_lane.panel_end; ++panel) {
@@ -205,28 +196,29 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
       const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, output - unit);
       for (int64_t i = left; i < n; i += most_rows(Parts, 4)) {
         const int64_t size = minimum(most_rows(Parts, 4), n - i), slot = lane.slot + i * lane.slot_step;
-        recurrent_product(panel, from, lane, slot, size);
+        recurrent_product(panel, later_rows, lane, slot, size);
         for (int64_t r = 0; r < size; ++r)
-          copy(state_row(p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
+          copy(state_row<T>(p, p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
       }
     }
     if (kind != PADLESS_LSTM || !p.dc0 || lane.panel == lane.panel_end) return;
     const int64_t unit = units.first(lane.panel) * W, count = minimum(hidden, units.first(lane.panel_end) * W) - unit;
     for (int64_t i = left, slot = lane.slot + left * lane.slot_step; i < n; ++i, slot += lane.slot_step)
-      copy(state_row(p.dc0, p.dc0_stride, slot) + unit, dc + slot * state_stride + unit, count);
+      copy(state_row<T>(p, p.dc0, p.dc0_stride, slot) + unit, dc + slot * state_stride + unit, count);
   }
 
-  void block(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t i, int64_t size,
-             const T* done) const {
+  // The cell's gradients of `size` rows of the lane, the i-th and those after it; `later`: gradients of their h from later steps.
+  void process_block(const StepPart& part, int64_t panel, int64_t i, int64_t size, const T* later) const {
     const int nv = (int)units.size(panel);
-    const int64_t slot = lane.slot + i * lane.slot_step;
+    const int64_t slot_step = part.lane.slot_step, slot = part.lane.slot + i * slot_step;
+    const int64_t row = part.row0 + slot, chunk_row = part.chunk_row(slot), saved = saved_count(kind) * gate_width;
     const T *h_before[buffer_rows(Parts)], *c_before[buffer_rows(Parts)];
-    const Before b = before(t, row0);
+    const Before b = before(part.t, part.row0);
     for (int64_t r = 0; r < size; ++r) {
-      const int64_t own = slot + r * lane.slot_step;
-      h_before[r] = (const T*)h_row[row0 - chunk.base + own].at;
+      const int64_t own = slot + r * slot_step;
+      h_before[r] = (const T*)h_row[part.chunk_row(own)].at;
       if (kind == PADLESS_LSTM)
-        c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row(p.c0, p.c0_stride, own);
+        c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row<T>(p, p.c0, p.c0_stride, own);
     }
     BackwardBlock<T> e;
     e.rows = size;
@@ -234,54 +226,51 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     e.dy_stride = p.dy_stride;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
-    e.slot_step = lane.slot_step;
-    e.gates_stride = lane.slot_step * saved_count(kind) * gate_width;
+    e.slot_step = slot_step;
+    e.narrow_gates = Parts && p.narrow_gates && !gates_again;
+    e.gates_stride = slot_step * saved;
     e.gate_width = gate_width;
-    e.cells_stride = lane.slot_step * gate_width;
+    e.cells_stride = slot_step * gate_width;
     e.h_before = h_before;
     e.c_before = c_before;
-    e.state_stride = lane.slot_step * state_stride;
-    e.gradients_stride = lane.slot_step * gradients_stride;
+    e.state_stride = slot_step * state_stride;
+    e.gradients_stride = slot_step * gradients_stride;
     e.hidden = hidden;
     for (int v = 0; v < nv; ++v) {
-      const int64_t unit = (units.first(panel) + v) * W, saved = saved_count(kind) * gate_width;
-      e.product = done + v * W;
-      e.dy = p.dy && !projects() ? (const T*)p.dy + p.y_step[t] * p.dy_stride + unit : nullptr;
-      e.y = (const T*)p.y + p.y_step[t] * p.y_stride + unit;
-      e.gates = gates_again ? gates_again + (row0 - chunk.base + slot) * saved + unit
-                            : saved_at<Parts>((const T*)p.gates, (row0 + slot) * saved + unit, p);
-      e.narrow_gates = Parts && p.narrow_gates && !gates_again;
-      e.cells = (const T*)p.cells + (row0 + slot) * gate_width + unit;
+      const int64_t unit = (units.first(panel) + v) * W;
+      e.product = later + v * W;
+      e.dy = p.dy && !projects() ? (const T*)p.dy + p.y_step[part.t] * p.dy_stride + unit : nullptr;
+      e.y = (const T*)p.y + p.y_step[part.t] * p.y_stride + unit;
+      e.gates = gates_again ? gates_again + chunk_row * saved + unit : saved_at<Parts>((const T*)p.gates, row * saved + unit, p);
+      e.cells = (const T*)p.cells + row * gate_width + unit;
       e.dh = dh + slot * state_stride + unit;
       e.dc = dc + slot * state_stride + unit;
-      e.gradients = chunk.gradients + (row0 - chunk.base + slot) * gradients_stride + unit;
-      e.unprojected = projects() ? chunk.unprojected + (row0 - chunk.base + slot) * state_stride + unit : nullptr;
+      e.gradients = part.chunk.gradients + chunk_row * gradients_stride + unit;
+      e.unprojected = projects() ? part.chunk.unprojected + chunk_row * state_stride + unit : nullptr;
       e.unit = unit;
       e.units = hidden - unit;
       if constexpr (Parts > 0) {
-        if (p.narrow_rows) {
-          widened_block(e, h_before, chunk, t, row0, slot, lane.slot_step);
-          put_gradients(chunk.gradient_rows.from(row0 - chunk.base + slot).every(lane.slot_step), e);
-          continue;
-        }
+        if (p.narrow_rows) process_narrow_block(part, slot, e);
+        else backward(e, Cell<T>());
+        put_gradients(part.chunk.gradient_rows.from(chunk_row).every(slot_step), e);
+      } else {
+        backward(e, Cell<T>());
       }
-      backward(e, Cell<T>());
-      if constexpr (Parts > 0) put_gradients(chunk.gradient_rows.from(row0 - chunk.base + slot).every(lane.slot_step), e);
     }
   }
 
   // The block where the caller's rows are bfloat16: what the cell reads of them is widened here.
-  void widened_block(BackwardBlock<T>& e, const T** h_before, const Chunk& chunk, int64_t t, int64_t row0, int64_t slot,
-                     int64_t slot_step) const {
+  void process_narrow_block(const StepPart& part, int64_t slot, BackwardBlock<T> e) const {
     static constexpr int64_t in_turn[kTileRows] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
     T dy[kTileRows][W], y[kTileRows][W], h[kTileRows][W];
+    const T* h_before[kTileRows];
     for (int64_t r = 0; r < e.rows; ++r) {
-      const int64_t own = slot + r * slot_step, at = p.y_step[t] + p.y_sequence[own];
+      const int64_t own = slot + r * e.slot_step, at = p.y_step[part.t] + p.y_sequence[own];
       if (e.dy) store(dy[r], load_stored((const uint16_t*)p.dy + at * p.dy_stride, e.unit, e.units, true));
       if (saved_count(kind) == 0) store(y[r], load_stored((const uint16_t*)p.y + at * p.y_stride, e.unit, e.units, true));
       if (kind == PADLESS_GRU) {
-        const StateRow before = h_row[row0 - chunk.base + own];
+        const StateRow before = h_row[part.chunk_row(own)];
         store(h[r], before.at ? load_stored(before.at, e.unit, e.units, before.narrow) : Vec<T>{});
         h_before[r] = h[r];
       }
@@ -291,10 +280,11 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     e.dy_stride = e.y_stride = W;
     e.y_sequence = in_turn;
     e.slot_step = 1;
-    if (kind == PADLESS_GRU) e.unit = 0;
-    const int64_t unit = e.unit;
+    if (kind == PADLESS_GRU) {
+      e.h_before = h_before;
+      e.unit = 0;  // where the vectors of h begin
+    }
     backward(e, Cell<T>());
-    e.unit = unit;
   }
 
   // The gradients of a block as products read them.
@@ -308,79 +298,78 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         }
   }
 
-  // Step u; `from`: gradient rows of the step processed before it.
-  void step(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const Operand<T, Parts>& from) const {
+  // `later_rows`: gradient rows of the step processed before this one.
+  void step(const StepPart& part, const Operand<T, Parts>& later_rows) const {
+    const Lane& lane = part.lane;
     if (lane.panel == lane.panel_end) return;
-    const int64_t t = steps.time(u), active = steps.active(u), panels = lane.panel_end - lane.panel;
-    const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
-    const bool descending = u & 1;  // odd steps begin with the panels that are still in a cache
+    const int64_t panels = lane.panel_end - lane.panel;
+    const bool descending = part.u & 1;  // odd steps begin with the panels that are still in a cache
     const bool prefetching = weights.hidden.bytes() > team.l2_bytes;  // as in the forward pass
-    begin_cells(lane, going, n);
+    load_final_cell_gradients(part);
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t panel = descending ? lane.panel_end - 1 - q : lane.panel + q;
+      const int64_t other = descending ? panel - 1 : panel + 1;
       const int nv = (int)weights.hidden.size(panel);
-      if (Parts == 0 && going == 1 && q + 1 < panels) {
-        const int64_t other = descending ? panel - 1 : panel + 1;
-        if (nv == 4 && weights.hidden.size(other) == 4) {
-          pair(lane, chunk, t, row0, panel, other, from);
-          ++q;
-          begin_all(lane, chunk, t, row0, panel, going, n);
-          begin_all(lane, chunk, t, row0, other, going, n);
-          continue;
-        }
+      const bool has_other = q + 1 < panels;
+      if (Parts == 0 && part.going == 1 && has_other && nv == 4 && weights.hidden.size(other) == 4) {
+        step_pair(part, panel, other, later_rows);
+        process_ended_slots(part, panel);
+        process_ended_slots(part, other);
+        ++q;
+        continue;
       }
-      const Blocks blocks = Blocks::of(going, most_rows(Parts, nv));
+      const Blocks blocks = Blocks::of(part.going, most_rows(Parts, nv));
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
-        const Element* next = prefetching && q + 1 < panels ? weights.hidden.at(descending ? panel - 1 : panel + 1) : nullptr;
-        recurrent_product(panel, from, lane, lane.slot + i * lane.slot_step, blocks.size(b), next, b, blocks.blocks);
-        block(lane, chunk, t, row0, panel, i, blocks.size(b), product);
+        const Prefetch prefetch = {prefetching && has_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks};
+        recurrent_product(panel, later_rows, lane, lane.slot + i * lane.slot_step, blocks.size(b), prefetch);
+        process_block(part, panel, i, blocks.size(b), product);
       }
-      begin_all(lane, chunk, t, row0, panel, going, n);
-    }
-  }
-
-  // Slots of the lane whose last step in the forward pass this was: nothing but dh_n reaches them.
-  void begin_all(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t going, int64_t n) const {
-    for (int64_t i = going; i < n; i += most_rows(Parts, 4)) {
-      const int64_t size = minimum(most_rows(Parts, 4), n - i);
-      begin(lane, panel, i, size);
-      block(lane, chunk, t, row0, panel, i, size, product);
+      process_ended_slots(part, panel);
     }
   }
 
   // One row of the lane, two panels at once.
-  void pair(const Lane& lane, const Chunk& chunk, int64_t t, int64_t row0, int64_t panel, int64_t other,
-            const Operand<T, Parts>& from) const {
+  void step_pair(const StepPart& part, int64_t panel, int64_t other, const Operand<T, Parts>& later_rows) const {
     if constexpr (Parts == 0) {
-      const T* rows = from.from(lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
+      const T* rows = later_rows.from(part.lane.slot, kind == PADLESS_GRU ? hidden : 0).at;
       Start<T> start = {}, other_start = {};
       for (int v = 0; v < 4; ++v) {
-        const T* state = dh + lane.slot * state_stride + v * W;
+        const T* state = dh + part.lane.slot * state_stride + v * W;
         start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(panel) * W : zeros;
         other_start.at[v] = kind == PADLESS_GRU ? state + weights.hidden.first(other) * W : zeros;
       }
       T* other_product = product + 4 * W;
       tile_pair<T, 4>(rows, weights.hidden.at(panel), weights.hidden.at(other), weights.hidden.k_count, &start, &other_start,
                       product, other_product);
-      block(lane, chunk, t, row0, panel, 0, 1, product);
-      block(lane, chunk, t, row0, other, 0, 1, other_product);
+      process_block(part, panel, 0, 1, product);
+      process_block(part, other, 0, 1, other_product);
     }
   }
 
-  void begin(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
+  // Slots of the lane that end with this step: nothing but dh_n reaches their h.
+  void process_ended_slots(const StepPart& part, int64_t panel) const {
+    for (int64_t i = part.going; i < part.count; i += most_rows(Parts, 4)) {
+      const int64_t size = minimum(most_rows(Parts, 4), part.count - i);
+      load_final_gradients(part.lane, panel, i, size);
+      process_block(part, panel, i, size, product);
+    }
+  }
+  void load_final_gradients(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
     const int64_t nv = weights.hidden.size(panel), unit = weights.hidden.first(panel) * W;
     for (int64_t r = 0; r < size; ++r) {
-      const T* h = state_row(p.dh_n, p.dh_n_stride, lane.slot + (i + r) * lane.slot_step);
+      const T* h = state_row<T>(p, p.dh_n, p.dh_n_stride, lane.slot + (i + r) * lane.slot_step);
       for (int64_t v = 0; v < nv; ++v)
         store(product + (r * nv + v) * W, h ? load_first(h + unit + v * W, output - unit - v * W) : Vec<T>{});
     }
   }
-  // Likewise nothing but dc_n reaches the cells of the lane's slots from the going-th to the n-th.
-  void begin_cells(const Lane& lane, int64_t going, int64_t n) const {
+  // Likewise nothing but dc_n reaches their cells.
+  void load_final_cell_gradients(const StepPart& part) const {
     if (kind != PADLESS_LSTM) return;
+    const Lane& lane = part.lane;
     const int64_t end = minimum(units.vectors, units.first(lane.panel_end)) * W;
-    for (int64_t i = going, slot = lane.slot + going * lane.slot_step; i < n; ++i, slot += lane.slot_step) {
-      const T* c = state_row(p.dc_n, p.dc_n_stride, slot);
+    for (int64_t i = part.going; i < part.count; ++i) {
+      const int64_t slot = lane.slot + i * lane.slot_step;
+      const T* c = state_row<T>(p, p.dc_n, p.dc_n_stride, slot);
       for (int64_t at = units.first(lane.panel) * W; at < end; at += W)
         store(dc + slot * state_stride + at, c ? load_first(c + at, hidden - at) : Vec<T>{});
     }
@@ -389,6 +378,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
 #include "backward_projection.h"
 #include "backward_sums.h"
 
+  // Zeros in the columns past the last, which are never written again: AMX reads them.
   void clear_end(const Operand<T, Parts>& rows, int64_t columns) const {
     if constexpr (Parts > 0)
       for (int64_t q = 0; q < Parts; ++q)
@@ -396,34 +386,38 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
           for (int64_t c = columns; c < rows.stride; ++c) rows.at[q * rows.part + r * rows.stride + c] = 0;
   }
 
-  void run() const {
-    const TileScope<Parts> scope;
-    const int64_t active0 = p.steps ? p.batch_sizes[0] : 0;
-    for (int64_t slot = active0 + team.rank; slot < p.batch; slot += team.size) {  // length 0: the state passed through
-      if (p.dh0) copy_or_zero(state_row(p.dh0, p.dh0_stride, slot), state_row(p.dh_n, p.dh_n_stride, slot), output);
+  // Sequences of length 0: the state passed through.
+  void pass_gradients_through() const {
+    for (int64_t slot = most_active(p) + team.rank; slot < p.batch; slot += team.size) {
+      if (p.dh0) copy_or_zero(state_row<T>(p, p.dh0, p.dh0_stride, slot), state_row<T>(p, p.dh_n, p.dh_n_stride, slot), output);
       if (kind == PADLESS_LSTM && p.dc0)
-        copy_or_zero(state_row(p.dc0, p.dc0_stride, slot), state_row(p.dc_n, p.dc_n_stride, slot), hidden);
+        copy_or_zero(state_row<T>(p, p.dc0, p.dc0_stride, slot), state_row<T>(p, p.dc_n, p.dc_n_stride, slot), hidden);
     }
-    if (team.rank == 0)
-      for (int64_t i = 0; i < zero_count(p); ++i) zeros[i] = 0;
+  }
+
+  void run() {
+    const TileScope<Parts> scope;
+    pass_gradients_through();
+    if (team.rank == 0) copy_or_zero<T>(zeros, nullptr, zero_count());
     if constexpr (Parts > 0)
-      for (int i = 0; i < 2; ++i) {  // columns past the last are never written again
+      for (int i = 0; i < 2; ++i) {
         clear_end(gradient_rows[i], gradient_count(kind) * hidden);
         if (projects()) clear_end(d_output_rows[i], output);
       }
     wait_for_all();
     const int64_t panels = units.count(), h_panels = weights.hidden.count();
-    Operand<T, Parts> from = {};
+    Operand<T, Parts> later_rows = {};
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
-      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which], gradient_rows[which], d_output_rows[which]};
+      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which], gradient_rows[which],
+                     d_output_rows[which]};
       which ^= 1;
       while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))
         chunk.rows += steps.active(chunk.end++);
       if (steps.down) chunk.base -= chunk.rows;
       address_rows(chunk);
-      if (gates_again && saved_count(kind)) {
+      if (recomputes()) {
         recompute(chunk);
         wait_for_all();
       }
@@ -442,24 +436,24 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         }
         const Lane lane = lane_of(mode, team, panels), h_lane = lane_of(mode, team, h_panels);
         if (projects()) {
-          output_gradient(u, h_lane, chunk, row0, from);
+          write_output_gradient(part_of(chunk, u, row0, h_lane), later_rows);
           if (mode == kByColumns) {
             const int64_t alone = padless::wait_for_team(team, true);
             if (alone > 0) alone_until = u + 1 + alone;
           }
-          step_projected(u, lane, chunk, row0);
+          step_projected(part_of(chunk, u, row0, lane));
         } else {
-          step(u, lane, chunk, row0, from);
+          step(part_of(chunk, u, row0, lane), later_rows);
         }
-        leave(lane, h_lane, active, steps.active(u - 1), from);
-        from = chunk.gradient_rows.from(row0 - chunk.base);
+        store_initial_gradients(lane, h_lane, active, steps.active(u - 1), later_rows);
+        later_rows = chunk.gradient_rows.from(row0 - chunk.base);
         if (!steps.down) row0 += active;
       }
       wait_for_all();
-      input_gradient(chunk);
-      weight_gradients(chunk);
+      write_input_gradient(chunk);
+      add_weight_gradients(chunk);
     }
-    leave(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), from);
+    store_initial_gradients(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), later_rows);
     finish_sums();
   }
 };

@@ -34,42 +34,43 @@
     return load_first((const T*)p.dy + at + column, output - column);
   }
 
-  // Gradient of h at step u, for the lane's slots and columns; `from`: gradient rows of the step processed before it.
-  void output_gradient(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0, const Operand<T, Parts>& from) const {
-    const int64_t t = steps.time(u), active = steps.active(u);
-    const int64_t going = lane.count(minimum(active, steps.active(u - 1))), n = lane.count(active);
+  // Gradient of h, for the lane's slots and columns; `later_rows`: gradient rows of the step processed before this one.
+  void write_output_gradient(const StepPart& part, const Operand<T, Parts>& later_rows) const {
+    const Lane& lane = part.lane;
+    const Chunk& chunk = part.chunk;
     const auto put = [&](int64_t panel, int64_t i, int64_t size, const T* later) {
       const int nv = (int)weights.hidden.size(panel);
       const int64_t column = weights.hidden.first(panel) * W;
       for (int64_t r = 0; r < size; ++r) {
         const int64_t slot = lane.slot + (i + r) * lane.slot_step;
-        const int64_t at = (p.y_step[t] + p.y_sequence[slot]) * p.dy_stride;
-        T* to = chunk.d_output + (row0 - chunk.base + slot) * state_stride + column;
+        const int64_t at = (p.y_step[part.t] + p.y_sequence[slot]) * p.dy_stride;
+        T* to = chunk.d_output + part.chunk_row(slot) * state_stride + column;
         for (int v = 0; v < nv; ++v) {
           const Vec<T> sum = load(later + (r * nv + v) * W);
           store(to + v * W, p.dy ? sum + load_dy(at, column + v * W) : sum);
           if constexpr (Parts > 0) {
             const int64_t left = minimum(output - column - v * W, W);
-            put_parts<Parts>(chunk.d_output_rows.from(row0 - chunk.base + slot, column + v * W).at, chunk.d_output_rows.part,
-                             load(to + v * W), left, false);
+            const Operand<T, Parts> rows = chunk.d_output_rows.from(part.chunk_row(slot), column + v * W);
+            put_parts<Parts>(rows.at, rows.part, load(to + v * W), left, false);
           }
         }
       }
     };
-    if (going > 0) each_product(weights.hidden, lane, u & 1, from.from(lane.slot).every(lane.slot_step), going, put);
+    if (part.going > 0)
+      each_product(weights.hidden, lane, part.u & 1, later_rows.from(lane.slot).every(lane.slot_step), part.going, put);
     for (int64_t panel = lane.panel; panel < lane.panel_end; ++panel)
-      for (int64_t i = going; i < n; i += most_rows(Parts, 4)) {
-        const int64_t size = minimum(most_rows(Parts, 4), n - i);
-        begin(lane, panel, i, size);
+      for (int64_t i = part.going; i < part.count; i += most_rows(Parts, 4)) {
+        const int64_t size = minimum(most_rows(Parts, 4), part.count - i);
+        load_final_gradients(lane, panel, i, size);
         put(panel, i, size, product);
       }
   }
 
-  // The cells of step u, for the lane's slots and columns, once d_output is complete.
-  void step_projected(int64_t u, const Lane& lane, const Chunk& chunk, int64_t row0) const {
-    const int64_t t = steps.time(u), active = steps.active(u), n = lane.count(active);
-    begin_cells(lane, lane.count(minimum(active, steps.active(u - 1))), n);
-    each_product(units, lane, u & 1, chunk.d_output_rows.from(row0 - chunk.base + lane.slot).every(lane.slot_step), n, [&](int64_t panel, int64_t i, int64_t size, const T* done) {
-                   block(lane, chunk, t, row0, panel, i, size, done);
-                 });
+  // The cells of a step, for the lane's slots and columns, once d_output is complete.
+  void step_projected(const StepPart& part) const {
+    const Lane& lane = part.lane;
+    load_final_cell_gradients(part);
+    const Operand<T, Parts> rows = part.chunk.d_output_rows.from(part.chunk_row(lane.slot)).every(lane.slot_step);
+    each_product(units, lane, part.u & 1, rows, part.count,
+                 [&](int64_t panel, int64_t i, int64_t size, const T* later) { process_block(part, panel, i, size, later); });
   }

@@ -9,7 +9,7 @@
     return {minimum(count, units * team.rank / team.size * unit), minimum(count, units * (team.rank + 1) / team.size * unit)};
   }
 
-  void input_gradient(const Chunk& chunk) const {
+  void write_input_gradient(const Chunk& chunk) const {
     if (!p.dx) return;
     const Share rows = share(chunk.rows, most_rows(Parts, 4));
     for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
@@ -89,8 +89,8 @@
               const VecU32 both = __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
               __builtin_memcpy(lines[r], &both, sizeof both);
             }
-            transpose_block<T>((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
-                               kSumStride / 2, 16);
+            transpose((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
+                      kSumStride / 2, 16);
           }
     }
   }
@@ -118,18 +118,18 @@
   // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
   enum Operands { kX, kHidden, kUnprojected };
 
-  // Columns [column, column + nv vectors) of the rows i, i + 1, ... of an operand, `columns` wide, as a panel.
+  StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
+    if (of == kHidden) return h_row[i];
+    if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
+    const int64_t at = x_row[i] * p.x_stride;
+    if (Parts && p.narrow_rows) return {(const uint16_t*)p.x + at, true};
+    return {(const T*)p.x + at, false};
+  }
+
+  // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on: as a panel, AMX's with zeros below.
   void gather(const Chunk& chunk, Operands of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
-    const bool narrow_x = Parts && p.narrow_rows;
     for (int64_t k = 0; k < (Parts ? kSumRows : n); ++k) {
-      StateRow row = {nullptr, false};
-      if (k >= n) {
-      } else if (of == kX) {
-        const int64_t at = x_row[i + k] * p.x_stride;
-        row = narrow_x ? StateRow{(const uint16_t*)p.x + at, true} : StateRow{(const T*)p.x + at, false};
-      } else {
-        row = of == kHidden ? h_row[i + k] : StateRow{chunk.unprojected + (i + k) * state_stride, false};
-      }
+      const StateRow row = k < n ? operand_row(chunk, of, i + k) : StateRow{nullptr, false};
       for (int v = 0; v < nv; ++v) {
         const int64_t at = column + v * W;
         if constexpr (Parts == 0) {
@@ -182,31 +182,31 @@
     }
   }
 
-  void weight_gradients(const Chunk& chunk) const {
+  void add_weight_gradients(const Chunk& chunk) {
     for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
       const int64_t n = minimum(kSumRows, chunk.rows - i);
       const T* from = chunk.gradients + i * gradients_stride;
-      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !any);
-      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !any);
-      if (p.dw_ih) sum_products(chunk, i, n, kX, !any);
-      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !any);
-      if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !any);
-      any = true;
+      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !sums_begun);
+      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !sums_begun);
+      if (p.dw_ih) sum_products(chunk, i, n, kX, !sums_begun);
+      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !sums_begun);
+      if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !sums_begun);
+      sums_begun = true;
     }
   }
 
   // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
   void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
-    if (!to || (any && !padded(columns))) return;
+    if (!to || (sums_begun && !padded(columns))) return;
     const Share own = share(run.count, sum_tile);
     for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
-      copy_or_zero(to + g * columns, any ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
+      copy_or_zero(to + g * columns, sums_begun ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
   void finish_sums() const {
     for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
     finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
     if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output});
-    if (!any && team.rank == 0) {
+    if (!sums_begun && team.rank == 0) {
       if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
       if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
     }
@@ -215,12 +215,8 @@
   // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
   void recompute(const Chunk& chunk) const {
     const ForwardWeights<T, Parts> w(layer_of(p), p.forward_weights);
-    ScratchCursor rows_at = {recompute_rows};
-    const int64_t x_stride = operand_stride<T, Parts>(input), h_stride = operand_stride<T, Parts>(output);
-    const int64_t x_part = buffer_rows(Parts) * x_stride, h_part = buffer_rows(Parts) * h_stride;
-    const Operand<T, Parts> x = {rows_at.take<Element>((Parts ? Parts : 1) * x_part), x_stride, x_part};
-    const Operand<T, Parts> h = {rows_at.take<Element>((Parts ? Parts : 1) * h_part), h_stride, h_part};
-    T* in = recompute_in;
+    const Operand<T, Parts>&x = recompute_x, &h = recompute_h;
+    T* const in = recompute_sums;
     const int64_t most = most_rows(Parts, gates);
     const Share rows = share(chunk.rows, most);
     for (int64_t i = rows.begin; i < rows.end; i += most) {
@@ -229,8 +225,8 @@
         const StateRow before = h_row[i + r];
         const int64_t at = x_row[i + r] * p.x_stride;
         if constexpr (Parts == 0) {
-          copy(x.at + r * x_stride, (const T*)p.x + at, input);
-          copy_or_zero(h.at + r * h_stride, (const T*)before.at, output);
+          copy(x.from(r).at, (const T*)p.x + at, input);
+          copy_or_zero(h.from(r).at, (const T*)before.at, output);
         } else {
           put_row(h, r, before.at, output, before.narrow);
           if (p.narrow_rows) put_row(x, r, (const uint16_t*)p.x + at, input, true);

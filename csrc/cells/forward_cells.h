@@ -25,6 +25,11 @@ template <class T> struct ForwardBlock {
   int64_t units;  // units left from here: fewer than a vector at a ragged edge
 };
 
+// Element `at` of the saved gates, which are T or bfloat16.
+template <int Parts, class T> PADLESS_INLINE void* saved_at(const T* gates, int64_t at, const padless_problem& p) {
+  return Parts && p.narrow_gates ? (void*)((const uint16_t*)gates + at) : (void*)(gates + at);
+}
+
 template <class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int64_t r, Vec<T> h) {
   store(b.h_next + r * b.state_stride, h);
   if (b.y) store_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, h, b.units);

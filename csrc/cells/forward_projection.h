@@ -3,16 +3,17 @@
   // h and y of the lane's slots and columns from `unprojected`, which is complete.
   void project(int64_t s, const Lane& lane) const {
     const int64_t n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel, stride = lane.slot_step * state_stride;
+    const bool descending = s & 1;
     static constexpr T zeros[W] = {};
     const Start<T> start = {{zeros, zeros, zeros, zeros}, {}};
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = s & 1 ? lane.panel_end - 1 - i : lane.panel + i;
+      const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
       const int nv = (int)weights.projection.size(panel);
-      T* to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(panel) * W;
+      T* to = h_after(s) + lane.slot * state_stride + weights.projection.first(panel) * W;
       if constexpr (Parts == 0) {
-        const int64_t other = s & 1 ? panel - 1 : panel + 1;
+        const int64_t other = descending ? panel - 1 : panel + 1;
         if (n == 1 && i + 1 < panels && nv == 4 && weights.projection.size(other) == 4) {
-          T* other_to = h[~s & 1] + lane.slot * state_stride + weights.projection.first(other) * W;
+          T* other_to = h_after(s) + lane.slot * state_stride + weights.projection.first(other) * W;
           tile_pair<T, 4>(unprojected + lane.slot * state_stride, weights.projection.at(panel), weights.projection.at(other), hidden,
                           &start, &start, to, other_to);
           ++i;
@@ -31,8 +32,8 @@
           for (int v = 0; v < nv; ++v) {
             T* column = to + row * stride + v * W;
             for (int64_t r = 0; r < size; ++r) store(column + r * stride, load(hidden_sums + (r * nv + v) * W));
-            put_hidden_parts(h_rows[~s & 1], column, stride, slot, lane.slot_step, size, (weights.projection.first(panel) + v) * W,
-                             output, steps.time(s));
+            put_parts_of_rows(rows_after(s), column, slot, lane.slot_step, size, (weights.projection.first(panel) + v) * W, output,
+                              narrow_y(steps.time(s)));
           }
         }
       }
@@ -41,5 +42,5 @@
     const int64_t t = steps.time(s), column = weights.projection.first(lane.panel) * W;
     const int64_t count = minimum(output, weights.projection.first(lane.panel_end) * W) - column;
     for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step)
-      copy((T*)p.y + (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column, h[~s & 1] + slot * state_stride + column, count);
+      copy((T*)p.y + (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column, h_after(s) + slot * state_stride + column, count);
   }

@@ -27,10 +27,12 @@ namespace {
 #elif defined(PADLESS_DOTS)
 #include "dots.h"
 #endif
+#include "scratch.h"
 #include "operand.h"
 #include "pack.h"
 #include "products.h"
 #include "unpacked.h"
+#include "steps.h"
 #include "forward_cells.h"
 #include "forward.h"
 #include "backward_cells.h"
@@ -93,9 +95,9 @@ template <class T, int Parts> struct Typed {
 };
 
 template <class T, int Parts = 0> constexpr TypedKernels typed() {
-  return {Typed<T, Parts>::pack_forward_bytes, Typed<T, Parts>::pack_backward_bytes, Typed<T, Parts>::pack_forward, Typed<T, Parts>::pack_backward,
-          Typed<T, Parts>::weights_fit, Typed<T, Parts>::scratch_bytes, Typed<T, Parts>::forward, Typed<T, Parts>::backward,
-          Typed<T, Parts>::sigmoid_of, Typed<T, Parts>::tanh_of};
+  typedef Typed<T, Parts> Of;
+  return {Of::pack_forward_bytes, Of::pack_backward_bytes, Of::pack_forward, Of::pack_backward, Of::weights_fit,
+          Of::scratch_bytes, Of::forward, Of::backward, Of::sigmoid_of, Of::tanh_of};
 }
 
 }  // namespace

@@ -24,11 +24,11 @@ template <class T, int Parts> struct Operand {
 };
 
 PADLESS_INLINE int64_t tiled(int64_t columns) { return round_up(columns, 32); }
-template <class T, int Parts> PADLESS_INLINE int64_t operand_stride(int64_t columns) {
-  return Parts ? tiled(columns) + 32 : round_up(columns, 16) + 16;
-}
-template <class T, int Parts> PADLESS_INLINE int64_t operand_bytes(int64_t rows, int64_t columns) {
-  return Parts ? 2 * Parts * rows * operand_stride<T, Parts>(columns) + 64 : 0;
+// Scratch for `rows` rows of an operand.
+template <class T, int Parts> PADLESS_INLINE Operand<T, Parts> take_rows(ScratchCursor& cursor, int64_t rows, int64_t columns) {
+  const int64_t stride = Parts ? tiled(columns) + 32 : round_up(columns, 16) + 16;
+  typename ElementOf<T, Parts>::Type* const at = cursor.take<typename ElementOf<T, Parts>::Type>((Parts ? Parts : 1) * rows * stride);
+  return {at, stride, rows * stride};
 }
 
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));

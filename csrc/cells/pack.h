@@ -12,7 +12,6 @@ constexpr int gate_count(int64_t cell) { return cell == PADLESS_LSTM ? 4 : cell 
 // Gate gradients a unit: GRU keeps two for its n gate, [n (input side), r, z, n (hidden side)], so that both products
 // read a contiguous run of columns.
 constexpr int gradient_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 1; }
-constexpr int saved_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 0; }
 // Hidden vectors a panel: one with all its gates where there are several, else four neighbours.
 constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1; }
 
@@ -22,8 +21,8 @@ constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1
 // A last panel of few units has them side by side, gate after gate, in as few vectors as hold them: LSTM of 100 units takes
 // 25 accumulators for its 400 gates and not 28 (78 -> 86 % of sgemm in inference).
 //
-// Where bfloat16 numbers are multiplied (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r holds the rows
-// 2r and 2r + 1 of the block in turns, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
+// Where bfloat16 numbers are multiplied (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r
+// holds the rows 2r and 2r + 1 of the block in turns, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
 template <class T, int Parts = 0> struct Panels {
   typedef typename ElementOf<T, Parts>::Type Element;
   const Element* data;
@@ -43,14 +42,6 @@ template <class T, int Parts = 0> struct Panels {
 };
 
 template <class T> PADLESS_INLINE int64_t vectors_of(int64_t columns) { return (columns + kWidth<T> - 1) / kWidth<T>; }
-// Rows of gates and cells are padded to 16 elements for every instruction set: their layout must not depend on it.
-PADLESS_INLINE int64_t padded_hidden(int64_t hidden) { return (hidden + 15) / 16 * 16; }
-
-// Width of h: what the hidden weights are multiplied with.
-PADLESS_INLINE int64_t output_width(const padless::Layer& layer) { return layer.projection ? layer.projection : layer.hidden; }
-PADLESS_INLINE padless::Layer layer_of(const padless_problem& p) {
-  return {p.cell, p.input_size, p.hidden_size, p.projection_size};
-}
 
 template <class T, int Parts = 0> struct ForwardWeights {
   typedef typename ElementOf<T, Parts>::Type Element;
@@ -110,55 +101,35 @@ static bool header_fits(const void* packed, int64_t kind, const padless::Layer& 
          h.dtype == header_dtype<T, Parts>() && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
 }
 
-// Transposes the width x width block at `from` (rows `stride` apart; `rows` by `columns` of it exist, the rest is 0):
-// the first `lanes` of column k go to to[k * to_stride].
+// Transposes `rows` rows of `columns` columns, the rows `stride` apart: column k goes to to[k * to_stride], as the first `lanes`
+// elements of a vector whose elements past `rows` are zeros.
 template <class T>
-PADLESS_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride,
-                                    int64_t lanes) {
+PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride, int64_t lanes) {
   constexpr int W = kWidth<T>, E = kLane<T>;
-  if (rows == W && columns == W && lanes == W) {  // a whole block: most of them, by fewer shuffles
+  if (columns < E) {
+    for (int64_t k = 0; k < columns; ++k)
+      for (int64_t r = 0; r < lanes; ++r) to[k * to_stride + r] = r < rows ? from[r * stride + k] : T(0);
+    return;
+  }
+  // E columns at a time, the last E of them perhaps in part a second time.
+  Vec<T> part[E];
+  if (rows == W && lanes == W) {
+    for (int64_t k = 0; k < columns; k += E) {
+      const int64_t at = minimum(k, columns - E);
+      load_columns(from + at, stride, part);
 #pragma GCC unroll 4
-    for (int c = 0; c < W; c += E) {
-      Vec<T> part[E];
-      load_columns(from + c, stride, part);
-#pragma GCC unroll 4
-      for (int k = 0; k < E; ++k) store(to + (c + k) * to_stride, part[k]);
+      for (int i = 0; i < E; ++i) store(to + (at + i) * to_stride, part[i]);
     }
     return;
   }
-  Vec<T> lines[W];
-#pragma GCC unroll 16
-  for (int r = 0; r < W; ++r) lines[r] = r < rows ? load_first(from + r * stride, columns) : Vec<T>{};
-#if defined(__GNUC__) && !defined(__clang__)
-  typename Simd<T>::Int low, high;
-  for (int i = 0; i < W; ++i) {
-    low[i] = i / 2 + (i % 2) * W;
-    high[i] = W / 2 + i / 2 + (i % 2) * W;
-  }
-  // log2(width) perfect shuffles of the lines transpose the block.
+  T block[W][E] = {};
+  for (int64_t k = 0; k < columns; k += E) {
+    const int64_t at = minimum(k, columns - E);
+    for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(block[r], from + r * stride + at, sizeof block[r]);
+    load_columns(block[0], E, part);
 #pragma GCC unroll 4
-  for (int stage = 1; stage < W; stage *= 2) {
-    Vec<T> next[W];
-#pragma GCC unroll 8
-    for (int i = 0; i < W / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(lines[i], lines[i + W / 2], low);
-      next[2 * i + 1] = __builtin_shuffle(lines[i], lines[i + W / 2], high);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) lines[i] = next[i];
+    for (int i = 0; i < E; ++i) store_first(to + (at + i) * to_stride, part[i], lanes);
   }
-#pragma GCC unroll 16
-  for (int k = 0; k < W; ++k)
-    if (k < columns) store_first(to + k * to_stride, lines[k], lanes);
-#else
-  T block[W][W];
-  for (int r = 0; r < W; ++r) store(block[r], lines[r]);
-  for (int k = 0; k < W && k < columns; ++k) {
-    T line[W];
-    for (int r = 0; r < W; ++r) line[r] = block[r][k];
-    store_first(to + k * to_stride, load(line), lanes);
-  }
-#endif
 }
 
 // Pairs of rows of 32 bfloat16 numbers, as tiles want them: 16 rows of `lines` [16][32] -> 16 columns.
@@ -199,18 +170,15 @@ static void pack_panel(const Panels<T, 0>& panels, int64_t p, const T* weights, 
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
     for (int g = 0; g < panels.gates; ++g)
-      for (int64_t k = 0; k < panels.k_count; k += W)
-        transpose_block(weights + (g * hidden + unit) * panels.k_count + k, panels.k_count, rows, minimum(W, panels.k_count - k),
-                        to + k * stride + v * panels.gates * W + g * step, stride, step);
+      transpose(weights + (g * hidden + unit) * panels.k_count, panels.k_count, rows, panels.k_count,
+                to + v * panels.gates * W + g * step, stride, step);
   }
 }
 template <class T, int Parts>
 static void pack_transposed(const Panels<T, Parts>& panels, const T* weights, int64_t hidden) {
-  if constexpr (Parts > 0) {
-    pack_tiles_transposed(panels, weights, hidden);
-  } else {
+  if constexpr (Parts > 0) pack_tiles_transposed(panels, weights, hidden);
+  else
     for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, weights, hidden, const_cast<T*>(panels.at(p)));
-  }
 }
 
 // Where the products of the gates start: the sums of their biases, and apart the hidden bias of GRU's n gate.
@@ -246,10 +214,9 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
   pack_biases(layer, w.input, b_ih, b_hh, const_cast<T*>(w.bias), const_cast<T*>(w.hidden_bias));
 }
 
-// Panels of columns, rows [first, first + count) of `weights` [.., columns] going to rows [to, to + count) of each panel.
 template <int Parts>
 static void pack_tile_columns(const Panels<float, Parts>& panels, const float* weights, int64_t columns, int64_t first, int64_t count,
-                         int64_t to) {
+                              int64_t to) {
   // Row k of the panel is half of a tile's row: k and its neighbour come in turns.
   for (int64_t p = 0; p < panels.count(); ++p) {
     const int64_t vectors = panels.size(p);
@@ -267,22 +234,24 @@ static void pack_tile_columns(const Panels<float, Parts>& panels, const float* w
   }
 }
 
-template <class T, int Parts>
-static void pack_columns(const Panels<T, Parts>& panels, const T* weights, int64_t columns, int64_t first, int64_t count,
-                         int64_t to) {
-  if constexpr (Parts > 0) return pack_tile_columns(panels, weights, columns, first, count, to);
-  else {
+template <class T>
+static void pack_vector_columns(const Panels<T, 0>& panels, const T* weights, int64_t columns, int64_t first, int64_t count, int64_t to) {
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < panels.count(); ++p) {
-    const int64_t vectors = panels.size(p), column = panels.first(p) * W;
+    const int64_t vectors = panels.size(p);
     T* panel = const_cast<T*>(panels.at(p)) + to * vectors * W;
     for (int64_t k = 0; k < count; ++k)
       for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t at = column + v * W;
+        const int64_t at = (panels.first(p) + v) * W;
         store(panel + (k * vectors + v) * W, load_first(weights + (first + k) * columns + at, columns - at));
       }
   }
-  }
+}
+// Panels of columns: rows [first, first + count) of `weights` [.., columns] go to rows [to, to + count) of each panel.
+template <class T, int Parts>
+static void pack_columns(const Panels<T, Parts>& panels, const T* weights, int64_t columns, int64_t first, int64_t count, int64_t to) {
+  if constexpr (Parts > 0) pack_tile_columns(panels, weights, columns, first, count, to);
+  else pack_vector_columns(panels, weights, columns, first, count, to);
 }
 
 template <class T, int Parts>

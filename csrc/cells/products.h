@@ -99,15 +99,16 @@ template <int Parts> struct TileScope {
 #endif
 };
 
-// n rows times a panel, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
-// `next`: the panel to prefetch meanwhile, or null; this is block `b` of `blocks` (FMA only).
-// `data`: where the panel lies.
+// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
+// Only FMA prefetches.
 template <class T, int Parts>
-PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
-                             T* out, int64_t out_stride, const typename ElementOf<T, Parts>::Type* next = nullptr, int64_t b = 0, int64_t blocks = 1) {
+PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel,
+                                      const Operand<T, Parts>& a, int64_t n, Start<T>& start, T* out, int64_t out_stride,
+                                      const Prefetch& prefetch = {}) {
   const int nv = w.tile(panel);
   if constexpr (Parts == 0) {
-    find_tile<T>(nv, (int)n, start, next, w.k_count, b, blocks)(a.at, a.stride, data, w.k_count, &start, out, out_stride);
+    const TileFunction<T> multiply = start_prefetch<T>(nv, (int)n, w.k_count, prefetch, start);
+    multiply(a.at, a.stride, data, w.k_count, &start, out, out_stride);
   } else {
 #if defined(PADLESS_DOTS)
     static_assert(Parts == 1, "three products by vdpbf16ps take longer than one by FMA");
@@ -125,7 +126,22 @@ PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* 
 }
 template <class T, int Parts>
 PADLESS_INLINE void multiply_panel(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
-                                   T* out, int64_t out_stride, const typename ElementOf<T, Parts>::Type* next = nullptr, int64_t b = 0,
-                                   int64_t blocks = 1) {
-  multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, next, b, blocks);
+                                   T* out, int64_t out_stride, const Prefetch& prefetch = {}) {
+  multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, prefetch);
+}
+
+// The sums of GRU's n gate start at its hidden bias and not at the input product `in`. Where the gate shares vectors with
+// others, the starts are assembled in `mixed`, which may be the buffer that the product is written to.
+template <class T, int Parts>
+PADLESS_INLINE void start_apart(Start<T>& start, const T* bias, const T* in, const Panels<T, Parts>& w, int64_t panel, int64_t rows,
+                                T* mixed) {
+  if (!w.shares(panel)) {
+    start.at[2] = bias;
+    start.stride[2] = 0;
+    return;
+  }
+  const int64_t step = w.gate_step(panel), stride = w.tile(panel) * kWidth<T>;
+  copy(mixed, in, rows * stride);
+  for (int64_t r = 0; r < rows; ++r) copy(mixed + r * stride + 2 * step, bias, step);
+  for (int v = 0; v < w.tile(panel); ++v) start.at[v] = mixed + v * kWidth<T>;
 }

@@ -178,6 +178,17 @@ PADLESS_INLINE VecF reciprocal(VecF d) {
 }
 PADLESS_INLINE VecD reciprocal(VecD d) { return 1.0 / d; }
 
-template <class T> PADLESS_INLINE int64_t round_up(int64_t n, T to) { return (n + to - 1) / to * to; }
+PADLESS_INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 PADLESS_INLINE int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 PADLESS_INLINE int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
+
+template <class T> PADLESS_INLINE void copy(T* to, const T* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + kWidth<T> <= n; i += kWidth<T>) store(to + i, load(from + i));
+  if (i < n) store_first(to + i, load_first(from + i, n - i), n - i);
+}
+template <class T> PADLESS_INLINE void copy_or_zero(T* to, const T* from, int64_t n) {
+  if (from) copy(to, from, n);
+  else
+    for (int64_t i = 0; i < n; ++i) to[i] = 0;
+}

@@ -144,8 +144,9 @@ void fuzz_arrangement(Bytes& b) {
   if (b.next(3) == 0 && batch) ((int64_t*)(b.next(2) ? slots.p : order.p))[b.next(batch)] = values[b.next(10)];
   if (b.next(3) == 0 && steps) ((int64_t*)sizes.p)[b.next(steps)] = values[b.next(10)];
   const bool ordered = b.next(4);
-  if (padless_lengths((int64_t*)sizes.p, count, rows, ordered ? at : nullptr, ordered ? (int64_t*)slots.p : nullptr, batch, (int64_t*)back.p))
-    ++g_refused;
+  const int refused = padless_lengths((int64_t*)sizes.p, count, rows, ordered ? at : nullptr, ordered ? (int64_t*)slots.p : nullptr,
+                                      batch, (int64_t*)back.p);
+  if (refused) ++g_refused;
   else if (ordered && !forged && memcmp(back.p, lengths.p, batch * 8))
     abort();
 }
@@ -175,7 +176,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.hidden_size = 1 + b.next(40);
   p.steps = p.batch ? b.next(10) : 0;
   p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
-  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element, h = p.hidden_size, in = p.input_size, projection = p.projection_size;
+  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element;
+  const int64_t h = p.hidden_size, in = p.input_size, projection = p.projection_size;
   const int64_t out = projection ? projection : h;
   const int64_t g = h * (p.cell == PADLESS_LSTM ? 4 : p.cell == PADLESS_GRU ? 3 : 1);
   Exact sizes(p.steps * 8), step(p.steps * 8), sequence(p.batch * 8), index(p.batch * 8);

@@ -1,0 +1,71 @@
+// What the C ABI refuses and accepts where random problems rarely come: indices of states, and numbers of threads.
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <vector>
+
+#include "../padless.h"
+
+namespace {
+
+int g_failed = 0;
+
+void expect(int got, int wanted, const char* what) {
+  if (got == wanted) return;
+  ++g_failed;
+  printf("%s: got %d (%s), expected %d (%s)\n", what, got, padless_error_text(got), wanted, padless_error_text(wanted));
+}
+
+// An RNN of one unit and no input over sequences of length 0, which keep the rows of h0 that `index` names.
+int keep_states(const std::vector<int64_t>& index, int64_t state_rows, int64_t threads = 1) {
+  std::vector<float> h0(state_rows + 1, 3.0f), h_n(state_rows + 1, 0.0f), w_hh(1, 1.0f);
+  alignas(64) static char packed[4096], scratch[1 << 16];
+  padless_problem p;
+  memset(&p, 0, sizeof p);
+  p.cell = PADLESS_RNN_TANH, p.dtype = PADLESS_FLOAT32, p.threads = threads, p.batch = (int64_t)index.size(), p.hidden_size = 1;
+  p.x_step = p.x_sequence = p.y_step = p.y_sequence = index.data();
+  p.state_index = index.data(), p.state_rows = state_rows;
+  p.h0 = h0.data(), p.h0_stride = 1, p.h_n = h_n.data(), p.h_n_stride = 1;
+  p.forward_weights_bytes = padless_pack_forward_bytes(p.cell, p.dtype, 0, 1, 0), p.forward_weights = packed;
+  if (p.forward_weights_bytes > (int64_t)sizeof packed) return -1;
+  if (const int error = padless_pack_forward(p.cell, p.dtype, 0, 1, 0, nullptr, w_hh.data(), nullptr, nullptr, nullptr, packed))
+    return error;
+  p.scratch = scratch, p.scratch_bytes = padless_scratch_bytes(&p, 0);
+  if (p.scratch_bytes > (int64_t)sizeof scratch) return -1;
+  const int error = padless_forward(&p);
+  for (int64_t row : index)
+    if (!error && h_n[row] != 3.0f) return -1;
+  return error;
+}
+
+}  // namespace
+
+int main() {
+  expect(keep_states({}, 0), PADLESS_OK, "no sequences");
+  expect(keep_states({2, 0, 1}, 3), PADLESS_OK, "a permutation");
+  expect(keep_states({63, 64, 0}, 65), PADLESS_OK, "some of the rows");
+  expect(keep_states({1, 0, 1}, 3), PADLESS_BAD_STATE_INDEX, "a row twice");
+  expect(keep_states({0, 0}, 1), PADLESS_BAD_STATE_INDEX, "more sequences than rows");
+  expect(keep_states({0}, 0), PADLESS_BAD_STATE_INDEX, "no rows");
+  expect(keep_states({0, 3}, 3), PADLESS_BAD_STATE_INDEX, "a row past the last");
+  expect(keep_states({0, -1}, 3), PADLESS_BAD_STATE_INDEX, "a negative row");
+
+  const int64_t many = 300000;  // more than the check marks at once
+  std::vector<int64_t> backwards(many);
+  for (int64_t i = 0; i < many; ++i) backwards[i] = many - 1 - i;
+  expect(keep_states(backwards, many), PADLESS_OK, "a large permutation");
+  backwards[many - 1] = many - 1;
+  expect(keep_states(backwards, many), PADLESS_BAD_STATE_INDEX, "a large index, a row twice");
+  backwards[many - 1] = many;
+  expect(keep_states(backwards, many), PADLESS_BAD_STATE_INDEX, "a large index, a row past the last");
+  expect(keep_states({many - 1, 5, 200000}, many), PADLESS_OK, "rows far apart");
+  expect(keep_states({200000, 5, 200000}, many), PADLESS_BAD_STATE_INDEX, "rows far apart, one twice");
+
+  expect(keep_states({0, 1}, 2, 2), PADLESS_OK, "two threads");
+  expect(keep_states({0, 1}, 2, 1025), PADLESS_BAD_THREADS, "too many threads");
+  expect(keep_states({0, 1}, 2, 0), PADLESS_BAD_THREADS, "no thread");
+  for (int error = 0; error < PADLESS_ERROR_COUNT; ++error)
+    if (!strcmp(padless_error_text(error), padless_error_text(PADLESS_ERROR_COUNT))) expect(error, -1, "an error without a text");
+  return g_failed != 0;
+}
