@@ -56,6 +56,9 @@
         start.at[v] = first ? zeros : to + v * W;
         start.stride[v] = first ? 0 : sums_stride;
       }
+      if (!first)  // the next block's sums, which the processor does not see coming
+        for (int64_t r = 0; r < sum_tile; ++r)
+          for (int v = 0; v < NV; ++v) __builtin_prefetch(to + (sum_tile + r) * sums_stride + v * W, 1);
       if (own.end - g >= sum_tile) {
         tile<T, NV, sum_tile, true>(from + run.column + g, from_stride, panel_rows, n, &start, to, sums_stride);
         g += sum_tile;
