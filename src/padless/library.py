@@ -200,7 +200,8 @@ def force_isa(name: str | None) -> None:
 
 
 def computes(dtype: int) -> bool:
-
+    """Whether the instruction set in use has kernels for this `padless_dtype`."""
+    if dtype not in _computed:  # cached because every call of a layer needs it
         _computed[dtype] = bool(load().padless_computes(dtype))
     return _computed[dtype]
 

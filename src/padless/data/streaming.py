@@ -130,7 +130,7 @@ class StreamBatches(IterableDataset[list[Any]]):
     def _pools(
         self, samples: Iterable[Any], rule: Rule, *, whole_stream: bool
     ) -> Iterator[tuple[list[Any], list[int]]]:
-        """Samples and their lengths, one pool at a time; the last may be up to twice as large, so that none is small."""
+        """Samples and their lengths, pool by pool; the last may be up to twice as large, so that none is small."""
         unit = rule.step_size or rule.world_size  # whole steps, or at least a multiple of the ranks
         size = max(self.pool // unit, 1) * unit
         held, lengths, count, warned = [], [], 0, False

@@ -129,8 +129,8 @@ def resume_run(path: Path, data: Data) -> Run:
             )
     if state["fingerprint"] != data.fingerprint:
         raise PadlessError(
-            f"{path} was trained on the library of Python {state['software'].get('python')}, and that of Python "
-            f"{here['python']} here differs; start anew without --resume"
+            f"{path} was trained on the library of Python {state['software'].get('python')}, but that of Python "
+            f"{here['python']} here differs; start again without --resume"
         )
     try:
         run = new_run(Settings(**state["settings"]), data)

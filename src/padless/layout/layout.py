@@ -77,7 +77,7 @@ class Layout:
         All arguments are trusted. Slots beyond `batch_sizes[0]` have length 0.
         """
         sizes = as_numbers(batch_sizes)
-        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # number of steps with at least B, ..., 2, 1 sequences
+        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps with B, ..., 2, 1 sequences
         lengths = torch.from_numpy(ends.cumsum()[::-1][as_numbers(slots)])
         return cls.of_slots(lengths, batch_sizes, order, slots, rows=rows)
 
@@ -201,7 +201,7 @@ class Layout:
         """From back-to-back rows to time-major rows."""
         if not self._is_compiled():
             self._arrange()
-        # The recipes must not refer to the layout, which keeps the map: only the garbage collector could free the cycle.
+        # The recipes must not refer to the layout, which keeps the map: only the garbage collector frees cycles.
         lengths, steps, rows, offsets = self.lengths, self.steps, self.rows, self._offsets
         order, slots, sizes = self._order, self.slots, self.batch_sizes
 

@@ -1,8 +1,8 @@
-"""Calls of one or a few steps: a short path from the module to the kernel, and the rule that picks it.
+"""Calls of one or a few steps: a short path from the module to the kernel, and the rule that selects it.
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
-skips the work of the general path. It takes plain cases only and returns None for all else, errors included:
-the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
+avoids the overhead of the general path. It handles plain cases only and returns None for everything else, including
+errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
 0035-a-single-step-in-training-and-of-one-row.md.
 """
 
@@ -28,10 +28,10 @@ from ._weights import weight_shapes
 
 __all__ = ["SHORT_ROWS", "short_forward", "takes_torchs_cells"]
 
-SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
+SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python overhead pays off
 
-# By the id of the module, which costs less than a weak reference in every call; `finalize` removes the entries of
-# modules that are gone. Each entry also holds the configuration that the weights were checked against.
+# Keyed by the id of the module, which is cheaper than a weak reference in every call; `finalize` removes the entries
+# of deleted modules. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 _forward_ad = torch.autograd.forward_ad
 
@@ -41,19 +41,19 @@ _CELLS: dict[str, Any] = {
 
 
 def takes_torchs_cells(steps: int) -> bool:
-    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer: over a single step.
+    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer, as they do for a single step.
 
     For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. Torch's layers do the same work and more around it.
+    to skip. Torch's layers do the same work with more overhead.
     """
     return steps == 1
 
 
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
-    """Return what the layer returns for a small plain input, or None if the general path has to run.
+    """Return the layer's result for a small plain input, or None if the general path must run.
 
-    Plain: rows of equally long sequences, in a padded tensor, a `PackedSequence` or a `Packed`; CPU, weights'
-    dtype; no projection, one direction, no autocast, transform or tracing.
+    Plain means: sequences of equal length in a padded tensor, a `PackedSequence` or a `Packed`; on the CPU, in the
+    weights' dtype; no projection, one direction, no autocast, transform or tracing.
     """
     kind = type(input)
     if kind is Tensor:
@@ -72,7 +72,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     elif kind is Packed and input.data.dim() == 2:
         rows, steps, batch, swaps = input.data, input._layout.steps, len(input), True
         if steps * batch != rows.shape[0]:
-            return None  # of different lengths
+            return None  # different lengths
     else:
         return None
     weights: list[Any] = module._flat_weights
@@ -94,7 +94,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         output, finals = _train(module, rows, batch, states, weights)
         output = torch.stack((output,), 1 if swaps else 0) if kind is Tensor else output.clone()
     else:
-        swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
+        swaps = swaps and steps != 1 and batch != 1  # sequences are stored one after another
         if swaps:
             rows = rows.reshape(batch, steps, -1).transpose(0, 1)
         if swaps or kind is not Tensor:
@@ -135,7 +135,7 @@ def _equal_sizes(packed: PackedSequence) -> list[int] | None:
 def _is_plain(
     module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Any, ...], weights: list[Any]
 ) -> bool:
-    if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts for the profiler
+    if type(rows) is not Tensor or profiler_is_on():  # the general path labels its parts for the profiler
         return False
     if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not rows.is_cpu:
         return False
@@ -157,7 +157,7 @@ def _is_plain(
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):
-        # Weights that were replaced are left to the general path (pruned, parametrized, by functional_call).
+        # Replaced weights (pruned, parametrized, by functional_call) are left to the general path.
         if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
             return False
     return (
@@ -176,7 +176,7 @@ def _prepared_layers(
     """The layers with their weights checked, or None if the weights are not plain."""
     configuration = *_configuration(module, dtype), len(weights)
     found, prepared = _prepared.get(id(module), (None, []))
-    # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
+    # Shapes were checked when the layers were prepared; `fits` checks that they have not changed.
     if found == configuration and all(p.fits(weights) for p in prepared):
         return prepared
     if not _can_be_prepared(module, weights, dtype):
@@ -221,7 +221,7 @@ def _train(
     """Return output `(B, H)` and final states of a single step, by torch's cell functions.
 
     The output and the last state of the last layer share no memory once the caller has copied the output, so that
-    each may be changed in place, as those of torch's layers.
+    each can be changed in place, as with torch's layers.
     """
     cell, is_lstm = _CELLS[module.mode], module.mode == "LSTM"
     if rows.dim() != 2:
@@ -249,7 +249,7 @@ def _configuration(module: RNNBase, dtype: torch.dtype) -> tuple[Any, ...]:
 
 
 def _can_be_prepared(module: RNNBase, weights: list[Tensor], dtype: torch.dtype) -> bool:
-    """Whether all weights are plain tensors of the module's shapes; the kernels trust it."""
+    """Whether all weights are plain tensors of the module's shapes; the kernels rely on it."""
     shapes = weight_shapes(
         module.mode, module.input_size, module.hidden_size, 0, module.num_layers, module.bias, False
     )
