@@ -29,8 +29,6 @@ def precision_of(dtype: torch.dtype) -> Precision:
         return "highest"
     if dtype is torch.bfloat16:
         return "medium"
-    own = getattr(
-        getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none"
-    )  # torch 2.9 or newer
+    own = getattr(getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none")  # torch 2.9 or newer
     asked = _NAMES.get(own) or cast(Precision, torch.get_float32_matmul_precision())
     return asked if _kernels.computes(asked) else "highest"

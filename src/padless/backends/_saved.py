@@ -17,7 +17,7 @@ from .contract import Layer, LayerWeights
 
 __all__ = ["KEEPS", "new_saved", "opened", "saved_size", "zero_unused"]
 
-KEEPS = ("nothing", "cells", "gates")  # "cells": backward recomputes gates; "nothing": it recomputes all of forward
+KEEPS = ("nothing", "cells", "gates")  # backward recomputes all of forward; gates; nothing
 _PRECISIONS = ("highest", "high", "medium")
 _HEADER = 64  # bytes: precision, what is kept, zeros; keeps the data behind it aligned like any tensor
 

@@ -1,5 +1,4 @@
-"""`collate`: turns samples into a batch, with a `Packed` for each field that is a sequence.
-"""
+"""`collate`: turns samples into a batch, with a `Packed` for each field that is a sequence."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def ink_on(colour: str) -> str:
     >>> ink_on("#f0e442"), ink_on("#0072b2")
     ('#000000', '#ffffff')
     """
-    return "#000000" if _luminance(_parts(colour)) > 0.179 else "#ffffff"  # both have a contrast of 4.58 there
+    return "#000000" if _luminance(_parts(colour)) > 0.179 else "#ffffff"  # both have 4.58 there
 
 
 def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> list[str]:

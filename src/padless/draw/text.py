@@ -46,7 +46,7 @@ def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only:
     packed: 6 rows, as they lie in memory
       row 0  102|10|1
     <BLANKLINE>
-    6 of 9 cells are real: 3 multiplications in 9 saved
+    6 of 9 cells are real: 3 of 9 multiplications saved
     """
     batch = arrange(lengths)
     style = TerminalStyle(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)

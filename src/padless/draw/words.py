@@ -8,7 +8,7 @@ from ..report.measure import Waste
 
 __all__ = ["SAVING", "count", "plain", "saving"]
 
-SAVING = "{rows} of {cells} cells are real: {saved} multiplications in {padded} saved"
+SAVING = "{rows} of {cells} cells are real: {saved} of {padded} multiplications saved"
 
 _IN_NO_DOCUMENT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -28,7 +28,7 @@ def saving(numbers: Waste, text: str = SAVING) -> str:
 
     >>> from padless.report import waste
     >>> saving(waste([4, 6, 8, 5, 4, 3, 7, 8]))
-    '45 of 64 cells are real: 19 multiplications in 64 saved'
+    '45 of 64 cells are real: 19 of 64 multiplications saved'
     """
     product = numbers.product().multiplications
     return text.format(

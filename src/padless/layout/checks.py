@@ -75,7 +75,7 @@ def checked_lengths(
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})")
     if longest > _INT64_MAX // 2 // result.numel() and sum(result.tolist()) > _INT64_MAX // 2:
         i = int(result.argmax())
-        raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum of the lengths overflows")
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum overflows")
     return result
 
 

@@ -59,7 +59,7 @@ def check_dims(module: RNNBase, input: Tensor) -> None:
     """Raise torch's ValueError unless a padded input has 2 or 3 dimensions."""
     if input.dim() not in (2, 3):
         name = "RNN" if module.mode.startswith("RNN") else module.mode
-        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # torch's texts differ by layer
+        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # as in torch
         raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
 
 

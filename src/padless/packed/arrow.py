@@ -22,7 +22,7 @@ def rows_of_arrow(array: Any) -> tuple[Tensor, Layout]:
     pa = _pyarrow("from_arrow")
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # some versions of pyarrow return a chunked array if it is empty
+        if isinstance(array, pa.ChunkedArray):  # some versions of pyarrow, if the array is empty
             array = pa.concat_arrays([*array.chunks, pa.array([], array.type)])
     if isinstance(array, pa.FixedSizeListArray):
         array = array.cast(pa.large_list(array.type.value_type))

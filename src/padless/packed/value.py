@@ -360,10 +360,10 @@ class Packed(Arithmetic):
         return f"Packed({text})"
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a Packed cannot be changed (.{name}): create another with .map(...) or pack(...)")
+        raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Packed cannot be changed (.{name}): create another with .map(...) or pack(...)")
+        raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")
 
     def __reduce__(self) -> tuple[type[Packed], tuple[Tensor, list[int]]]:
         # Lengths as a list, because sending a tensor between processes costs a file descriptor; through __init__,

@@ -69,7 +69,7 @@ def plan(
             length, from a random pool, in random order. `"sorted"`: longest first, the same in every epoch.
             `"binpack"`: batches of up to `tokens` rows, filled by best fit, longest first, from a random pool, in
             random order.
-        seed, epoch: seed of the random numbers.
+        seed, epoch: both seed the random numbers.
         world_size, rank: the number of ranks that share the sequences, and the rank of this plan.
         padded: whether the batches will be padded: `tokens` then bounds the cells of the grid, and with `batch_size`
             the ranks of a step get sequences of about the same length instead of the same number of rows.

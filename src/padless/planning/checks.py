@@ -85,7 +85,7 @@ def as_lengths(lengths: Any, *, name: str = "lengths") -> Lengths:
             rows += int(chunk.sum(dtype=np.int64))
         if rows > _MOST_ROWS:
             i = int(chunk.argmax())
-            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum of the lengths overflows")
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
     return Lengths(values, rows, longest)
 
 
@@ -134,7 +134,7 @@ def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is not a whole number")
         if len(chunk) and np.abs(chunk).max() > _MOST_ROWS:
             i = int(np.abs(chunk).argmax())
-            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum of the lengths overflows")
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
         rounded[start : start + len(chunk)] = chunk
     return rounded
 
@@ -150,5 +150,5 @@ def _whole_entry(value: Any, i: int, name: str) -> int:
     if isinstance(value, (str, bytes)) or not exact:
         raise LengthsError(f"{name}[{i}] must be a whole number, got {type(value).__name__}")
     if abs(number) > _MOST_ROWS:
-        raise LengthsError(f"{name}[{i}] = {number} is too large: the sum of the lengths overflows")
+        raise LengthsError(f"{name}[{i}] = {number} is too large: the sum overflows")
     return number

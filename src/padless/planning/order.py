@@ -18,9 +18,7 @@ from .checks import Lengths, chunks
 __all__ = ["Shuffle", "longest_first", "raw_bits", "shuffled"]
 
 Indices = NDArray[np.int64]
-_AT_ONCE = (
-    1 << 22
-)  # up to this size a shuffle is computed in memory, 64 MB; beyond, block by block
+_AT_ONCE = 1 << 22  # up to this size a shuffle is computed in memory, 64 MB; beyond, block by block
 _ROUNDS = 8
 _PIECE = 1 << 14  # numbers that stay in the L2 cache over all rounds
 

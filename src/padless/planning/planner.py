@@ -19,9 +19,7 @@ from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_s
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
 Numbers = NDArray[np.int64]
-Marks = dict[
-    int, int
-]  # pool number -> batches per rank before that pool; filled in as pools are planned
+Marks = dict[int, int]  # pool number -> batches per rank before that pool; filled in as pools are planned
 
 # Default number of sequences planned at a time. A random order is the same in pools of any size; buckets mix better
 # in small pools, bins fill better in large ones (benchmarks/results/planning.json).
@@ -55,7 +53,7 @@ def rule_of(
 
 
 class Planner:
-    """Batches for every epoch of one set of lengths; checks all arguments, and warns once of lengths over the budget."""
+    """Batches for every epoch of one set of lengths; checks all arguments and warns once of lengths over the budget."""
 
     def __init__(self, lengths: Any, rule: Rule, *, seed: int = 0, pool: int | None = None) -> None:
         self.lengths = as_lengths(lengths)
@@ -129,7 +127,7 @@ class Planner:
         yield from islice(_cut_anew(blocks, self.bounds), first, None)
 
     def _pool_bounds(self) -> list[int]:
-        """Where each pool starts and ends in the order of an epoch: whole steps, pools of about the same size."""
+        """Start and end of each pool in the order of an epoch: whole steps, pools of about the same size."""
         rule, count, size = self.rule, len(self.lengths), self.rule.step_size
         if size:
             steps = -(-count // size)
@@ -163,7 +161,7 @@ class Planner:
 
 
 def _cut_anew(blocks: Iterator[Numbers], bounds: list[int]) -> Iterator[Numbers]:
-    """What `blocks` hold one after another, cut at `bounds`."""
+    """The concatenation of `blocks`, cut at `bounds`."""
     held = np.zeros(0, np.int64)
     for start, stop in pairwise(bounds):
         while len(held) < stop - start:
