@@ -224,7 +224,7 @@ def test_what_cannot_be_known_is_refused_not_guessed(batch, message):
             "batch['lengths'] is not whole numbers (B,), as in the batches before",
         ),
         (packed, x, "batch is not packed, as in the batches before"),
-        ((x, [2, 3]), (x, [2, 4]), "batch[1] has a length of 4, and batch[0] has 3 steps"),
+        ((x, [2, 3]), (x, [2, 4]), "batch[1] has a length of 4, but batch[0] has 3 steps"),
     ],
     ids=["key", "path", "kind", "packed", "too long"],
 )
@@ -237,7 +237,7 @@ def test_a_batch_unlike_those_before_is_refused(first, second, message):
 def test_labels_beyond_the_true_lengths_are_refused():
     """What is behind them is padding, but so is what is before them."""
     inputs = padded(sequences([2, 3]), 7)
-    with pytest.raises(LengthsError, match="no lengths are to be seen"):
+    with pytest.raises(LengthsError, match="found no lengths"):
         list(padless.watch([(inputs, torch.tensor([7, 8]))]))
 
 
