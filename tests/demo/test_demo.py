@@ -139,7 +139,7 @@ def test_a_checkpoint_cut_short_anywhere_is_reported_in_one_line(checkpoint, dat
 
 def test_a_checkpoint_of_noise_is_reported_in_one_line(checkpoint, data):
     checkpoint.write_bytes(random.Random(0).randbytes(5_000))
-    with pytest.raises(PadlessError, match="is not a whole checkpoint"):
+    with pytest.raises(PadlessError, match="is not a complete checkpoint"):
         resume_run(checkpoint, data)
 
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_executes_nothing(tmp_path, data):
             return os.mkdir, (str(tmp_path / "exploded"),)
 
     torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(PadlessError, match="is not a whole checkpoint"):
+    with pytest.raises(PadlessError, match="is not a complete checkpoint"):
         resume_run(tmp_path / "bomb.pt", data)
     assert not (tmp_path / "exploded").exists()
 
@@ -187,7 +187,7 @@ def test_other_software_is_named_with_both_its_values(checkpoint, data, name, th
 def test_another_library_is_reported(checkpoint, data):
     other = replace(data, labels=data.labels[::-1])
     with pytest.raises(
-        PadlessError, match=r"was trained on the library of Python 3\..* here differs; start anew"
+        PadlessError, match=r"was trained on the library of Python 3\..* here differs; start again"
     ):
         resume_run(checkpoint, other)
 
