@@ -4,7 +4,7 @@
 
     PadlessError
     +-- LengthsError (ValueError)    lengths that do not describe the data
-    +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
+    +-- LayoutError (ValueError)     invalid batch_sizes, indices or offsets
     +-- StateError (ValueError)      the state of a sampler with other lengths or options
     +-- BackendError (RuntimeError)  a backend or instruction set that is not available
     +-- DisagreementError            benchmark contestants whose results differ
@@ -33,7 +33,7 @@ class LengthsError(PadlessError, ValueError):
 
 
 class LayoutError(PadlessError, ValueError):
-    """`batch_sizes`, `sorted_indices` or offsets that no batch of sequences can have."""
+    """`batch_sizes`, indices or offsets that do not describe a batch of sequences."""
 
 
 class StateError(PadlessError, ValueError):

@@ -215,7 +215,7 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         [torch.nested.nested_tensor([x], layout=torch.jagged)],
         {},
         TypeError,
-        "sample 0 is a nested tensor; give its sequences one by one",
+        "sample 0 is a nested tensor; pass its sequences one by one",
     ),
 ]
 

@@ -1,6 +1,6 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. Where they multiply bfloat16 numbers (`Layer.precision` is "medium"),
+The kernels compute in float32 and float64. When they multiply bfloat16 numbers (`Layer.precision` is "medium"),
 they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are converted to float32 for the kernels and
 their output is rounded. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
 (`computes`). Tensors are checked in `nn`; the C side checks sizes and offsets again.

@@ -74,7 +74,7 @@ def check_contestants(
     for contestant, results in found.items():
         missing = {"output", *(name for name in expected if name.startswith("grad"))} - results.keys()
         if missing:
-            raise DisagreementError(f"{contestant} gives no {', '.join(sorted(missing))}")
+            raise DisagreementError(f"{contestant} returned no {', '.join(sorted(missing))}")
         for name, got in ((name, got) for name, got in results.items() if name in expected):
             terms = max(rows, 2 * width) if name.startswith("grad") else 2 * width
             _check_close(got, expected[name], terms + steps, eps, f"{where}: {contestant}: {name}", reference)

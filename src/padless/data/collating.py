@@ -166,7 +166,7 @@ def _as_tensors(values: list[Any], name: str) -> list[Tensor]:
 def _as_tensor(value: Any, i: int, name: str) -> Tensor:
     if isinstance(value, Tensor):
         if value.is_nested:
-            raise TypeError(f"{_where(i, name)} is a nested tensor; give its sequences one by one")
+            raise TypeError(f"{_where(i, name)} is a nested tensor; pass its sequences one by one")
         return value
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         value = value.copy()  # torch would warn about a read-only array

@@ -37,7 +37,7 @@ class LockedDropout(torch.nn.Module):
         self.p = p
 
     def forward(self, packed: Any) -> Any:
-        """In training, apply the masks to `packed`, a `Packed` or `PackedSequence` with data `(N, *)`."""
+        """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`; with its masks applied in training."""
         batch = opened(packed, "LockedDropout")
         if not self.training or self.p == 0:
             return packed

@@ -21,7 +21,7 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     """Sum of every sequence's rows, `(B, *)`; 0 for length 0.
 
     Args:
-        packed: data `(N, *)`; integers and booleans are summed in int64, as torch does.
+        packed: data `(N, *)`; integers and booleans are summed in int64, as in torch.
 
     >>> from padless import Packed
     >>> sum(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
