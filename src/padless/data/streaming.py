@@ -108,7 +108,7 @@ class StreamBatches(IterableDataset[list[Any]]):
                 f"workers and ranks: pass a function of (shard, shards) that returns it, or its part"
             )
         for step, batch in enumerate(self._batches(self.source, self.rule, self.rank, epoch, None)):
-            if step % workers == number:  # a DataLoader asks one worker after the other
+            if step % workers == number:  # a DataLoader reads from its workers in turn
                 yield batch
 
     def _batches(

@@ -45,7 +45,7 @@ class Settings:
     hidden_size: int = 128
     learning_rate: float = 3e-3
     seed: int = 0
-    threads: int = 1  # sums are split over threads, so the bits of a run depend on their number
+    threads: int = 1  # sums are split over threads, so exact results depend on their number
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _software() -> dict[str, str]:
     """Versions that the exact results of a run depend on, besides its data and settings."""
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a plain string: the loader refuses subclasses
+        "torch": str(torch.__version__),  # a plain string: the loader rejects subclasses
         "backend": active(),
         "instruction set": f"{instruction_set()} (torch's {torch.backends.cpu.get_cpu_capability()})",
     }

@@ -38,7 +38,7 @@ def ink_on(colour: str) -> str:
 
 def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> list[str]:
     """The mean colour of the rows in memory between neighbouring `bounds`."""
-    by_slot = [(0, 0, 0)]  # sums of the colours of the slots before
+    by_slot = [(0, 0, 0)]  # sums of the colours of the preceding slots
     for colour in colours:
         by_slot.append(_add(by_slot[-1], _parts(colour)))
     by_run = [(0, 0, 0)]

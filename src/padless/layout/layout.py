@@ -46,7 +46,7 @@ class cached(Generic[T]):  # noqa: N801 a decorator
 
     def __get__(self, instance: Any, owner: type) -> T:
         with _kept_by_autograd():
-            value = instance.__dict__[self.name] = self.work(instance)  # found first from now on
+            value = instance.__dict__[self.name] = self.work(instance)  # shadows this descriptor from now on
         return value
 
 

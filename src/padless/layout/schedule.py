@@ -1,4 +1,4 @@
-"""Index arithmetic of one batch on the host: which rows run at each step, where they are, and whose they are."""
+"""Index arithmetic of one batch on the host: the rows of each step, their places, and their sequences."""
 
 from __future__ import annotations
 

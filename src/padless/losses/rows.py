@@ -138,7 +138,7 @@ def ctc_loss(
     reduction: Literal["mean", "sum", "none"] = "mean",
     zero_infinity: bool = False,
 ) -> Tensor:
-    """Connectionist temporal classification of every sequence, reduced as `torch.nn.functional.ctc_loss` does.
+    """Connectionist temporal classification of every sequence, reduced as in `torch.nn.functional.ctc_loss`.
 
     Args:
         logits: data `(N, C)`; normalised here, which does not change log-probabilities.

@@ -165,7 +165,7 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
 def run_traced(
     module: RNNBase, batch: TracedBatch, states: tuple[Tensor, ...], weights: list[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output `(M, D*P)` of the last layer, placed as the rows, and final states `(L*D, B, *)`."""
+    """Output `(M, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`."""
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
     count = (4 if module.bias else 2) + (1 if module.proj_size else 0)

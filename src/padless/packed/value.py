@@ -54,7 +54,7 @@ class Packed(Arithmetic):
     """
 
     __slots__ = ("__weakref__", "_data", "_layout")
-    __array_ufunc__ = None  # NumPy scalars leave arithmetic to Packed instead of iterating over it
+    __array_ufunc__ = None  # makes NumPy scalars defer to Packed instead of iterating over it
 
     if TYPE_CHECKING:
         _data: Tensor

@@ -24,7 +24,7 @@ Marks = dict[int, int]  # pool number -> batches per rank before that pool; fill
 # Default number of sequences planned at a time. A random order is the same in pools of any size; buckets mix better
 # in small pools, bins fill better in large ones (benchmarks/results/planning.json).
 _POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
-_STEPS = 64  # steps that a pool should have at least
+_STEPS = 64  # minimum number of steps of a pool, if possible
 _LARGEST = 1 << 22  # sequences that a pool should not exceed for that, unless 8 steps need more
 
 # Incremented when the same options give different batches, so that no state of a sampler is misread.

@@ -26,7 +26,7 @@ _ORIGINALS = {twin: original for original, twin in _TWINS.items()}
 
 
 def accelerate(model: Model) -> Model:
-    """The same model, whose torch RNN, LSTM and GRU layers now run on padless.
+    """The same model, with its torch RNN, LSTM and GRU layers now running on padless.
 
     The layers stay the same objects: only their class changes, so parameters, optimizers, hooks, training
     mode, attributes and references elsewhere are not affected. `restore` undoes it.

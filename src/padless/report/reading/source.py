@@ -208,7 +208,7 @@ def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iter
         raw = open(file, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise _unreadable(file, error) from None
-    except ValueError as error:  # a NUL in the path
+    except ValueError as error:  # the path contains a NUL
         raise UsageError(f"cannot read {file!r}: {error}") from None
     with raw:
         source = Source(file, file, raw)

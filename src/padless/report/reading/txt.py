@@ -66,7 +66,7 @@ class _Reader:
         if len(rest) > _KEPT:
             self._settle(rest, self.done)
             if self.collected.unit == "lengths":
-                self._refuse(rest, self.done)  # too long for one
+                self._refuse(rest, self.done)  # too long for an integer
             self.open, self.folded, self.in_word = "", 0, False
             self._fold(rest)
 
