@@ -73,7 +73,7 @@ def render_steps(entries: list[dict[str, Any]]) -> str:
     first = entries[0]
     lines = [
         "",
-        f"{first['cell']} {first['mode']}: microseconds of padless, and padless / torch (over 1: padless is slower)",
+        f"{first['cell']} {first['mode']}: microseconds of padless, and padless over torch (over 1: padless is slower)",
         f"{'B,T,H':>12}" + "".join(f"{kind:>22}" for kind in KINDS),
     ]
     for entry in entries:
