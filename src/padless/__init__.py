@@ -74,14 +74,14 @@ _HOMES = {
     "uninstall": "swap.installing",
     "waste": "report",
     "watch": "watching",
-}  # name -> the module that it lives in, or is
+}  # name -> the module that defines it, or the module itself
 _LAYERS = {"Conv1d", "CRF", "GRU", "LSTM", "LockedDropout", "RNN", "Recurrent"}  # of padless.nn
 
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        # With the name given, Python's traceback does not add a second suggestion to ours.
+        # With `name`, Python's traceback does not add its own suggestion to ours.
         raise AttributeError(f"module 'padless' has no attribute {name!r}{_hint(name)}", name=name)
     module = import_module(f".{home}", __name__)
     value = module if home == name else getattr(module, name)

@@ -1,4 +1,4 @@
-"""The name under which pickles of version 0.1 hold `Packed`; kept so that they load."""
+"""Keeps pickles of version 0.1 loadable: they refer to `Packed` by this module's name."""
 
 from .packed import Packed
 

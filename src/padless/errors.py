@@ -4,13 +4,13 @@
 
     PadlessError
     +-- LengthsError (ValueError)    lengths that do not describe the data
-    +-- LayoutError (ValueError)     batch_sizes, indices or offsets that no batch can have
-    +-- StateError (ValueError)      the state of a sampler that draws other batches
+    +-- LayoutError (ValueError)     invalid batch_sizes, indices or offsets
+    +-- StateError (ValueError)      the state of a sampler with other lengths or options
     +-- BackendError (RuntimeError)  a backend or instruction set that is not available
-    +-- DisagreementError            benchmark contestants that computed different things
-    +-- UsageError (ValueError)      a command line that makes no sense (exit code 2)
+    +-- DisagreementError            benchmark contestants whose results differ
+    +-- UsageError (ValueError)      invalid command-line arguments (exit code 2)
 
-Errors that torch raises for the same mistake keep torch's own class and words.
+Errors that torch raises for the same mistake keep torch's class and text.
 """
 
 __all__ = [
@@ -29,24 +29,24 @@ class PadlessError(Exception):
 
 
 class LengthsError(PadlessError, ValueError):
-    """Lengths that do not describe the data; the message names the first culprit by index."""
+    """Lengths that do not describe the data; the message names the index of the first wrong one."""
 
 
 class LayoutError(PadlessError, ValueError):
-    """`batch_sizes`, `sorted_indices` or offsets that no batch of sequences can have."""
+    """`batch_sizes`, indices or offsets that do not describe a batch of sequences."""
 
 
 class StateError(PadlessError, ValueError):
-    """A sampler was given a state that is not its own: its batches would be others than those that are done."""
+    """Raised when a sampler loads the state of a sampler with other lengths or options."""
 
 
 class BackendError(PadlessError, RuntimeError):
-    """A backend or an instruction set was forced that is not available here; the message says why."""
+    """Raised when a forced backend or instruction set is not available here; the message says why."""
 
 
 class DisagreementError(PadlessError):
-    """Contestants of a benchmark computed different things, so timing them would say nothing."""
+    """Raised when the results of benchmark contestants differ, so that timing them would be meaningless."""
 
 
 class UsageError(PadlessError, ValueError):
-    """Command-line arguments that make no sense; the command ends with exit code 2."""
+    """Invalid command-line arguments; the command exits with code 2."""

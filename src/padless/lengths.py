@@ -1,6 +1,6 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-As `layout.checks.as_lengths`, without torch, for commands that must start in a tenth of a second; same errors.
+Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["host_lengths"]
 
 
 def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
-    """`lengths` as a new list of B integers, none of them negative.
+    """`lengths` as a new list of B non-negative integers.
 
     Args:
         lengths: list, tuple, NumPy array or tensor `(B,)` on any device, or any other iterable of whole
-            numbers; floats that are whole (`4.0`) count as such.
-        name: how the caller knows the argument.
+            numbers; whole floats (`4.0`) are accepted.
+        name: the argument's name in error messages.
 
     Raises:
         LengthsError: `lengths` is not one-dimensional, or one of them is negative or not whole.
@@ -34,7 +34,7 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
     if shape is not None and len(shape) != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(shape)}")
     if hasattr(lengths, "tolist"):
-        lengths = lengths.tolist()  # a tensor on a device crosses to the host here, once
+        lengths = lengths.tolist()  # a tensor on a device is copied to the host here, once
     if not isinstance(lengths, Iterable):
         raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
     return [_whole(value, i, name) for i, value in enumerate(lengths)]

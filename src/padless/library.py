@@ -1,4 +1,4 @@
-"""The shared library of kernels: its functions and structs in ctypes, and its instruction sets (`csrc/padless.h`)."""
+"""The shared library of kernels (`csrc/padless.h`): functions and structs in ctypes, and instruction sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _ABI = 5
-MOST_THREADS = 256  # of one call: each takes memory for its own part
+MOST_THREADS = 256  # per call: each thread needs memory of its own
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
@@ -41,7 +41,7 @@ _PROBLEM = [
 
 
 class Problem(ctypes.Structure):
-    """`padless_problem` of `csrc/padless.h`: one layer in one direction. Pointers are their addresses, 0 is null."""
+    """`padless_problem` of `csrc/padless.h`: one layer in one direction. Pointers are addresses, 0 is null."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _PROBLEM]
 
@@ -54,14 +54,14 @@ _MOVE = [
 
 
 class Move(ctypes.Structure):
-    """`padless_move`: rows copied from one layout to another."""
+    """`padless_move` of `csrc/padless.h`: rows copied from one layout to another."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _MOVE]
 
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _library: ctypes.CDLL | None = None
-_computed: dict[int, bool] = {}  # dtypes of the instruction set in use
+_computed: dict[int, bool] = {}  # cache of `computes` for the instruction set in use
 _forked = False
 
 
@@ -75,9 +75,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_forked() -> bool:
-    """Whether this process was forked after the import, so that calls must keep to one thread.
+    """Whether this process was forked after the import, so that calls must use one thread.
 
-    OpenMP's threads do not survive a fork, and a child that asks for them waits for ever.
+    OpenMP's threads do not survive a fork, and a child that uses them waits forever.
     """
     return _forked
 
@@ -86,7 +86,7 @@ def load() -> ctypes.CDLL:
     """The library, loaded and declared on first use.
 
     Raises:
-        BackendError: it was not built, is another version, or `PADLESS_ISA` names a set that is not available.
+        BackendError: it was not built, has another version, or `PADLESS_ISA` names a set that is not available.
     """
     global _library
     if _library is None:
@@ -116,7 +116,7 @@ def load() -> ctypes.CDLL:
 
 
 def missing() -> str | None:
-    """Why the kernels are not available here, or None.
+    """The reason why the kernels are not available here, or None if they are.
 
     Raises:
         BackendError: `PADLESS_ISA` forces an instruction set that is not available.
@@ -176,7 +176,7 @@ def isa() -> str:
 
 
 def compiled_isas() -> tuple[str, ...]:
-    """Instruction sets in this build, from the plainest to the widest."""
+    """Instruction sets in this build, from the most basic to the most advanced."""
     library, names = load(), []
     while name := library.padless_isa_compiled(len(names)):
         names.append(name.decode())
@@ -184,12 +184,12 @@ def compiled_isas() -> tuple[str, ...]:
 
 
 def supported_isas() -> tuple[str, ...]:
-    """Those that this machine can run; "..._emulated" are for tests and never chosen but by name."""
+    """Sets that this machine can run; "..._emulated" ones are for tests and only used if forced by name."""
     return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
 
 
 def force_isa(name: str | None) -> None:
-    """Take this instruction set from now on; None: the best there is. Weights are packed per set: pack again."""
+    """Use this instruction set from now on; None: the best one. Weights are packed per set, so pack them again."""
     library = load()
     _computed.clear()
     if library.padless_isa_force(None if name is None else name.encode()):
@@ -200,12 +200,12 @@ def force_isa(name: str | None) -> None:
 
 
 def computes(dtype: int) -> bool:
-    """Whether the instruction set in use has the kernels of this `padless_dtype`."""
-    if dtype not in _computed:  # asked by every call of a layer
+    """Whether the instruction set in use has kernels for this `padless_dtype`."""
+    if dtype not in _computed:  # cached because every call of a layer needs it
         _computed[dtype] = bool(load().padless_computes(dtype))
     return _computed[dtype]
 
 
 def assume_l2_bytes(size: int) -> None:
-    """Prefetch weights as if a core's second-level cache had this size (0: its own); for tests and measurements."""
+    """Prefetch weights as if a core's L2 cache had this size (0: its real size); for tests and measurements."""
     load().padless_assume_l2_bytes(size)

@@ -8,14 +8,14 @@ import time
 __all__ = ["Meter", "bar"]
 
 _WIDTH = 30
-_PAUSE_SECONDS = 0.1  # between two drawings of a meter
+_PAUSE_SECONDS = 0.1  # between two updates of a meter
 
 
 def bar(what: str, done: int, total: int) -> None:
     """Show on standard output that `done` of `total` are done; call it for every `done` from 1 to `total`.
 
-    A terminal's bar is gone when all is done. A file or a pipe gets one mark after another and a line end, so
-    that a log stays readable.
+    In a terminal the bar disappears when all is done. A file or a pipe gets one mark after another and a line end,
+    so that logs stay readable.
     """
     if sys.stdout.isatty():
         line = _line(what, done, total, f"{done:,}/{total:,}")
@@ -29,19 +29,19 @@ def bar(what: str, done: int, total: int) -> None:
 
 
 class Meter:
-    """A bar on standard error, for what comes in large steps; nothing at all where that is no terminal.
+    """A bar on standard error, for work in large steps; shows nothing if that is not a terminal.
 
-    Used as a context, so that the line is gone before anything else is written.
+    Use it as a context manager, so that the line is removed before anything else is written.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._is_on = sys.stderr is not None and sys.stderr.isatty()
         self._drawn = ""
-        self._next = time.monotonic() + _PAUSE_SECONDS  # what is done at once shows nothing
+        self._next = time.monotonic() + _PAUSE_SECONDS  # fast work shows nothing
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Show that `done` are done, of `total` where that is known."""
+        """Show that `done` are done, of `total` if that is known."""
         if not self._is_on or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _PAUSE_SECONDS

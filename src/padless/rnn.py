@@ -1,8 +1,7 @@
-"""Counterparts of `torch.nn.utils.rnn`: its names, signatures, results and gradients, at the cost of the real
-rows.
+"""Counterparts of `torch.nn.utils.rnn`: same names, signatures, results and gradients, at the cost of real rows.
 
-Nothing is padded in order to be packed, nothing that was passed in is changed, a length of 0 is a sequence
-like any other, and what was made by hand is checked before it is read.
+Nothing is padded in order to be packed, arguments are never changed, sequences may have length 0, and a
+`PackedSequence` is checked before it is read, since users can construct it directly.
 """
 
 from __future__ import annotations
@@ -36,26 +35,26 @@ __all__ = [
     "unpad_sequence",
 ]
 
-# Bytes of a sequence from which it costs less to look at it alone than to copy it once more.
+# Bytes of a sequence from which handling it separately costs less than copying it once more.
 _WORTH_A_LOOK = 64 << 10
 _LITTLE = 1 << 20  # bytes that one thread writes in some 100 us
-_LARGE = 32 << 20  # bytes that the allocator asks the system for anew each time
+_LARGE = 32 << 20  # bytes from which the allocator requests new memory from the system each time
 
 
 def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> PackedSequence:
-    """PackedSequence of a list of tensors; equal to torch's, bit for bit.
+    """PackedSequence of a list of tensors; bit-identical to torch's.
 
     Args:
-        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor of rows.
-            What comes back has the dtype and device of the first.
-        enforce_sorted: refuse sequences that are not in order of decreasing length, and store no indices.
-            With False they are sorted, and the indices tell how.
+        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor `(B, length, *)`.
+            The result has the dtype and device of the first.
+        enforce_sorted: if True, raise unless sequences are in order of decreasing length, and store no indices.
+            If False, they are sorted, and the indices hold the order.
 
-    Where a sequence has length 0, `sorted_indices` is stored in either case and counts it.
+    If a sequence has length 0, `sorted_indices` is stored in either case and includes it.
 
     Raises:
-        RuntimeError: no sequences, trailing dimensions that do not match, or unsorted ones.
-        AttributeError, IndexError: an element that is no tensor, or has no dimension of time.
+        RuntimeError: no sequences, trailing dimensions that do not match, or unsorted sequences.
+        AttributeError, IndexError: an element that is not a tensor, or has no time dimension.
 
     >>> pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])])
     PackedSequence(data=tensor([1, 4, 2, 5, 3]), batch_sizes=tensor([2, 2, 1]),
@@ -81,10 +80,10 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
-    """The B sequences `(length, *)` of a PackedSequence, in the caller's order; they share no memory.
+    """The B sequences `(length, *)` of a PackedSequence, in the caller's order, as copies.
 
     Raises:
-        LayoutError: `batch_sizes` or indices that no batch can have.
+        LayoutError: invalid `batch_sizes` or indices.
         AttributeError: not a PackedSequence.
 
     >>> unpack_sequence(pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])]))
@@ -98,21 +97,21 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
 def pack_padded_sequence(
     input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
 ) -> PackedSequence:
-    """PackedSequence of the real rows of a padded batch; equal to torch's, bit for bit.
+    """PackedSequence of the real rows of a padded batch; bit-identical to torch's.
 
     Args:
         input: `(T, B, *)`, or `(B, T, *)` with `batch_first`; T may exceed the longest length.
         lengths: B whole numbers, 0 to T: list, tuple, NumPy array, or tensor on any device.
-        batch_first: which of the two `input` is.
-        enforce_sorted: refuse lengths that do not decrease, and store no indices. With False the
-            sequences are sorted, and the indices tell how.
+        batch_first: whether `input` is `(B, T, *)`.
+        enforce_sorted: if True, raise unless lengths are non-increasing, and store no indices. If False, the
+            sequences are sorted, and the indices hold the order.
 
-    Where a length is 0, or B is, `sorted_indices` is stored in either case and has B entries.
+    If a length or B is 0, `sorted_indices` is stored in either case and has B entries.
 
     Raises:
-        LengthsError: a wrong number of lengths, or one that is negative, not whole or longer than T.
+        LengthsError: a wrong number of lengths, or a length that is negative, not whole or longer than T.
         RuntimeError: unsorted lengths with `enforce_sorted`.
-        TypeError, IndexError: `input` is no tensor, or has no dimensions of time and batch.
+        TypeError, IndexError: `input` is not a tensor, or lacks time and batch dimensions.
 
     >>> padded = torch.tensor([[1, 2, 0], [3, 0, 0], [4, 5, 6]])
     >>> pack_padded_sequence(padded, [2, 0, 3], batch_first=True, enforce_sorted=False)
@@ -143,22 +142,22 @@ def pad_packed_sequence(
     padding_value: float = 0.0,
     total_length: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Padded batch and lengths of a PackedSequence, in the caller's order; equal to torch's, bit for bit.
+    """Padded batch and lengths of a PackedSequence, in the caller's order; bit-identical to torch's.
 
-    The batch is `(T, B, *)`, or `(B, T, *)` with `batch_first`, and contiguous; the lengths are int64 `(B,)`
-    on the CPU.
+    The batch is contiguous, `(T, B, *)` or, with `batch_first`, `(B, T, *)`; the lengths are int64 `(B,)` on the
+    CPU.
 
     Args:
-        sequence: made by torch, by padless or by hand.
-        batch_first: which of the two comes back.
-        padding_value: what the cells past a length hold.
-        total_length: T, where it should be more than the longest length.
+        sequence: created by torch, by padless or directly.
+        batch_first: whether to return `(B, T, *)`.
+        padding_value: value of the cells past a length.
+        total_length: T, if it should be more than the longest length.
 
     Raises:
         ValueError: `total_length` is less than the longest length.
-        LayoutError: `batch_sizes` or indices that no batch can have.
+        LayoutError: invalid `batch_sizes` or indices.
         AttributeError: not a PackedSequence.
-        TypeError, RuntimeError: a `padding_value` that is no number, or that the dtype cannot hold.
+        TypeError, RuntimeError: a `padding_value` that is not a number, or that the dtype cannot represent.
 
     >>> packed = pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])])
     >>> pad_packed_sequence(packed, batch_first=True, padding_value=9)
@@ -189,16 +188,16 @@ def pad_sequence(
     """Padded batch of a list of tensors: `(T, B, *)`, or `(B, T, *)` with `batch_first`; equal to torch's.
 
     Args:
-        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor of rows.
-            What comes back has the dtype and device of the first.
-        batch_first: which of the two comes back.
-        padding_value: what the cells without a row hold.
-        padding_side: "right", past a sequence's end, or "left", before its beginning.
+        sequences: B tensors `(length, *)`, any dtype; also a tuple, a generator or one tensor `(B, length, *)`.
+            The result has the dtype and device of the first.
+        batch_first: whether to return `(B, T, *)`.
+        padding_value: value of the cells without a row.
+        padding_side: "right" pads after the end of each sequence, "left" before its beginning.
 
     Raises:
-        RuntimeError: no sequences, no iterable, trailing dimensions that do not match, another side, or a
-            `padding_value` that the dtype cannot hold.
-        TypeError, IndexError: an element that is no tensor, or has no dimension of time.
+        RuntimeError: no sequences, not an iterable, trailing dimensions that do not match, an unknown side, or a
+            `padding_value` that the dtype cannot represent.
+        TypeError, IndexError: an element that is not a tensor, or has no time dimension.
 
     >>> pad_sequence([torch.tensor([1, 2, 3]), torch.tensor([4])], batch_first=True, padding_side="left")
     tensor([[1, 2, 3],
@@ -216,16 +215,16 @@ def pad_sequence(
         raise RuntimeError(f"Expected padding_side to be one of left or right, but got {padding_side}.")
     parts = tuple(sequences)
     if not _takes_gradients(parts) and len(parts) < 128 and not _fills_large_pages(parts):
-        # torch's forward is as good as any where sequences are few; its backward is not, at 64 sequences less
-        # than half as fast (benchmarks/packing.py).
+        # torch's forward is as fast for few sequences, but its backward is less than half as fast for 64 sequences
+        # (benchmarks/packing.py).
         try:
             return _torch_pad_sequence(parts, batch_first, padding_value, padding_side)
         except (IndexError, OverflowError, RuntimeError, TypeError):
-            pass  # refused below, in words that name the culprit
+            pass  # raises below, with a message that names the wrong sequence
     rows, sizes = _back_to_back("pad_sequence", parts, TypeError)
     if isinstance(padding_value, complex):
         raise TypeError("pad_sequence: padding_value must be float, not complex")
-    # torch takes a double here, which cannot be -1 for uint8.
+    # torch takes a double here, which must not be -1 for uint8.
     is_small = type(padding_value) is int and abs(padding_value) < 2**63
     given = float(padding_value) if is_small else padding_value
     fill = checked_fill("pad_sequence", parts[0], given)
@@ -235,16 +234,16 @@ def pad_sequence(
 
 
 def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = False) -> list[Tensor]:
-    """The B sequences `(length, *)` of a padded batch; they share no memory, and the batch stays as it is.
+    """The B sequences `(length, *)` of a padded batch, as copies; the batch is not changed.
 
     Args:
         padded_sequences: `(T, B, *)`, or `(B, T, *)` with `batch_first`, padded on the right.
         lengths: B whole numbers, 0 to T: list, tuple, NumPy array, or tensor on any device.
-        batch_first: which of the two the batch is.
+        batch_first: whether the batch is `(B, T, *)`.
 
     Raises:
-        LengthsError: a wrong number of lengths, or one that is negative, not whole or longer than T.
-        AttributeError, IndexError: no tensor, or one that has no dimensions of time and batch.
+        LengthsError: a wrong number of lengths, or a length that is negative, not whole or longer than T.
+        AttributeError, IndexError: not a tensor, or a tensor without time and batch dimensions.
 
     >>> unpad_sequence(torch.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
     [tensor([1, 2, 3]), tensor([4])]
@@ -267,12 +266,12 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
-    """Inverse of an int64 permutation `(B,)`, on its device; None of None.
+    """Inverse of an int64 permutation `(B,)`, on its device; None for None.
 
     Raises:
-        LayoutError: a number comes twice, which torch answers with uninitialised memory.
-        RuntimeError: a number outside 0..B-1, or another dtype than int64.
-        TypeError, IndexError: no tensor, or one that is not one-dimensional.
+        LayoutError: a number occurs twice, for which torch returns uninitialised memory.
+        RuntimeError: a number outside 0..B-1, or a dtype other than int64.
+        TypeError, IndexError: not a tensor, or not one-dimensional.
 
     >>> invert_permutation(torch.tensor([2, 0, 1]))
     tensor([1, 2, 0])
@@ -291,7 +290,7 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     places = torch.arange(count, device=permutation.device)
     if not permutation.is_meta and count:
         outside = (permutation < 0) | (permutation >= count)
-        if bool(outside.any()):  # synchronises when the permutation lives on a device
+        if bool(outside.any()):  # synchronises if the permutation is on a device
             i = int(outside.nonzero()[0, 0])
             raise RuntimeError(
                 f"invert_permutation: permutation[{i}] = {int(permutation[i])} is outside 0..{count - 1}"
@@ -304,7 +303,7 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
 
 
 def _traced_pack(input: Tensor, lengths: Tensor, batch_first: bool, enforce_sorted: bool) -> PackedSequence:
-    """`pack_padded_sequence` under `torch.compile`; indices are always stored, for no value decides about them."""
+    """`pack_padded_sequence` under `torch.compile`; indices are always stored, since that cannot depend on values."""
     steps = input.shape[1] if batch_first else input.shape[0]
     cells, batch_sizes, order, slots = pack_indices(lengths, steps, batch_first, enforce_sorted)
     device = input.device
@@ -340,7 +339,7 @@ def _at_least(steps: int, total_length: Any) -> int:
 
 
 def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> PackedSequence:
-    """Indices are left out where the caller promised the order and `batch_sizes` counts every sequence."""
+    """The PackedSequence; without indices if the input must be sorted and `batch_sizes` counts every sequence."""
     batch_sizes = layout.batch_sizes
     if enforce_sorted and batch_sizes.numel() and int(batch_sizes[0]) == layout.batch:
         return PackedSequence(data, batch_sizes)
@@ -348,7 +347,7 @@ def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> Pack
 
 
 def _slotted(lengths: Tensor, enforce_sorted: bool) -> Layout:
-    """Layout of `lengths`, in the order of which the slots stay where the caller promised that it decreases."""
+    """Layout of `lengths`; with `enforce_sorted`, checks that they are non-increasing and keeps their order."""
     if not enforce_sorted:
         return Layout(lengths)
     layout = Layout(
@@ -365,14 +364,14 @@ def _slotted(lengths: Tensor, enforce_sorted: bool) -> Layout:
 
 
 def _host_tensor(sizes: list[int]) -> Tensor:
-    """`torch.tensor(sizes)`, int64: in 1.4 us instead of 7.2 for 64 of them."""
+    """`torch.tensor(sizes)`, int64, but in 1.4 us instead of 7.2 for 64 numbers."""
     return torch.from_numpy(np.array(sizes, np.int64))
 
 
 def _back_to_back(
     name: str, sequences: Iterable[Tensor], no_tensor: type[Exception]
 ) -> tuple[Tensor | list[Tensor], list[int]]:
-    """The rows of all sequences, one after the other, or as they are where to copy them costs more; their lengths."""
+    """The rows of all sequences back to back, or the sequences themselves if copying costs more; their lengths."""
     parts = tuple(sequences)
     if not parts:
         raise RuntimeError(f"{name}: received an empty list of sequences")
@@ -388,12 +387,12 @@ def _back_to_back(
                 return list(parts), sizes
         rows = torch.cat(parts)
     except (AttributeError, IndexError, RuntimeError, TypeError):
-        # Only now is each one looked at: 256 looks cost more than to pack 256 short sequences.
+        # Each one is only checked now: 256 checks cost more than packing 256 short sequences.
         for i, part in enumerate(parts):
             _check_sequence(name, i, part, no_tensor)
         sizes = [part.size(0) for part in parts]
     else:
-        # torch.cat promotes dtypes, and passes over (0,) whatever the other shapes are.
+        # torch.cat promotes dtypes, and ignores (0,) whatever the other shapes are.
         if rows.dtype == first.dtype and rows.device == first.device and 0 not in sizes:
             return rows, sizes
     return torch.cat([_like_first(name, i, part, first) for i, part in enumerate(parts)]), sizes
@@ -414,7 +413,7 @@ def _placed(rows: Tensor | list[Tensor], to: RowMap, fill: Any = 0) -> Tensor:
 
 
 def _fills_large_pages(parts: tuple[Any, ...]) -> bool:
-    """Whether the padded batch takes so much memory that its first touch, on small pages, is most of the time."""
+    """Whether the padded batch is so large that the first access to small pages takes most of the time."""
     return len(parts) * max((getattr(part, "nbytes", 0) for part in parts), default=0) >= _LARGE
 
 
@@ -426,13 +425,13 @@ def _check_sequence(name: str, i: int, part: Any, no_tensor: type[Exception]) ->
     if not isinstance(part, Tensor):
         raise no_tensor(f"{name}: sequences[{i}] must be a tensor (length, *), got {type(part).__name__}")
     if part.dim() == 0:
-        # torch.nn.utils.rnn.pad_sequence looks at the first by another way than at the others.
+        # torch.nn.utils.rnn.pad_sequence checks the first in another way than the others.
         kind = RuntimeError if name == "pad_sequence" and i == 0 else IndexError
         raise kind(f"{name}: sequences[{i}] must be a tensor (length, *), got a scalar")
 
 
 def _like_first(name: str, i: int, part: Tensor, first: Tensor) -> Tensor:
-    """`part` in the dtype, device and trailing shape of the first sequence, as torch's copy_ would give it."""
+    """`part` with the dtype, device and trailing shape of the first sequence, as torch's copy_ would convert it."""
     part = part.to(device=first.device, dtype=first.dtype)
     if part.shape[1:] == first.shape[1:]:
         return part
@@ -464,9 +463,9 @@ def _grid_shape(name: str, grid: Tensor, batch_first: bool) -> tuple[int, int]:
 
 
 def _cells(grid: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
-    """The cells `(B * T, *)` of a padded batch, and whether they run sequence by sequence.
+    """The cells `(B * T, *)` of a padded batch, and whether they are ordered sequence by sequence.
 
-    A transposed view is read as what it is a view of, which spares a copy of the padding.
+    A transposed view is read in its original order, which avoids copying the padding.
     """
     if not grid.is_contiguous() and grid.transpose(0, 1).is_contiguous():
         grid, batch_first = grid.transpose(0, 1), not batch_first

@@ -80,7 +80,7 @@ def test_a_contestant_without_gradients_is_refused_in_training():
     right = case.contestants["torch padded"]
     shy = right._replace(results=lambda found: {"output": right.results(found)["output"]})
     case = replace(case, contestants={**case.contestants, "torch padded": shy})
-    with pytest.raises(DisagreementError, match="torch padded gives no grad bias_hh_l0, grad bias_ih_l0"):
+    with pytest.raises(DisagreementError, match="torch padded returned no grad bias_hh_l0, grad bias_ih_l0"):
         timing.check_equal(case)
 
 

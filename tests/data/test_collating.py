@@ -200,7 +200,7 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ValueError,
         (
             "field 'm.v' of sample 1 has shape (1, 3), but field 'm.v' of sample 0 has (2, 3); "
-            "what is stacked has one shape"
+            "stacked arrays must have one shape"
         ),
     ),
     ([{"a": 1, "b": 2}], {"stack": ["c"]}, ValueError, "stack names 'c', but the fields are: a, b"),
@@ -215,7 +215,7 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         [torch.nested.nested_tensor([x], layout=torch.jagged)],
         {},
         TypeError,
-        "sample 0 is a nested tensor; give its sequences one by one",
+        "sample 0 is a nested tensor; pass its sequences one by one",
     ),
 ]
 

@@ -42,7 +42,7 @@ def test_lists_of_one_size_and_no_lists_at_all_have_lengths_too():
         (pyarrow.table({"ids": [[1]]}), "id", KeyError, "no column 'id' among 'ids'; did you mean 'ids'?"),
         (pyarrow.table({"ids": [[1]]}), None, KeyError, "no column None among 'ids'"),
         (pyarrow.table({"text": ["a"]}), "text", TypeError, "column 'text' holds string, not lists"),
-        (pyarrow.table({"ids": [[1], None]}), "ids", LengthsError, "column 'ids' has no list in row 1, but null"),
+        (pyarrow.table({"ids": [[1], None]}), "ids", LengthsError, "column 'ids' is null in row 1, not a list"),
         ([[1]], "ids", TypeError, "column_lengths takes a datasets.Dataset or a pyarrow.Table, got list"),
     ],
     ids=["column", "no name", "strings", "null", "list"],

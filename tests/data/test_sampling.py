@@ -240,7 +240,7 @@ def test_a_state_of_another_sampler_is_refused(name, theirs, own, other):
         sampler.load_state_dict(state)
     assert str(caught.value) == (
         f"this state has {name}={theirs!r}, but the sampler has {name}={own!r}: "
-        f"it would draw other batches than those that are done"
+        f"its batches would differ from those already done"
     )
     assert sampler.start == 0
 

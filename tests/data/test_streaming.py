@@ -215,8 +215,8 @@ def test_a_dataset_that_may_share_itself_out_is_refused_where_there_are_several_
     with pytest.raises(TypeError) as caught:
         next(iter(streamed(Stream(), batch_size=4, world_size=2, rank=0)))
     assert str(caught.value) == (
-        "source is an IterableDataset (Stream), which may share itself out among workers and ranks: "
-        "give a function of (shard, shards) that returns it, or its part"
+        "source is an IterableDataset (Stream), which may split itself among workers and ranks: "
+        "pass a function of (shard, shards) that returns it, or its part"
     )
     with pytest.raises(TypeError, match="source is an IterableDataset"):
         next(iter(loader_of(streamed(Stream(), batch_size=4), num_workers=2)))
@@ -227,7 +227,10 @@ def test_a_sample_over_the_budget_is_reported_once():
         batches = list(streamed([(0, 1), (1, 9), (2, 8), (3, 2)], tokens=5))
     assert sorted(map(len, batches)) == [1, 1, 2]
     assert [str(warning.message) for warning in told] == [
-        "sample 1 of the stream has length 9, over tokens=5: it is a batch of its own, and so is every other"
+        (
+            "sample 1 of the stream has length 9, over tokens=5: "
+            "it is a batch of its own, and so is every other such sample"
+        )
     ]
 
 
@@ -244,8 +247,8 @@ def test_a_sample_over_the_budget_is_reported_once():
             SAMPLES[:5],
             {"world_size": 2, "rank": 0, "batch_size": 1},
             (
-                "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few go together, and "
-                "ranks would differ in their number of batches; leave out 1 or raise the budget"
+                "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few fit together, and "
+                "ranks would have different numbers of batches; leave out 1 or raise the budget"
             ),
         ),
     ],
@@ -262,7 +265,7 @@ def test_an_iterator_that_was_read_through_is_reported():
     with pytest.raises(LengthsError) as caught:
         list(stream)
     assert str(caught.value) == (
-        "the stream is an iterator with nothing left: give an iterable that starts anew in every epoch"
+        "the stream is an exhausted iterator: pass an iterable that starts again in every epoch"
     )
 
 

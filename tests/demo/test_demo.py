@@ -129,7 +129,7 @@ def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_sa
 
 def test_a_checkpoint_cut_short_anywhere_is_reported_in_one_line(checkpoint, data):
     whole = checkpoint.read_bytes()
-    message = f"{checkpoint} is not a whole checkpoint; start anew without --resume"
+    message = f"{checkpoint} is not a complete checkpoint; start again without --resume"
     for size in (0, 1, 4, 100, len(whole) // 2, len(whole) - 1):
         checkpoint.write_bytes(whole[:size])
         with pytest.raises(PadlessError) as caught:
@@ -139,7 +139,7 @@ def test_a_checkpoint_cut_short_anywhere_is_reported_in_one_line(checkpoint, dat
 
 def test_a_checkpoint_of_noise_is_reported_in_one_line(checkpoint, data):
     checkpoint.write_bytes(random.Random(0).randbytes(5_000))
-    with pytest.raises(PadlessError, match="is not a whole checkpoint"):
+    with pytest.raises(PadlessError, match="is not a complete checkpoint"):
         resume_run(checkpoint, data)
 
 
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_noise_is_reported_in_one_line(checkpoint, data):
 def test_a_file_of_another_program_is_no_checkpoint(tmp_path, data, content):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(
-        PadlessError, match=r"other\.pt is no checkpoint of this demo; start anew without --resume$"
+        PadlessError, match=r"other\.pt is not a checkpoint of this demo; start again without --resume$"
     ):
         resume_run(tmp_path / "other.pt", data)
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_executes_nothing(tmp_path, data):
             return os.mkdir, (str(tmp_path / "exploded"),)
 
     torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(PadlessError, match="is not a whole checkpoint"):
+    with pytest.raises(PadlessError, match="is not a complete checkpoint"):
         resume_run(tmp_path / "bomb.pt", data)
     assert not (tmp_path / "exploded").exists()
 
@@ -179,15 +179,15 @@ def test_other_software_is_named_with_both_its_values(checkpoint, data, name, th
     with pytest.raises(PadlessError) as caught:
         resume_run(checkpoint, data)
     assert str(caught.value) == (
-        f"{checkpoint} was trained with {name} {there}, here it is {here}, so the result would be another; "
-        "start anew without --resume"
+        f"{checkpoint} was trained with {name} {there}, but here it is {here}, so the result would differ; "
+        "start again without --resume"
     )
 
 
 def test_another_library_is_reported(checkpoint, data):
     other = replace(data, labels=data.labels[::-1])
     with pytest.raises(
-        PadlessError, match=r"was trained on the library of Python 3\..* here differs; start anew"
+        PadlessError, match=r"was trained on the library of Python 3\..* here differs; start again"
     ):
         resume_run(checkpoint, other)
 
@@ -197,7 +197,7 @@ def test_weights_of_another_shape_are_reported(checkpoint, data):
     state["settings"]["hidden_size"] = 9
     torch.save(state, checkpoint)
     with pytest.raises(
-        PadlessError, match="does not fit this version of the demo; start anew without --resume$"
+        PadlessError, match="does not fit this version of the demo; start again without --resume$"
     ):
         resume_run(checkpoint, data)
 

@@ -76,14 +76,14 @@ def test_a_billion_steps_are_a_few_runs():
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ([], "lengths have no rows, so there is nothing to draw"),
-        ([0, 0], "lengths have no rows, so there is nothing to draw"),
+        ([], "all lengths are 0, so there is nothing to draw"),
+        ([0, 0], "all lengths are 0, so there is nothing to draw"),
         ([3, -1], "lengths[1] = -1 is negative"),
         ([3, 1.5], "lengths[1] = 1.5 is not a whole number"),
         ([2**63], f"lengths[0] = {2**63} does not fit into 64 bits"),
         (
             [1] * 1_000_001,
-            "lengths are 1,000,001 sequences, and a picture shows at most 1,000,000: draw one batch of them",
+            "lengths has 1,000,001 sequences, but a picture shows at most 1,000,000: draw one batch of them",
         ),
     ],
     ids=["none", "all 0", "negative", "not whole", "huge", "too many"],

@@ -16,7 +16,7 @@ from padless.report import reading
 from .kit import EIGHT
 
 WORDS = [f"{length}" for length in EIGHT]
-LAST = "45 of 64 cells are real: 19 multiplications in 64 saved"
+LAST = "45 of 64 cells are real: 19 of 64 multiplications saved"
 
 
 def run(*arguments: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -149,7 +149,7 @@ LONG = "9" * 5_000
 USAGE = [
     ([], "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"),
     ([" , "], "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"),
-    (["0", "0"], "lengths have no rows, so there is nothing to draw"),
+    (["0", "0"], "all lengths are 0, so there is nothing to draw"),
     (["4", "-3"], "lengths[1] = -3 is negative"),
     (["4", "6.5"], "lengths[1] = 6.5 is not a whole number"),
     (["1e999"], "lengths[0] = inf is not a whole number"),
@@ -191,7 +191,7 @@ def test_a_file_that_is_not_there_is_one_line_and_exit_code_1(tmp_path, capsys):
     ("content", "message"),
     [
         (b"", "{path} is empty"),
-        (b"0\n0\n", "lengths have no rows, so there is nothing to draw"),
+        (b"0\n0\n", "all lengths are 0, so there is nothing to draw"),
         (b"4\n-3\n", "{path}, line 2: -3 is negative"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_drawn_is_one_line_and_exit_code_1(content, messag
 def test_too_many_sequences_for_a_page_are_one_line_and_exit_code_1(tmp_path, capsys):
     path = tmp_path / "lengths.txt"
     path.write_text("1\n" * 10_001, encoding="utf-8")
-    message = "lengths are 10,001 sequences, and the page draws at most 10,000: take one batch of them"
+    message = "lengths has 10,001 sequences, but the page draws at most 10,000: draw one batch of them"
     failing([str(path), "--html", str(tmp_path / "batch.html")], message, capsys)
 
 

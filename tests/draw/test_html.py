@@ -176,11 +176,11 @@ def test_words_have_contrast_aa_and_lines_three_to_one(theme, ink, ground, least
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ([0], "lengths have no rows, so there is nothing to draw"),
+        ([0], "all lengths are 0, so there is nothing to draw"),
         ([1, 10**9 + 1], "lengths[1] = 1000000001 is longer than the page draws (1,000,000,000 steps)"),
         (
             [1] * 10_001,
-            "lengths are 10,001 sequences, and the page draws at most 10,000: take one batch of them",
+            "lengths has 10,001 sequences, but the page draws at most 10,000: draw one batch of them",
         ),
     ],
 )

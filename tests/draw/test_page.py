@@ -58,7 +58,7 @@ def assert_numbers(reader: Reader, lengths: list[int]) -> None:
     product = numbers.product()
     assert reader.text("saving") == (
         f"{numbers.rows:,} of {numbers.cells:,} cells are real: "
-        f"{product.multiplications.saved:,} multiplications in {numbers.cells:,} saved"
+        f"{product.multiplications.saved:,} of {numbers.cells:,} multiplications saved"
     )
     for short, count in (("mul", product.multiplications), ("add", product.additions)):
         shown = [reader.number(f"{short}-{kind}") for kind in ("padded", "packed", "saved")]

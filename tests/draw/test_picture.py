@@ -48,7 +48,7 @@ def test_its_pixels_hold_each_sequence_s_colour_and_the_padding_s(tmp_path):
 
 @pytest.mark.parametrize("lengths", [[], [0, 0]])
 def test_where_there_is_no_row_there_is_nothing_to_draw(tmp_path, lengths):
-    with pytest.raises(LengthsError, match="^lengths have no rows, so there is nothing to draw$"):
+    with pytest.raises(LengthsError, match="^all lengths are 0, so there is nothing to draw$"):
         picture.save_picture(lengths, tmp_path / "batch.png")
     assert not list(tmp_path.iterdir())
 

@@ -84,7 +84,7 @@ def test_the_last_sentence_has_the_numbers_of_waste(lengths):
     sentence = draw_text(lengths, width=1_000).splitlines()[-1]
     assert (
         sentence
-        == f"{rows:,} of {cells:,} cells are real: {cells - rows:,} multiplications in {cells:,} saved"
+        == f"{rows:,} of {cells:,} cells are real: {cells - rows:,} of {cells:,} multiplications saved"
     )
     assert padless.waste(lengths).product().multiplications.saved == cells - rows
 

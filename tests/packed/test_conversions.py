@@ -308,17 +308,17 @@ def test_arrow_lists_of_every_kind_are_read(array: Any, expected: Any) -> None:
         (
             lambda: Packed.from_arrow([[1]]),
             TypeError,
-            "from_arrow takes a list array, one list a sequence, got list",
+            "from_arrow takes a list array, one list per sequence, got list",
         ),
         (
             lambda: Packed.from_arrow(pyarrow.array([1, 2])),
             TypeError,
-            "from_arrow takes a list array, one list a sequence, got int64",
+            "from_arrow takes a list array, one list per sequence, got int64",
         ),
         (
             lambda: Packed.from_arrow(pyarrow.array([["a"]])),
             TypeError,
-            "from_arrow: a tensor has no type for values of string",
+            "from_arrow: torch has no dtype for values of type string",
         ),
         (
             lambda: Packed.from_arrow(pyarrow.array([[1], None])),

@@ -18,7 +18,7 @@ def packed() -> Packed:
 
 
 TENSOR_OPERAND = (
-    "arithmetic of a Packed is with a Packed of equal lengths or a number, "
+    "arithmetic of a Packed needs a Packed of equal lengths or a number, "
     "got a tensor of shape {}: use .map(lambda rows: ...)"
 )
 TOTAL_LENGTH = (
@@ -26,7 +26,9 @@ TOTAL_LENGTH = (
     "but got total_length=2 and max sequence length being 3"
 )
 
-NO_INDEX = "a Packed is indexed by a number, a slice, a list, or an array of numbers or booleans, got {}"
+NO_INDEX = (
+    "the index of a Packed must be a number, a slice, a list, or an array of numbers or booleans, got {}"
+)
 
 MAKING = [
     (lambda: Packed([1, 2], [2]), TypeError, "data must be a tensor (N, *), got list"),
@@ -78,7 +80,7 @@ MAKING = [
             torch.nn.utils.rnn.PackedSequence(torch.zeros(3), torch.tensor([1, 2]))
         ),
         LayoutError,
-        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: sequences only ever end",
+        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: batch sizes never increase",
     ),
     (lambda: pack(3), TypeError, "pack takes tensors (len, *), got int"),
     (lambda: pack({"a": torch.zeros(1)}), TypeError, "pack takes tensors (len, *), got dict"),
@@ -131,7 +133,7 @@ MAKING = [
     (
         lambda: pack([torch.zeros(1)], [1]),
         TypeError,
-        "lengths go with a padded tensor only, got list and lengths",
+        "lengths are only for a padded tensor, got list and lengths",
     ),
     (
         lambda: pack(torch.zeros(2, 3)),
@@ -159,7 +161,7 @@ MAKING = [
 USING = [
     (lambda: packed()[[0, 3]], IndexError, "index[1] = 3 is out of range for 3 sequences"),
     (lambda: packed()[torch.tensor([-4])], IndexError, "index[0] = -4 is out of range for 3 sequences"),
-    (lambda: packed()[[True, False]], IndexError, "a mask must have one boolean a sequence, 3, got 2"),
+    (lambda: packed()[[True, False]], IndexError, "a mask must have one boolean per sequence, 3, got 2"),
     (
         lambda: packed()[torch.zeros(2, 2, dtype=torch.int64)],
         IndexError,

@@ -60,12 +60,12 @@ BAD_LENGTHS = [
     (7, "lengths must be a sequence of whole numbers, got int"),
     (np.zeros((2, 3)), "lengths must be one-dimensional, (B,), got shape (2, 3)"),
     (torch.tensor(3), "lengths must be one-dimensional, (B,), got shape ()"),
-    ([1, 2**70], "lengths[1] = 1180591620717411303424 is too large: the sum is no row count"),
-    ([2**62, 2**62], "lengths[0] = 4611686018427387904 is too large: the sum is no row count"),
-    ([1.0, 1e300], "lengths[1] = 1e+300 is too large: the sum is no row count"),
+    ([1, 2**70], "lengths[1] = 1180591620717411303424 is too large: the sum overflows"),
+    ([2**62, 2**62], "lengths[0] = 4611686018427387904 is too large: the sum overflows"),
+    ([1.0, 1e300], "lengths[1] = 1e+300 is too large: the sum overflows"),
     (
         np.array([1, 2**63], np.uint64),
-        "lengths[1] = 9223372036854775808 is too large: the sum is no row count",
+        "lengths[1] = 9223372036854775808 is too large: the sum overflows",
     ),
 ]
 
@@ -122,16 +122,16 @@ BAD_OPTIONS: list[tuple[list[int], dict[str, Any], str]] = [
         [1] * 5,
         {"batch_size": 1, "world_size": 2},
         (
-            "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few go together, and "
-            "ranks would differ in their number of batches; leave out 1 or raise the budget"
+            "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few fit together, and "
+            "ranks would have different numbers of batches; leave out 1 or raise the budget"
         ),
     ),
     (
         [4] * 7,
         {"tokens": 7, "world_size": 4},
         (
-            "3 of the sequences cannot be dealt to world_size=4 with tokens=7: too few go together, and "
-            "ranks would differ in their number of batches; leave out 3 or raise the budget"
+            "3 of the sequences cannot be dealt to world_size=4 with tokens=7: too few fit together, and "
+            "ranks would have different numbers of batches; leave out 3 or raise the budget"
         ),
     ),
 ]

@@ -62,8 +62,8 @@ def test_one_array_on_one_line_without_a_suffix_is_refused(read):
     ("text", "message"),
     [
         ('{"a": [1]}', r"data.json is an object; a JSON file must be one array"),
-        ("[1, 2,\n x]", r"data.json, line 2: no JSON \(Expecting value at character 2\); if each line"),
-        ("[[1], 3]", r"data.json, item 2: 3 is a number, where the items before have lists"),
+        ("[1, 2,\n x]", r"data.json, line 2: not JSON \(Expecting value at character 2\); if each line"),
+        ("[[1], 3]", r"data.json, item 2: 3 is a number, but the items before have lists"),
         ("[3, -1]", r"data.json, item 2: -1 is negative"),
         ("[]", r"data.json holds no sequences"),
     ],

@@ -65,7 +65,7 @@ def test_standard_input_is_read_where_no_file_is_given(arguments):
 def test_the_format_of_standard_input_is_reported_by_its_first_line(text, arguments, rows):
     done = run("--json", *arguments, input=text)
     if rows is None:
-        assert done.stderr == "padless: standard input, line 2: 1 cells, where the first row has 2\n"
+        assert done.stderr == "padless: standard input, line 2: 1 cells, but the first row has 2\n"
     else:
         assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, rows)
 
@@ -92,7 +92,7 @@ def test_parquet_on_standard_input_is_read_from_a_file_and_refused_from_a_pipe(t
     piped = subprocess.run(
         [sys.executable, "-m", "padless", "report"], input=path.read_bytes(), capture_output=True, timeout=60
     )
-    expected = b"padless: Parquet is read from its end, which a pipe does not have; give the file itself\n"
+    expected = b"padless: Parquet cannot come from a pipe, since it is read from its end; pass the file\n"
     assert (piped.returncode, piped.stdout, piped.stderr) == (1, b"", expected)
 
 
@@ -123,17 +123,17 @@ def test_a_reader_that_has_gone_ends_it_without_a_word(file):
 
 # ---- what is wrong ------------------------------------------------------------------------------------
 
-COLUMN = "--column is for csv, tsv, json, jsonl and parquet, and lengths.txt is read as txt"
+COLUMN = "--column is for csv, tsv, json, jsonl and parquet, but lengths.txt is read as txt"
 COUNT = "a whole number from 1 to 2,147,483,647"
 HELP = "(see padless report --help)"
-LINES = "is no integer, among lengths (--words counts words in every line)"
+LINES = "is not an integer, but lengths precede it (--words counts words)"
 NEAR = "there are id, text; did you mean 'text'?"
 WRONG = [
     (("missing.txt",), 1, "cannot read missing.txt: No such file or directory"),
     ((".",), 1, "cannot read .: Is a directory"),
     (("empty.txt",), 1, "empty.txt is empty"),
-    (("binary.dat",), 1, "binary.dat, line 1: a NUL byte, so this is no txt"),
-    (("nul.txt",), 1, "nul.txt, line 2: a NUL byte, so this is no txt"),
+    (("binary.dat",), 1, "binary.dat, line 1: a NUL byte, so this is not txt"),
+    (("nul.txt",), 1, "nul.txt, line 2: a NUL byte, so this is not txt"),
     (("negative.txt",), 1, "negative.txt, line 2: -6 is negative"),
     (("huge.txt",), 1, f"huge.txt, line 2: {10**30} is over 2,147,483,647; are these lengths?"),
     (("mixed.txt",), 1, f"mixed.txt, line 2: 'some words' {LINES}"),

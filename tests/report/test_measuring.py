@@ -45,8 +45,8 @@ def test_measured_seconds_stand_below_the_table_and_on_the_page(file, capsys):
         r"sorted +1 of 1 +100.0 % +\d+\.\d{3} m?s +\d+\.\d{3} m?s +\d+\.\d\d$", line
     )
     assert how.startswith("measured: LSTM 3 -> 4, bidirectional, inference; torch 2.")
-    assert "1 thread, CPU time" in how and "results were checked equal before" in how
-    assert "bidirectional: a padded grid begins in its padding" in how
+    assert "1 thread, CPU time" in how and "results were checked for equality first" in how
+    assert "bidirectional: a reversed padded grid starts in its padding" in how
     rows = Page(Path("page.html").read_text()).rows
     assert re.split(r"\s{2,}", line) in rows
 
@@ -67,7 +67,10 @@ def test_wall_time_on_a_busy_machine_is_reported(file, capsys, monkeypatch, load
     monkeypatch.setattr("padless.bench.policies.load", lambda: load)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     text = report(capsys, file, *MEASURE, "--threads", threads, "--policy", "given")
-    shown = "busy: 9.0 processes wanted the 4 cores before this began; --threads 1 counts CPU time, which they spare"
+    shown = (
+        "busy: 9.0 processes competed for the 4 cores before the measurement; "
+        "--threads 1 counts CPU time, which they do not affect"
+    )
     assert (shown in text.splitlines()) is reported
     assert ("busy:" in text) is reported
 

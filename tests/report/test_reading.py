@@ -208,8 +208,8 @@ def test_progress_of_parquet_is_reported_in_rows(write):
 # ---- what is wrong ------------------------------------------------------------------------------------
 
 HUGE = 10**30
-LINES = "is no integer, among lengths (--words counts words in every line)"
-CELLS = "is no integer, among lengths (--words counts words in every cell)"
+LINES = "is not an integer, but lengths precede it (--words counts words)"
+CELLS = "is not an integer, but lengths precede it (--words counts words)"
 NEAR = "; did you mean 'text'?"
 CHOOSE = "columns; choose one with --column:"
 MANY = ", ".join(f"c{i}" for i in range(12))
@@ -222,16 +222,16 @@ BAD = [
     ("a.txt", f"4\n{HUGE}\n", {}, f"{{}}, line 2: {HUGE} {LIMIT}"),
     ("a.txt", "4\n" + "9" * 5_000, {}, f"{{}}, line 2: a number of about 4,983 digits {LIMIT}"),
     ("a.txt", "4\n6\nfour words are here\n", {}, f"{{}}, line 3: 'four words are here' {LINES}"),
-    ("a.txt", "4\n\n6\n", {}, "{}, line 2: blank, and the lines around it are lengths"),
-    ("a.txt", "\n4\n", {}, "{}, line 1: blank, and the lines around it are lengths"),
+    ("a.txt", "4\n\n6\n", {}, "{}, line 2: blank, but the lines around it are lengths"),
+    ("a.txt", "\n4\n", {}, "{}, line 1: blank, but the lines around it are lengths"),
     ("a.txt", "4\n1_000\n", {}, f"{{}}, line 2: '1_000' {LINES}"),
     ("a.txt", "4\n\u0664\n", {}, f"{{}}, line 2: '\u0664' {LINES}"),
     ("a.txt", "4\n" + "x" * 100_000, {}, f"{{}}, line 2: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... {LINES}"),
-    ("a.txt", "two words\n42\n", {}, "{}, line 2: '42' is an integer among words (--words counts it as one)"),
+    ("a.txt", "two words\n42\n", {}, "{}, line 2: '42' is an integer among words (--words counts it as a word)"),
     ("a.txt", "4.5\n", {}, "{}, line 1: 4.5 is not a whole number (--words counts it as a word)"),
-    ("a.txt", "a\nb\0c\n", {}, "{}, line 2: a NUL byte, so this is no txt"),
-    ("a.txt", b"a\nb\xffc\n", {}, "{}, line 2: byte 0xff is not UTF-8, so this is no txt"),
-    ("a.txt", b"a\nb\xe2\x82", {}, "{}, line 2: byte 0xe2 is not UTF-8, so this is no txt"),
+    ("a.txt", "a\nb\0c\n", {}, "{}, line 2: a NUL byte, so this is not txt"),
+    ("a.txt", b"a\nb\xffc\n", {}, "{}, line 2: byte 0xff is not UTF-8, so this is not txt"),
+    ("a.txt", b"a\nb\xe2\x82", {}, "{}, line 2: byte 0xe2 is not UTF-8, so this is not txt"),
     ("a.txt", "a b".encode("utf-16"), {}, "{} is UTF-16; convert it to UTF-8 first"),
     ("a.txt", gzip.compress(b"4\n" * 9)[:-9], {}, "{} cannot be unpacked: Compressed file ended before"),
     ("a.txt", b"\x1f\x8b\x08junk", {}, "{} cannot be unpacked: "),
@@ -248,27 +248,27 @@ BAD = [
     ("a.csv", 'n,t\n4,"a\nb"\n\n5,c\nx,d\n', {"column": "n"}, f"{{}}, line 6: 'x' {CELLS}"),
     ("a.csv", "n\n4\n4.5\n", {}, "{}, line 3: '4.5' is not a whole number"),
     ("a.csv", "n,t\n4,a\n,b\n", {"column": "n"}, "{}, line 3: '' is not a whole number"),
-    ("a.csv", "t\na b\n42\n", {}, "{}, line 3: '42' is an integer among words (--words counts it as one)"),
-    ("a.csv", "n,t\n4,a\n5\n", {"column": "n"}, "{}, line 3: 1 cells, where the first row has 2"),
+    ("a.csv", "t\na b\n42\n", {}, "{}, line 3: '42' is an integer among words (--words counts it as a word)"),
+    ("a.csv", "n,t\n4,a\n5\n", {"column": "n"}, "{}, line 3: 1 cells, but the first row has 2"),
     ("a.csv", 'n,t\n4,"a\n', {"column": "n"}, "{}, line 2: unexpected end of data (is a quote left open?)"),
     # jsonl
-    ("a.jsonl", "4\nfour\n", {}, "{}, line 2: no JSON (Expecting value at character 1)"),
-    ("a.jsonl", "4\n4 5\n", {}, "{}, line 2: no JSON (more than one value, after character 1)"),
-    ("a.jsonl", "[" * 100_000, {}, "{}, line 1: no JSON ("),
-    ("a.jsonl", "9" * 5_000, {}, "{}, line 1: no JSON (a number of thousands of digits)"),
+    ("a.jsonl", "4\nfour\n", {}, "{}, line 2: not JSON (Expecting value at character 1)"),
+    ("a.jsonl", "4\n4 5\n", {}, "{}, line 2: not JSON (more than one value, after character 1)"),
+    ("a.jsonl", "[" * 100_000, {}, "{}, line 1: not JSON ("),
+    ("a.jsonl", "9" * 5_000, {}, "{}, line 1: not JSON (a number of thousands of digits)"),
     ("a.jsonl", "4\n-5\n", {}, "{}, line 2: -5 is negative"),
     ("a.jsonl", f"{HUGE}\n", {}, f"{{}}, line 1: {HUGE} {LIMIT}"),
     ("a.jsonl", "4\n4.5\n", {}, "{}, line 2: 4.5 is not a whole number"),
     ("a.jsonl", "4\nNaN\n", {}, "{}, line 2: nan is not a whole number"),
-    ("a.jsonl", '4\n"a b"\n', {}, "{}, line 2: 'a b' is a string, where the lines before have numbers"),
-    ("a.jsonl", '"a b"\n[1, 2]\n', {}, "{}, line 2: [1, 2] is a list, where the lines before have strings"),
-    ("a.jsonl", "[1]\nnull\n", {}, "{}, line 2: null, where the lines before have lists"),
-    ("a.jsonl", "true\n", {}, "{}, line 1: true or false has no length; take numbers, strings or lists"),
-    ("a.jsonl", '{"a": {}}\n', {}, "{}, line 1: an object has no length; take numbers, strings or lists"),
+    ("a.jsonl", '4\n"a b"\n', {}, "{}, line 2: 'a b' is a string, but the lines before have numbers"),
+    ("a.jsonl", '"a b"\n[1, 2]\n', {}, "{}, line 2: [1, 2] is a list, but the lines before have strings"),
+    ("a.jsonl", "[1]\nnull\n", {}, "{}, line 2: null, but the lines before have lists"),
+    ("a.jsonl", "true\n", {}, "{}, line 1: true or false has no length; use numbers, strings or lists"),
+    ("a.jsonl", '{"a": {}}\n', {}, "{}, line 1: an object has no length; use numbers, strings or lists"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {}, "{} has objects of 2 keys; choose one with --column: text, n"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {"column": "txt"}, f"{{}} has no key 'txt'; there are text, n{NEAR}"),
     ("a.jsonl", '{"n": 1}\n{"m": 1}\n', {}, "{}, line 2: the object has no 'n'"),
-    ("a.jsonl", '{"n": 1}\n5\n', {}, "{}, line 2: 5 is no object, so it has no 'n'"),
+    ("a.jsonl", '{"n": 1}\n5\n', {}, "{}, line 2: 5 is not an object with key 'n'"),
     ("a.jsonl", "\n\n", {}, "{} holds no sequences"),
     # parquet
     ("a.parquet", "no table", {}, "{} cannot be read as Parquet: Parquet magic bytes not found in footer."),
@@ -280,11 +280,11 @@ BAD = [
     ("a.parquet", {"n": [1, 2, 3, 4, -5]}, {}, "{}, row 5: -5 is negative"),
     ("a.parquet", {"n": [1, 2**40]}, {}, f"{{}}, row 2: {2**40} {LIMIT}"),
     ("a.parquet", {"n": [1.0, 2.5]}, {}, "{}, row 2: 2.5 is not a whole number"),
-    ("a.parquet", {"n": [True]}, {}, "{}: column 'n' is bool; take one of integers, text or lists"),
+    ("a.parquet", {"n": [True]}, {}, "{}: column 'n' is bool; use one of integers, text or lists"),
     ("a.parquet", {"n": pyarrow.array([], pyarrow.int64())}, {}, "{} holds no sequences"),
     # options
-    ("a.txt", "4\n", {"column": "n"}, "--column is for csv, tsv, json, jsonl and parquet, and {} is read as txt"),
-    ("a.jsonl", "4\n", {"words": True}, "--words is for txt, csv and tsv, and {} is read as jsonl"),
+    ("a.txt", "4\n", {"column": "n"}, "--column is for csv, tsv, json, jsonl and parquet, but {} is read as txt"),
+    ("a.jsonl", "4\n", {"words": True}, "--words is for txt, csv and tsv, but {} is read as jsonl"),
 ]  # fmt: skip
 
 

@@ -33,9 +33,9 @@ def test_the_table_by_batch_size(file, capsys):
         binpack        2    45     46   97.8 %   2.2 %               46         44
         needed              45     45  100.0 %   0.0 %               45         37
 
-        given, sorted: 4 sequences a batch
-        binpack: up to 23 rows a batch, back to back in one line of as many cells
-        needed: what the real rows take in any batches, and what padless computes
+        given, sorted: 4 sequences per batch
+        binpack: up to 23 rows per batch, back to back in one line of as many cells
+        needed: the work for the real rows, however they are batched, which is what padless computes
         multiplications, additions: of one output column of a matrix product over rows of width 1
         """)
 
@@ -63,10 +63,10 @@ def test_the_table_by_tokens_with_a_network(file, capsys):
         binpack        7    45     51   88.2 %  11.8 %           51,000     50,993  3,304,800
         needed              45     45  100.0 %   0.0 %           45,000     44,992  2,916,000
 
-        given, sorted: up to 7 rows a batch
-        binpack: up to 7 rows a batch, back to back in one line of as many cells
-        2 sequences longer than the budget: a batch of its own for each
-        needed: what the real rows take in any batches, and what padless computes
+        given, sorted: up to 7 rows per batch
+        binpack: up to 7 rows per batch, back to back in one line of as many cells
+        2 sequences longer than the budget: each is a batch of its own
+        needed: the work for the real rows, however they are batched, which is what padless computes
         multiplications, additions: of one output column of a matrix product over rows of width 1,000
         FLOPs: GRU 10 -> 20, 2 layers, bidirectional, training; matrix products only, a multiply-add is 2
         """)
@@ -84,8 +84,8 @@ def test_sequences_of_words_and_large_numbers(tmp_path, monkeypatch, capsys):
         given     5,000  15,000  30,000   50.0 %  50.0 %           30,000     20,000
         needed           15,000  15,000  100.0 %   0.0 %           15,000     10,000
 
-        given: up to 8 cells a batch
-        needed: what the real rows take in any batches, and what padless computes
+        given: up to 8 cells per batch
+        needed: the work for the real rows, however they are batched, which is what padless computes
         multiplications, additions: of one output column of a matrix product over rows of width 1
         """)  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_one_sequence_is_reported_in_the_singular(tmp_path, monkeypatch, capsys)
     assert found.startswith(
         "one.jsonl: 1 sequence, 1 item\nshortest 1, median 1, mean 1.0, 99 % up to 1, longest 1\n"
     )
-    assert "given: 1 sequence a batch\n" in found
+    assert "given: 1 sequence per batch\n" in found
 
 
 def test_json_is_what_the_contract_says(file, capsys):

@@ -44,7 +44,7 @@ def test_a_model_that_reads_only_its_rows_is_invariant():
     result = check_batch_invariance(Model(False), SEQUENCES, batch=padded)
     assert result.is_invariant
     assert result.compared == 4  # first, the GRU's output and state, the model
-    assert "same result alone and in company (4 outputs)" in str(result)
+    assert "same result alone and in the batch (4 outputs)" in str(result)
 
 
 def test_the_first_module_that_reads_padding_is_named():

@@ -162,16 +162,14 @@ def test_a_batch_without_padding_settles_nothing_and_the_next_ones_do():
 def test_numbers_that_fit_by_chance_are_refused_once_a_batch_shows_it():
     """Labels that all equal T pass where nothing is padded, and no longer."""
     batches = [(torch.rand(2, 5, 1), torch.tensor([5, 5])), (torch.rand(2, 5, 1), torch.tensor([5, 2]))]
-    with pytest.raises(
-        LengthsError, match=r"^watch: batch 1: no lengths are to be seen in it \(batch\[0\]: Tensor"
-    ):
+    with pytest.raises(LengthsError, match=r"^watch: batch 1: found no lengths in it \(batch\[0\]: Tensor"):
         list(padless.watch(batches))
 
 
 def test_lengths_that_move_to_another_place_are_refused():
     full, short = torch.ones(2, 3, 1), torch.tensor([[[1.0], [1], [0]], [[1], [1], [1]]])
     batches = [(full, [3, 3], "x"), (short, "x", [2, 3])]
-    message = r"^watch: batch 1: lengths seemed to be in batch\[1\], and now in batch\[2\]; pass lengths="
+    message = r"^watch: batch 1: lengths seemed to be in batch\[1\], but now in batch\[2\]; pass lengths="
     with pytest.raises(LengthsError, match=message):
         list(padless.watch(batches))
 
@@ -180,7 +178,7 @@ def test_lengths_that_move_to_another_place_are_refused():
 
 x = padded(sequences([2, 3]))
 packed = padless.pack(sequences([2, 3]))
-NONE, ADVICE = "no lengths are to be seen in it (", "); pass lengths=, a function that gives those of a batch"
+NONE, ADVICE = "found no lengths in it (", "); pass lengths=, a function that returns the lengths of a batch"
 PAIR = "batch[0]: Tensor (2, 9) float32, batch[1]: Tensor (2,) int64"
 REFUSED = [
     (x, f"{NONE}batch: Tensor (2, 3, 2) float32{ADVICE}"),
@@ -213,12 +211,12 @@ def test_what_cannot_be_known_is_refused_not_guessed(batch, message):
         (
             {"lengths": [2]},
             {"n": [2]},
-            "there is no batch['lengths'], where the lengths of the batches before were",
+            "there is no batch['lengths'], which held the lengths in the batches before",
         ),
         (
             ({"lengths": [2]},),
             5,
-            "there is no batch[0]['lengths'], where the lengths of the batches before were",
+            "there is no batch[0]['lengths'], which held the lengths in the batches before",
         ),
         (
             {"lengths": [2]},
@@ -226,7 +224,7 @@ def test_what_cannot_be_known_is_refused_not_guessed(batch, message):
             "batch['lengths'] is not whole numbers (B,), as in the batches before",
         ),
         (packed, x, "batch is not packed, as in the batches before"),
-        ((x, [2, 3]), (x, [2, 4]), "batch[1] has a length of 4, and batch[0] has 3 steps"),
+        ((x, [2, 3]), (x, [2, 4]), "batch[1] has a length of 4, but batch[0] has 3 steps"),
     ],
     ids=["key", "path", "kind", "packed", "too long"],
 )
@@ -239,7 +237,7 @@ def test_a_batch_unlike_those_before_is_refused(first, second, message):
 def test_labels_beyond_the_true_lengths_are_refused():
     """What is behind them is padding, but so is what is before them."""
     inputs = padded(sequences([2, 3]), 7)
-    with pytest.raises(LengthsError, match="no lengths are to be seen"):
+    with pytest.raises(LengthsError, match="found no lengths"):
         list(padless.watch([(inputs, torch.tensor([7, 8]))]))
 
 
@@ -314,7 +312,7 @@ def test_the_report_is_printed_where_nobody_says_otherwise(capsys):
 def test_a_watch_that_saw_nothing_says_so(capsys):
     with padless.watch(loader_of(padless.pack)):
         pass
-    assert capsys.readouterr().out == "padless.watch: no batch was seen\n"
+    assert capsys.readouterr().out == "padless.watch: no batches were counted\n"
 
 
 def test_numbers_can_be_had_in_the_midst_of_it():
@@ -352,7 +350,7 @@ def test_a_loader_is_watched_once_at_a_time_and_again_later():
     loader = loader_of(padless.pack)
     with padless.watch(loader, report=None):
         again = padless.watch(loader)
-        with pytest.raises(PadlessError, match="^watch: this DataLoader is watched already$"):
+        with pytest.raises(PadlessError, match="^watch: this DataLoader is already watched$"):
             again.__enter__()
     with padless.watch(loader, report=None) as watched:
         list(loader)
@@ -386,7 +384,7 @@ def test_what_is_not_written_in_python_is_watched_by_iterating_over_the_watch(lo
 
 
 def test_what_cannot_be_iterated_is_reported_at_once():
-    with pytest.raises(TypeError, match="^watch takes a loader, something to iterate over, got int$"):
+    with pytest.raises(TypeError, match="^watch takes an iterable loader, got int$"):
         padless.watch(5)
 
 

@@ -1,9 +1,8 @@
-"""The backends that compute layers, and the choice between them: visible, and forced by `use` or
-`PADLESS_BACKEND`.
+"""The backends that compute layers, and the choice between them, which `use` and `PADLESS_BACKEND` override.
 
 `"native"` C++ kernels on the CPU; `"portable"` torch operations on any device; `"torch"` torch's own
-operators. Without a choice of the user's: the fastest that was built for CPU tensors, torch's own (cuDNN)
-for CUDA tensors, portable for every other device.
+operators. By default CPU tensors use the fastest backend that was built, CUDA tensors torch's own operators
+(cuDNN), and tensors on other devices the portable backend.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def available() -> tuple[str, ...]:
 
 
 def active() -> str:
-    """Name of the backend that computes layers on CPU tensors now."""
+    """Name of the backend that currently computes layers on CPU tensors."""
     return choose("cpu")
 
 
@@ -40,7 +39,7 @@ def choose(device_type: str) -> str:
     """Name of the backend for tensors on a device of this type (`"cpu"`, `"cuda"`, ...).
 
     Raises:
-        BackendError: `PADLESS_BACKEND` names one that is not available.
+        BackendError: `PADLESS_BACKEND` names a backend that is not available.
     """
     forced = _forced or _from_environment()
     if forced == "native" and device_type == "meta":
@@ -60,7 +59,7 @@ def is_forced() -> bool:
 
 
 def is_native() -> bool:
-    """Whether layers on CPU tensors run on the native kernels; `choose("cpu") == "native"`, at a lower cost."""
+    """Whether layers on CPU tensors run on the native kernels; a faster `choose("cpu") == "native"`."""
     if is_forced():
         return choose("cpu") == "native"
     global _has_native
@@ -84,7 +83,7 @@ def instruction_set() -> str | None:
 
 
 def why() -> str:
-    """One sentence on how the active backend came to be chosen."""
+    """One sentence that says why the active backend was chosen."""
     if _forced is not None:
         return "chosen by padless.backends.use"
     if _from_environment() is not None:
@@ -96,13 +95,13 @@ def why() -> str:
 class use:  # noqa: N801 - called like a function, like torch.no_grad
     """Force a backend for the process: `use("portable")`, or for a block: `with use("portable"): ...`.
 
-    The choice is the process's, blocks included: they are not for threads that want different backends.
+    The choice applies to the whole process, even in a `with` block, so threads cannot use different backends.
 
     Args:
-        name: one of `available()`, or None for the ordinary choice.
+        name: one of `available()`, or None for the default choice.
 
     Raises:
-        BackendError: there is no such backend, or it is not available here; the message says why.
+        BackendError: the backend does not exist, or is not available here; the message says why.
 
     >>> with use("portable"):
     ...     active()
@@ -146,7 +145,7 @@ def _check(name: str, source: str) -> None:
 
 
 def _missing(name: str) -> str | None:
-    """Why a backend is not available here, or None if it is."""
+    """The reason why a backend is not available here, or None if it is."""
     if name != "native":
         return None
     from . import _kernels

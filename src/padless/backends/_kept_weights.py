@@ -12,15 +12,15 @@ from . import _kernels
 
 __all__ = ["packed_forward"]
 
-_KEPT, _KEPT_BYTES = 64, 1 << 28  # packings that are kept: at most so many, of so many bytes in all
-_WORTH_KEEPING = 1 << 18  # bytes of weights: LSTM of 64 is packed in 6 us, and its fingerprint takes 3
+_KEPT, _KEPT_BYTES = 64, 1 << 28  # limits of the cache: entries, and bytes of all entries together
+_WORTH_KEEPING = 1 << 18  # bytes of weights: an LSTM of 64 is packed in 6 us, its fingerprint takes 3
 _kept: OrderedDict[tuple[object, ...], tuple[tuple[int, ...], Tensor]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()  # a thread that is not here any more may hold the old one
+    _lock = threading.Lock()  # in a forked process, a thread that no longer exists may hold the old lock
 
 
 if hasattr(os, "register_at_fork"):
@@ -37,10 +37,10 @@ def packed_forward(
     *,
     precision: str = "highest",
 ) -> Tensor:
-    """As `_kernels.pack_forward`, kept from call to call while the contents of the weights stay the same.
+    """Like `_kernels.pack_forward`, cached as long as the contents of the weights do not change.
 
-    Contents are compared by fingerprint, since no version counter sees a write through `.data`. Weights
-    themselves are not kept alive.
+    Contents are compared by fingerprint, since version counters miss writes through `.data`. The cache does
+    not keep the weights alive.
     """
     if w_ih.nbytes + w_hh.nbytes < _WORTH_KEEPING:
         return _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr, precision=precision)

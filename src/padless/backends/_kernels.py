@@ -1,8 +1,8 @@
-"""ctypes bindings of the C++ kernels: thin calls on tensors that were checked before; no autograd.
+"""ctypes bindings of the C++ kernels: thin calls on tensors that are already checked; no autograd.
 
-The C side (`csrc/padless.h`) checks every size, stride and offset again, and an error code becomes a `BackendError`.
-A call is one layer in one direction. Rows are addressed, not moved: `Rows(data, step, sequence)` says that row
-(t, slot) of a matrix is at `data[step[t] + sequence[slot]]`; without the two, rows are time-major.
+The C side (`csrc/padless.h`) checks every size, stride and offset again; its error codes become `BackendError`s.
+A call computes one layer in one direction. Rows are addressed, not moved: in `Rows(data, step, sequence)`, row
+(t, slot) of a matrix is at `data[step[t] + sequence[slot]]`; without `step` and `sequence`, rows are time-major.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ __all__ = [
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
-# How float32 numbers are multiplied, as `padless_dtype` numbers it, by torch's names of the precisions.
+# Torch's names of the precisions of float32 products -> the values of `padless_dtype`.
 PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
-# Rows and weights of these are widened to float32.
+# Rows and weights of these dtypes are widened to float32.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-# Multiplications, some 30 us of them, below which a second thread may cost more than it saves.
+# Number of multiplications (about 30 us) below which a second thread may cost more than it saves.
 _WORTH_A_TEAM = 1 << 21
 
 
@@ -76,7 +76,7 @@ class Rows(NamedTuple):
 
 
 class States(NamedTuple):
-    """Pointers into state tensors `(rows, P)`, `(rows, H)` with unit column stride; None is zeros, or not wanted."""
+    """State tensors `(rows, P)`, `(rows, H)` with unit column stride; None means zeros, or not requested."""
 
     h: Tensor | None = None
     c: Tensor | None = None
@@ -86,9 +86,9 @@ _NO_STATES = States()
 
 
 def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int | None = None) -> int:
-    """Threads for one call: torch's number; 1 for little work, and in a forked process.
+    """Threads for one call: as many as torch uses; 1 for little work, and in a forked process.
 
-    `output` is the width of h where a projection gives it.
+    `output` is the width of h if there is a projection.
     """
     work = GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
     if is_forked() or rows * work < _WORTH_A_TEAM:
@@ -97,12 +97,12 @@ def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int 
 
 
 def saved_width(cell: str, hidden: int) -> int:
-    """Elements a row of saved gates; 0 where the cell saves none."""
+    """Elements per row of saved gates; 0 if the cell saves none."""
     return load().padless_saved_width(CELLS[cell], hidden)
 
 
 def cells_width(cell: str, hidden: int) -> int:
-    """Elements a row of saved cells; 0 for all but LSTM."""
+    """Elements per row of saved cells; 0 for all but LSTM."""
     return load().padless_cells_width(CELLS[cell], hidden)
 
 
@@ -122,18 +122,18 @@ def _matrix(tensor: Tensor | None) -> tuple[int, int]:
 def _sizes(
     cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, precision: str
 ) -> tuple[int, int, int, int, int]:
-    """The leading arguments of every packing function."""
+    """The first arguments of every packing function."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
     return CELLS[cell], _arithmetic(w_ih.dtype, precision), w_ih.size(1), hidden, projection
 
 
 def _arithmetic(dtype: torch.dtype, precision: str) -> int:
-    """`padless_dtype`: float64 has one only, and narrow rows are taken as float32."""
+    """The `padless_dtype` of products: one for float64, and narrow dtypes are computed as float32."""
     return DTYPES[dtype] if dtype == torch.float64 else PRECISIONS[precision]
 
 
 def computes(precision: str) -> bool:
-    """Whether the instruction set in use has the kernels of this precision."""
+    """Whether the instruction set in use has kernels for this precision."""
     return _shared.computes(PRECISIONS[precision])
 
 
@@ -151,7 +151,7 @@ def pack_forward(
     *,
     precision: str = "highest",
 ) -> Tensor:
-    """Weights (contiguous, torch's layout) as the kernels read them, for inference, training and recomputation."""
+    """Pack weights (contiguous, torch's layout) for the forward kernels: inference, training and recomputation."""
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
@@ -164,7 +164,7 @@ def pack_forward(
 def pack_backward(
     cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None, *, precision: str = "highest"
 ) -> Tensor:
-    """Weights (contiguous, torch's layout) as the backward pass reads them."""
+    """Pack weights (contiguous, torch's layout) for the backward kernels."""
     if w_ih.dtype in NARROW_DTYPES:
         w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
     library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
@@ -175,25 +175,25 @@ def pack_backward(
 
 
 def fingerprint(tensor: Tensor) -> int:
-    """64 bits of a contiguous tensor's contents, at the speed of reading them."""
+    """64-bit hash of a contiguous tensor's contents, as fast as reading them."""
     return load().padless_fingerprint(tensor.data_ptr(), tensor.nbytes)
 
 
 def empty(like: Tensor, rows: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """`(rows, width)` uninitialised, on large pages where it is large.
+    """New uninitialised tensor `(rows, width)`, on large pages if it is large.
 
-    The first touch of small pages takes a third of a training step on 300,000 rows of 64.
+    The first access to small pages takes a third of a training step on 300,000 rows of 64.
     """
     return prefer_large_pages(like.new_empty(rows, width, dtype=dtype))
 
 
 def _new_bytes(size: int) -> Tensor:
-    """On the CPU, whatever torch's default device is."""
+    """New bytes on the CPU, whatever torch's default device is."""
     return prefer_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
 
 
 def prefer_large_pages(new: Tensor) -> Tensor:
-    """The tensor, contiguous and not yet written, on large pages where it is large."""
+    """The tensor, contiguous and not yet written, on large pages if it is large."""
     if new.nbytes >= 4 << 20:
         load().padless_advise_large_pages(new.data_ptr(), new.nbytes)
     return new
@@ -203,7 +203,7 @@ def _run(name: str, problem: Problem) -> None:
     library = load()
     at = ctypes.addressof(problem)
     size = library.padless_scratch_bytes(at, name == "backward")
-    if size < 0:  # the call itself finds and names the error
+    if size < 0:  # the call itself finds and reports the error
         size = 0
     scratch = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     problem.scratch, problem.scratch_bytes = (scratch.data_ptr() + 63) & -64, size
@@ -227,7 +227,7 @@ def _problem(
     threads: int,
     precision: str,
 ) -> Problem:
-    """What forward and backward have in common, in the order of the fields."""
+    """The fields that forward and backward have in common, in order."""
     y_rows, y_width = y.data.shape
     x_pointer, x_stride = _matrix(x.data)
     y_pointer, y_stride = _matrix(y.data)
@@ -270,20 +270,20 @@ def forward(
     threads: int = 1,
     precision: str = "highest",
 ) -> None:
-    """Run one layer in one direction; writes `y` and `final`, and for training `gates` and `cells`.
+    """Run one layer in one direction: write `y` and `final`, and for training `gates` and `cells`.
 
     Args:
-        packed: from `pack_forward`, under the instruction set in use.
+        packed: from `pack_forward`, packed for the instruction set in use.
         x, y: see `Rows`; y's data is `(rows, P)`, possibly half of a wider buffer.
-        batch_sizes: (T,) int64, contiguous, on the CPU, not growing; sums to `rows`.
-        state_rows: B, and the rows that each state tensor holds.
-        state_index: (B,) int64, the row of slot b in every state tensor; None: b.
+        batch_sizes: (T,) int64, contiguous, on the CPU, non-increasing; sums to `rows`.
+        state_rows: B, the number of rows of each state tensor.
+        state_index: (B,) int64, the row of slot b in every state tensor; None: row b.
         gates: `(rows, saved_width)` to save for backward, also bfloat16 with precision "medium";
             None in inference, or to recompute them later.
-        cells: `(rows, cells_width)`, LSTM, wherever backward follows.
-        hidden: H where y is a projection of the hidden units; None: they are y.
-        precision: how float32 numbers are multiplied, one of `PRECISIONS`; one that the machine `computes`, and only
-            with "medium" may x and y be bfloat16. Everything else is float32, and packed weights are for one precision.
+        cells: `(rows, cells_width)` for an LSTM, whenever backward follows.
+        hidden: H if y is a projection of the hidden units; None: they are y.
+        precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. x and y may be
+            bfloat16 only with "medium"; everything else is float32. Packed weights are for one precision.
     """
     problem = _problem(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
@@ -323,13 +323,13 @@ def backward(
     threads: int = 1,
     precision: str = "highest",
 ) -> None:
-    """Gradients of one layer in one direction, each written where a tensor is given for it.
+    """Compute the gradients of one layer in one direction; only those with a tensor to write to.
 
     Args:
-        packed: from `pack_backward`; x, y, batch_sizes, states: as they were in `forward`, y with its values.
-        gates, cells: as `forward` saved them. Without gates they are computed again, with `packed_forward`.
-        dy: addressed as y, `(y rows, P)`; None: zeros. `d_final` likewise.
-        dx: addressed as x; only addressed rows are written. Weight gradients are contiguous and overwritten.
+        packed: from `pack_backward`; x, y, batch_sizes, states: as in `forward`, y with its values.
+        gates, cells: as `forward` saved them. If gates is None, they are recomputed with `packed_forward`.
+        dy: addressed like y, `(y rows, P)`; None: zeros. `d_final` likewise.
+        dx: addressed like x; only addressed rows are written. Weight gradients are contiguous and overwritten.
         hidden: as in `forward`.
     """
     problem = _problem(

@@ -1,4 +1,4 @@
-"""How the native kernels multiply: by the rows' dtype and torch's own switch for float32 products."""
+"""The precision of products in the native kernels, chosen by the rows' dtype and torch's float32 setting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAMES: dict[str, Precision] = {"ieee": "highest", "tf32": "high", "bf16": "medi
 
 
 def precision_of(dtype: torch.dtype) -> Precision:
-    """How the kernels multiply rows of this dtype now.
+    """The precision in which the kernels currently multiply rows of this dtype.
 
     `"medium"`: products of bfloat16 numbers, for bfloat16 rows on AMX and, on AMD's processors, vdpbf16ps. float32
-    rows follow `torch.backends.mkldnn.rnn.fp32_precision`, or where it is not set
-    `torch.get_float32_matmul_precision()`; `"high"` needs AMX. Where there is no such unit, and for every other
-    dtype: `"highest"`, products of float32 or float64 numbers.
+    rows follow `torch.backends.mkldnn.rnn.fp32_precision` or, if that is not set,
+    `torch.get_float32_matmul_precision()`; `"high"` needs AMX. Without such a unit, and for every other dtype:
+    `"highest"`, products of float32 or float64 numbers.
     """
     if dtype is not torch.float32 and dtype is not torch.bfloat16:
         return "highest"
@@ -29,8 +29,6 @@ def precision_of(dtype: torch.dtype) -> Precision:
         return "highest"
     if dtype is torch.bfloat16:
         return "medium"
-    own = getattr(
-        getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none"
-    )  # torch 2.9 and newer
+    own = getattr(getattr(torch.backends.mkldnn, "rnn", None), "fp32_precision", "none")  # torch 2.9 or newer
     asked = _NAMES.get(own) or cast(Precision, torch.get_float32_matmul_precision())
     return asked if _kernels.computes(asked) else "highest"

@@ -1,8 +1,8 @@
-"""Matrix products by the faster of the two libraries inside torch.
+"""Matrix products, computed by the faster of the two libraries inside torch.
 
-On the CPU `torch.mm` is MKL, which on AMD processors keeps to AVX2: 102 GF/s where oneDNN's AVX-512
+On the CPU `torch.mm` is MKL, which uses only AVX2 on AMD processors: 102 GFLOP/s, while oneDNN with AVX-512
 reaches 228 (Zen 5, one thread, 1024 cubed, float32). torch offers oneDNN for dense float32 only through
-the operator that its compiler emits. It costs some 13 us a call, so small products stay with MKL.
+the operator that its compiler emits. It costs about 13 us per call, so small products stay with MKL.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor
 
 __all__ = ["add_product", "linear", "outer", "write_product"]
 
-# Below about a million multiply-adds, or under 4 rows, the call costs more than it gains:
-# (M, K, N) = (16, 128, 512) 20 against 26 us, (8, 128, 512) 16 against 16, (1, 256, 1024) 27 against 13.
+# Below about a million multiply-adds, or with fewer than 4 rows, the call costs more than it saves. oneDNN and MKL at
+# (M, K, N) = (16, 128, 512): 20 and 26 us, (8, 128, 512): 16 and 16, (1, 256, 1024): 27 and 13.
 _SMALLEST = 1 << 20
 
 
 def _has_onednn() -> bool:
-    # `.default` binds the overload once: resolving it anew costs some microseconds a call.
+    # `.default` binds the overload once: resolving it again costs some microseconds per call.
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -63,7 +63,7 @@ def write_product(out: Tensor, x: Tensor, w_t: Tensor) -> None:
 def outer(d: Tensor, x: Tensor) -> Tensor:
     """`d.T @ x`, `(G, I)`, contiguous: a weight's gradient from d `(N, G)` and x `(N, I)`. Not differentiable.
 
-    oneDNN copies transposed arguments; with the narrow one first it copies least: N=4800, G=1024, I=256
-    takes 12.9 ms this way, 17.0 the other way round, 26.0 by torch.mm.
+    oneDNN copies transposed arguments, and copies least if the narrow one comes first: N=4800, G=1024, I=256
+    takes 12.9 ms this way, 17.0 the other way round, 26.0 with torch.mm.
     """
     return linear(x.t(), d.t()).t().contiguous()

@@ -1,4 +1,4 @@
-"""The option to save memory in training by computing gates again in backward; read by the native backend."""
+"""The option to save memory in training by recomputing gates in backward; read by the native backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _recomputes = False
 
 
 class recompute:  # noqa: N801 - called like a function, like torch.no_grad
-    """Keep no gates for backward but compute them again there: `recompute(True)`, or `with recompute(): ...`.
+    """Recompute gates in backward instead of keeping them: `recompute(True)`, or `with recompute(): ...`.
 
-    For the native backend, and read in the forward pass (a compiled function is compiled again when it changes).
-    Gradients keep their bits. An LSTM keeps 2 numbers a row and unit instead of 6, for a third more multiplications
-    in training.
+    Applies to the native backend and is read in the forward pass (compiled functions recompile when it changes).
+    Gradients stay bit-identical. An LSTM keeps 2 numbers per row and unit instead of 6, for a third more
+    multiplications in training.
 
     >>> import torch, padless
     >>> with recompute():
@@ -38,5 +38,5 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
 
 
 def is_recomputing() -> bool:
-    """Whether gates are computed again in backward."""
+    """Whether gates are recomputed in backward."""
     return _recomputes

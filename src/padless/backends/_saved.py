@@ -1,7 +1,7 @@
-"""What a layer keeps for backward in a compiled program: one tensor of bytes, a header followed by cells and gates.
+"""The tensor of bytes that a layer saves for backward in a compiled program: a header, then cells and gates.
 
-How many rows there are, in which precision they were computed and so of which dtype gates are is known only when the
-program runs. A tensor of bytes holds any of it, and backward reads the precision of its forward in the header.
+The number of rows, their precision and so the dtype of the gates are known only when the program runs. A tensor of
+bytes fits all cases, and backward reads the precision of its forward from the header.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .contract import Layer, LayerWeights
 
 __all__ = ["KEEPS", "new_saved", "opened", "saved_size", "zero_unused"]
 
-KEEPS = ("nothing", "cells", "gates")  # "cells": backward computes gates again; "nothing": the whole forward
+KEEPS = ("nothing", "cells", "gates")  # backward recomputes all of forward; gates; nothing
 _PRECISIONS = ("highest", "high", "medium")
-_HEADER = 64  # bytes: precision, what is kept, zeros. What follows is aligned like a tensor's own memory.
+_HEADER = 64  # bytes: precision, what is kept, zeros; keeps the data behind it aligned like any tensor
 
 
 class _Part(NamedTuple):
-    """A matrix of what is kept, with one row for each row of the batch."""
+    """One of the saved matrices; it has one row for each row of the batch."""
 
     width: int
     dtype: torch.dtype
@@ -33,9 +33,9 @@ class _Part(NamedTuple):
         return self.width * self.dtype.itemsize
 
 
-@lru_cache(maxsize=256)  # asked by every call; the kernels' answers depend on nothing else
+@lru_cache(maxsize=256)  # used in every call; the result depends on nothing else
 def _parts(cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: str) -> tuple[_Part, _Part]:
-    """Cells and gates of rows of this dtype, in the dtypes that `native.forward` gives them."""
+    """Cells and gates for rows of this dtype, in the dtypes that `native.forward` uses."""
     wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
     cells = _kernels.cells_width(cell, hidden) if keep != "nothing" else 0
     gates = _kernels.saved_width(cell, hidden) if keep == "gates" else 0
@@ -48,12 +48,12 @@ def _size(parts: tuple[_Part, _Part], rows: Any) -> Any:
 
 
 def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
-    """Bytes that are enough for `rows` `(M, I)` in every precision; M may be symbolic.
+    """Number of bytes that suffices for `rows` `(M, I)` in every precision; M may be symbolic.
 
     Args:
         keep: one of `KEEPS`.
     """
-    # Gates are widest where products are of float32 numbers. H is a number: a symbolic one becomes a constant.
+    # Gates are widest with float32 products. H is a number: a symbolic one becomes a constant.
     return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
 
 
@@ -62,7 +62,7 @@ def _hidden(weights: LayerWeights) -> int:
 
 
 def _header(precision: str, keep: str) -> Tensor:
-    """A header, made once; not to be written."""
+    """A header, created once; do not write to it."""
     found = _headers.get((precision, keep))
     if found is None:
         found = torch.zeros(_HEADER, dtype=torch.uint8, device="cpu")
@@ -77,13 +77,13 @@ _headers: dict[tuple[str, str], Tensor] = {}
 def new_saved(
     layer: Layer, keep: str, *, exact: bool, is_native: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """A new tensor of bytes; gates and cells `(N, width)` in it, for the kernels to write, or None if not kept.
+    """New tensor of bytes, and views of its gates and cells `(N, width)` for the kernels to write, or None.
 
     Args:
-        layer: in the precision in which it will be computed.
+        layer: with the precision in which it will be computed.
         keep: one of `KEEPS`.
-        exact: whether there are bytes for the N rows of the batch; else `saved_size`, and zeros at the end.
-        is_native: whether the kernels compute the layer; else nothing is kept, in whatever size was promised.
+        exact: whether the size is that of the N rows of the batch; otherwise it is `saved_size`, padded with zeros.
+        is_native: whether the kernels compute the layer; otherwise nothing is kept, but the size is the same.
     """
     if keep == "nothing" or (exact and not is_native):
         return _header(layer.precision, "nothing").clone(), None
@@ -113,7 +113,7 @@ def _gates_and_cells(saved: Tensor, parts: tuple[_Part, _Part], rows: int) -> tu
 
 
 def zero_unused(matrices: tuple[Tensor, Tensor], hidden: int) -> None:
-    """Zero the columns past `hidden` of each gate, which hold no value, so that equal calls have equal results."""
+    """Zero the unused columns past `hidden` of each gate, so that equal calls have equal results."""
     padded = -(-hidden // 16) * 16
     for matrix in matrices:
         if matrix.numel() and padded > hidden:
@@ -121,10 +121,10 @@ def zero_unused(matrices: tuple[Tensor, Tensor], hidden: int) -> None:
 
 
 def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | None]:
-    """The layer in the precision of its forward; gates and cells `(N, width)`, or None where nothing was kept.
+    """The layer with the precision of its forward; gates and cells `(N, width)`, or None if nothing was kept.
 
     Raises:
-        RuntimeError: the bytes are not those of such a layer.
+        RuntimeError: the bytes do not belong to such a layer.
     """
     if saved.dtype != torch.uint8 or saved.dim() != 1 or len(saved) < _HEADER or saved.device.type != "cpu":
         raise RuntimeError(f"saved must be bytes (n,) on the CPU, got {saved.dtype} {tuple(saved.shape)}")
@@ -146,7 +146,7 @@ def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | 
 
 
 def _is_computed(precision: str, dtype: torch.dtype) -> bool:
-    """Whether layers of this dtype can be computed in this precision here, whatever torch's switch says."""
+    """Whether layers of this dtype can be computed in this precision here, whatever torch's setting is."""
     if precision == "highest":
         return True
     known = {torch.float32: ("high", "medium"), torch.bfloat16: ("medium",)}

@@ -1,4 +1,4 @@
-"""Moves states between the caller's order and slots, differentiably, for backends that work on slots."""
+"""Moves states between the caller's order and slots, differentiably, for backends that use slots."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["into_slots", "out_of_slots"]
 
 
 def into_slots(states: States, schedule: Schedule) -> States:
-    """States `(..., slots, H)` of the sequences that have rows, longest first, out of `(..., B, H)`."""
+    """States `(..., slots, H)` of the sequences that have rows, longest first, from `(..., B, H)`."""
     if schedule.order is None:
         return states
     return tuple(s.index_select(-2, schedule.order[: schedule.slots]) for s in states)
 
 
 def out_of_slots(finals: States, states: States, schedule: Schedule) -> States:
-    """Final states in the caller's order; a sequence of length 0 has its initial state, of `states`, back."""
+    """Final states in the caller's order; a sequence of length 0 gets its initial state from `states`."""
     order = schedule.order
     if order is None:
         return finals

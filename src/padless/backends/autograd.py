@@ -1,4 +1,4 @@
-"""One autograd node for one layer and direction, over any backend that computes its own gradients."""
+"""One autograd node per layer and direction, for any backend that computes its own gradients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_layer(kernels: ModuleType, layer: Layer, *, out: Tensor | None = None) -
     Args:
         kernels: the backend (`contract`).
         layer: what to compute.
-        out: takes the output where nothing is recorded for backward (`is_recorded`); `native` only.
+        out: receives the output if nothing is recorded for backward (`is_recorded`); `native` only.
     """
     with _profiled(f"padless::{layer.cell}", kernels):
         if _needs_composed(layer.rows):
@@ -47,20 +47,20 @@ _not_profiled = nullcontext()
 
 
 def _profiled(name: str, kernels: ModuleType) -> AbstractContextManager[object]:
-    """A context that torch's profiler shows as `name (backend)`; it costs nothing when no profiler runs."""
+    """A context that torch's profiler shows as `name (backend)`; free if no profiler runs."""
     if profiler_is_on():
         return record_function(f"{name} ({kernels.__name__.rpartition('.')[2]})")
     return _not_profiled
 
 
 def _inputs(layer: Layer) -> Gradients:
-    """The tensors that can have gradients, in the order of `needs`; None where the layer has none."""
+    """The tensors that can have gradients, in the order of `needs`; None for those that the layer lacks."""
     h0, c0 = layer.states if len(layer.states) == 2 else (layer.states[0], None)
     return layer.rows, h0, c0, *layer.weights
 
 
 def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
-    """Whether torch follows what is computed from these tensors: by autograd or by a transform."""
+    """Whether torch tracks what is computed from these tensors, by autograd or by a transform."""
     return _is_watched((rows, *others)) or _needs_composed(rows)
 
 
@@ -69,9 +69,9 @@ def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
 
 
 def _composed(kernels: ModuleType, layer: Layer) -> tuple[Tensor, States]:
-    """`reference.run` for rows and states that lie as `kernels` takes them."""
+    """`reference.run` for rows and states placed as `kernels` expects them."""
     low, full = layer.rows.dtype, layer.weights.w_ih.dtype
-    if low != full:  # autocast lowers the rows alone
+    if low != full:  # autocast lowers only the rows
         output, finals = _composed(kernels, layer._replace(rows=layer.rows.to(full)))
         return output.to(low), finals
     if kernels is native:
@@ -91,19 +91,19 @@ def _composed_in_slots(layer: Layer) -> tuple[Tensor, States]:
 
 
 def is_traced(rows: Tensor) -> bool:
-    """Whether every operator is written down or seen by Python (fake tensors, counting): kernels run past that."""
+    """Whether operators are traced or intercepted in Python (fake tensors, counters), which kernels would bypass."""
     if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
         return True
-    # Only a subclass can have the key; asking every plain tensor would take a hundredth of a small call.
+    # Only a subclass can have the key; checking every plain tensor would take a hundredth of a small call.
     return type(rows) is not Tensor and torch._C._dispatch_keys(rows).has(
         torch._C.DispatchKey.Python  # type: ignore[attr-defined]
     )
 
 
 def _needs_composed(rows: Tensor) -> bool:
-    """Whether only torch's own operations will do here.
+    """Whether the layer must be computed by torch's own operations.
 
-    True inside `torch.func` transforms and forward-mode AD, which cannot look into a node of our own, where
+    True inside `torch.func` transforms and forward-mode AD, which cannot see into a custom node, while
     operators are traced, and for complex numbers, whose gradients need conjugates.
     """
     return (
@@ -115,8 +115,8 @@ def _needs_composed(rows: Tensor) -> bool:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context in which autocast of this device is off; it costs nothing where it was off before."""
-    # The meta device has none, and refuses to be asked.
+    """A context in which autocast is off for this device; free if it is already off."""
+    # The meta device has no autocast, and the query raises.
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
@@ -147,16 +147,16 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Gradients:
-        tensors = ctx.saved_tensors  # once: checkpointing computes them again for every read
+        tensors = ctx.saved_tensors  # once: checkpointing recomputes them on every read
         rows, h0, c0, *weights, output = tensors[:9]
         states = (h0,) if c0 is None else (h0, c0)
         layer = Layer(
             ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse, ctx.precision
         )
         needs = ctx.needs_input_grad[5:]
-        # Gradients are computed in the precision of the forward, whatever autocast says by now.
+        # Gradients are computed in the precision of the forward, whatever autocast says now.
         with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), without_autocast(rows.device.type):
-            # create_graph: this gradient will be differentiated itself. Batched gradients (`is_grads_batched`) have no
+            # With create_graph this gradient is itself differentiated. Batched gradients (`is_grads_batched`) have no
             # memory that a kernel could read.
             if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):
                 return (None,) * 5 + _differentiable_backward(ctx.kernels, layer, grads, needs)
@@ -171,7 +171,7 @@ def _is_batched(grad: Tensor) -> bool:
 def _differentiable_backward(
     kernels: ModuleType, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
 ) -> Gradients:
-    """The same gradients, by composed operations that carry a graph of their own."""
+    """The same gradients, computed by torch operations and so differentiable again."""
     inputs = _inputs(layer)
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -186,7 +186,7 @@ def _by_composed(
     needs: tuple[bool, ...],
     create_graph: bool,
 ) -> Gradients:
-    # Aliases keep the arguments apart where a caller passed one tensor twice (h0 is c0).
+    # Aliases keep the arguments apart if the caller passed one tensor twice (h0 is c0).
     alias: list[Any] = [t if t is None else t.view_as(t) for t in inputs]
     rows, h0, c0, *weights = alias
     states = (h0,) if c0 is None else (h0, c0)
@@ -211,6 +211,6 @@ def _by_composed(
     result: list[Tensor | None] = []
     for t, need in zip(inputs, needs, strict=True):
         grad = next(found) if need and t is not None else None
-        # Without rows nothing depends on the weights; their gradient is 0 all the same.
+        # Without rows nothing depends on the weights, but their gradient is still 0.
         result.append(t.new_zeros(t.shape) if grad is None and need and t is not None else grad)
     return tuple(result)

@@ -6,11 +6,11 @@ A backend is a module with three functions:
     forward(layer) -> output, finals, saved
     backward(layer, output, saved, grad_output, grad_finals, needs) -> gradients
 
-output        `(N, P)`, where P is H or the projected width; placed as the rows
-finals        like `layer.states`: each sequence's own last state in the direction of travel
+output        `(N, P)`, where P is H or the projected width; placed like the rows
+finals        like `layer.states`: the last state of each sequence in the direction of the layer
 saved         tensors that `forward` keeps for `backward`
-grad_finals   like `finals`; None where there is no gradient, as for `grad_output`
-needs         which gradients are wanted: of rows, h0, c0, w_ih, w_hh, b_ih, b_hh and w_hr, the order of the result
+grad_finals   like `finals`; None where there is no gradient; `grad_output` likewise
+needs         which gradients to compute: of rows, h0, c0, w_ih, w_hh, b_ih, b_hh and w_hr, the order of the result
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Gradients = tuple["Tensor | None", ...]
 
 
 class LayerWeights(NamedTuple):
-    """Parameters of one layer and direction; G is 4H, 3H or H. Absent ones are None."""
+    """Parameters of one layer and direction; G is 4H, 3H or H. Missing ones are None."""
 
     w_ih: Tensor  # (G, I)
     w_hh: Tensor  # (G, P)
@@ -40,18 +40,18 @@ class LayerWeights(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer in one direction with its input: all that a backend needs to compute it.
+    """One layer in one direction with its input: everything that a backend needs to compute it.
 
     Attributes:
-        cell: which equations.
-        rows: `(N, I)` time-major: step after step, the longest sequence first. `native` also takes `(M, I)` with the
-            rows anywhere in it, as `schedule.place` says, and places its output alike.
-        schedule: which rows run at which step, and where they lie.
-        states: LSTM `(h0, c0)`, else `(h0,)`; one row a slot, `(slots, H)`; h0 is `(slots, P)` with projection.
-            `native` takes and returns one row a sequence in the caller's order, `(B, H)`, by `schedule.order`.
+        cell: the cell type.
+        rows: `(N, I)` time-major: step after step, the longest sequence first. `native` also accepts `(M, I)` with the
+            rows placed as `schedule.place` says, and places its output in the same way.
+        schedule: which rows run at which step, and where they are.
+        states: LSTM `(h0, c0)`, else `(h0,)`; one row per slot, `(slots, H)`; h0 is `(slots, P)` with projection.
+            `native` takes and returns one row per sequence, `(B, H)`, in the caller's order (`schedule.order`).
         weights: torch's own parameters and gate order.
         reverse: whether time runs from each sequence's last row to its first.
-        precision: how `native` multiplies float32 and bfloat16 numbers (`_precision`); others do not read it.
+        precision: how `native` multiplies float32 and bfloat16 numbers (`_precision`); others ignore it.
     """
 
     cell: Cell

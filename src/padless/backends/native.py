@@ -1,9 +1,9 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. Where they multiply bfloat16 numbers (`Layer.precision` is "medium"),
-they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are widened to float32 on the way in and
-rounded on the way out. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
-(`computes`). Tensors were checked in `nn`; the C side checks sizes and offsets again.
+The kernels compute in float32 and float64. When they multiply bfloat16 numbers (`Layer.precision` is "medium"),
+they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are converted to float32 for the kernels and
+their output is rounded. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
+(`computes`). Tensors are checked in `nn`; the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ __all__ = ["backward", "computes", "forward", "infer", "new_output"]
 
 
 def computes(rows: Tensor) -> bool:
-    """Whether the kernels compute layers of this kind."""
+    """Whether the kernels can compute layers on such rows."""
     return rows.dtype in _kernels.DTYPES or rows.dtype in _kernels.NARROW_DTYPES
 
 
 def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
-    """A new tensor `(M, width)` addressed like the rows; 0 in the gaps between them."""
+    """New tensor `(M, width)` addressed like the rows; 0 in the gaps between them."""
     new = _kernels.empty(rows, schedule.storage_rows, width)
     return new.zero_() if schedule.has_gaps else new
 
 
 def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
-    """Output `(M, P)`, placed as the rows `(M, I)`, and final states; nothing is kept for backward.
+    """Output `(M, P)`, placed like the rows `(M, I)`, and final states; nothing is kept for backward.
 
-    `out`: the tensor to write, from `new_output` or a slice of its columns; allocated here if None.
+    `out`: the tensor to write to, from `new_output` or a slice of its columns; allocated if None.
     """
     if _is_widened(layer):
         output, finals = infer(_widened(layer))
@@ -48,9 +48,9 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
 
 
 def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States, Saved]:
-    """Output `(M, P)`, placed as the rows `(M, I)`, final states, and what backward needs.
+    """Output `(M, P)`, placed like the rows `(M, I)`, final states, and what backward needs.
 
-    `saved`: gates and cells of N rows, to be written; allocated here if None.
+    `saved`: gates and cells of N rows to write to; allocated if None.
     """
     cell, rows, schedule, _, weights, _, _ = layer
     if _is_widened(layer):
@@ -68,7 +68,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
 
 
 def _is_widened(layer: Layer) -> bool:
-    """Whether rows are converted to float32 first, since the kernels do not read them as they are."""
+    """Whether rows must be converted to float32 first, because the kernels cannot read their dtype."""
     return layer.rows.dtype in _kernels.NARROW_DTYPES and layer.precision == "highest"
 
 
@@ -78,7 +78,7 @@ def _widened(layer: Layer) -> Layer:
 
 
 def _compute_dtype(rows: Tensor) -> torch.dtype:
-    """The dtype of sums, cells, states and weights' gradients inside the kernels."""
+    """The dtype of sums, cells, states and weight gradients inside the kernels."""
     return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
 
 
@@ -87,18 +87,18 @@ def _like(tensors: States, values: States) -> States: ...
 @overload
 def _like(tensors: Gradients, values: Gradients) -> Gradients: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients:
-    """The values in the dtypes of `tensors`."""
+    """The values, converted to the dtypes of `tensors`."""
     return tuple(v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True))
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
-    """Final states; the output is written."""
+    """Write the output and return the final states."""
     cell, rows, schedule, given, weights, reverse, precision = layer
     if schedule.steps == 0:
         return tuple(s.clone() for s in given)
     states = _to(_compute_dtype(rows), given)
     finals = tuple(s.new_empty(s.shape) for s in states)
-    # In training weights change with every step: there is nothing to keep.
+    # In training the weights change at every step, so caching them is useless.
     pack = _kept_weights.packed_forward if cells is None else _kernels.pack_forward
     packed = _pack(pack, cell, weights, precision)
     _kernels.forward(
@@ -130,7 +130,7 @@ def backward(
     grad_finals: Gradients,
     needs: tuple[bool, ...],
 ) -> Gradients:
-    """Gradients of rows, h0, c0 and the five weights, where `needs` asks for them."""
+    """Gradients of rows, h0, c0 and the five weights, if `needs` asks for them."""
     cell, rows, schedule, given, weights, reverse, precision = layer
     wanted = (rows, given[0], given[1] if len(given) == 2 else None, *weights)
     if _is_widened(layer):

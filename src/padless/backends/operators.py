@@ -1,18 +1,18 @@
 """The kernels as operators of `torch.library`, for `torch.compile`, `torch.export` and ONNX.
 
-Eager calls do not come here: `autograd.run_layer` is faster. An operator takes and returns tensors only, has a fake
-implementation that gives the shapes of its results, and gradients that are operators too. What it is given at run time
+Eager calls do not use them: `autograd.run_layer` is faster. An operator takes and returns tensors only, has a fake
+implementation that gives the shapes of its results, and its gradient is an operator too. Its arguments at run time
 may come from a saved program, so it checks every index that reaches a kernel.
 
     padless::layer           one layer in one direction, and what its backward needs (`_saved`)
     padless::layer_backward  the gradients
 
-Arguments of `padless::layer` besides the tensors of a layer:
+Arguments of `padless::layer` in addition to the tensors of a layer:
 
     reverse  whether time runs from each sequence's last row to its first
-    keep     what backward is given: "gates", "cells" (gates are computed again) or "nothing"
-    exact    whether that has the size of the batch's real rows in the precision in use, which a compiler must allow
-             (a size that values tell), or of all rows `(M, I)` in the widest dtype
+    keep     what is saved for backward: "gates", "cells" (gates are recomputed) or "nothing"
+    exact    whether the saved bytes have the size of the batch's real rows in the precision in use, for compilers
+             that support data-dependent sizes, or of all rows `(M, I)` in the widest dtype
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _checked(
     w_hr: Tensor | None,
     reverse: bool,
 ) -> Layer:
-    """The arguments as a layer; batch sizes may end in zeros, of steps that no sequence has."""
+    """The arguments as a layer; batch sizes may end in zeros, for steps that no sequence has."""
     steps = int(torch.count_nonzero(batch_sizes))
     sizes = copied(batch_sizes[:steps])
     place = None
@@ -143,10 +143,10 @@ def _hidden(w_hh: Tensor, w_hr: Tensor | None) -> int:
 
 
 def _for_portable(layer: Layer) -> tuple[Layer, Tensor]:
-    """The layer as the portable backend takes it, and where each of its time-major rows lies, `(N,)`."""
+    """The layer as the portable backend takes it, and the place of each of its time-major rows, `(N,)`."""
     at = layer.schedule.addresses.to(layer.rows.device)
     states = into_slots(layer.states, layer.schedule)
-    rows = layer.rows.index_select(0, at).to(layer.weights.w_ih.dtype)  # autocast lowers the rows alone
+    rows = layer.rows.index_select(0, at).to(layer.weights.w_ih.dtype)  # autocast lowers only the rows
     return layer._replace(rows=rows, states=states, schedule=layer.schedule.in_time_major()), at
 
 
@@ -162,7 +162,7 @@ def _portable_forward(layer: Layer) -> tuple[Tensor, States]:
 def _portable_backward(
     layer: Layer, grad_output: Tensor | None, grad_finals: Gradients, needs: tuple[bool, ...]
 ) -> list[Tensor | None]:
-    """Gradients by the portable backend, which computes the forward again."""
+    """Gradients by the portable backend, which recomputes the forward."""
     inner, at = _for_portable(layer)
     output, _, saved = portable.forward(inner)
     if grad_output is not None:
@@ -201,10 +201,10 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _kept(keep: str, rows: Tensor) -> str:
-    """`keep`, or "nothing" where no kernels can compute such rows.
+    """`keep`, or "nothing" if no kernels can compute such rows.
 
-    It does not ask which backend is chosen: the sizes of results must follow from the arguments alone, for compilers
-    keep programs, and another backend may be chosen when one runs.
+    It ignores which backend is chosen: the sizes of results must follow from the arguments alone, since compiled
+    programs are kept, and another backend may be chosen when one runs.
     """
     if keep not in KEEPS:
         raise RuntimeError(f"keep must be one of {', '.join(KEEPS)}, got {keep!r}")
@@ -216,7 +216,7 @@ def _kept(keep: str, rows: Tensor) -> str:
 def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
     cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep, exact = arguments
     if exact and keep != "nothing":
-        size = get_ctx().new_dynamic_size(min=2)  # a header at least
+        size = get_ctx().new_dynamic_size(min=2)  # at least a header
     else:
         size = saved_size(cell, rows, _hidden(w_hh, w_hr), _kept(keep, rows))
     c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
@@ -234,7 +234,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
         _check_like(name, tensor, (schedule.storage_rows, layer.weights.w_hh.shape[1]), rows.dtype)
     for name, tensor, state in zip(("grad_h", "grad_c"), grad_finals, states, strict=False):
         _check_like(name, tensor, tuple(state.shape), state.dtype)
-    layer, kept = opened(saved, layer)  # in the precision of forward, whatever torch's switch says by now
+    layer, kept = opened(saved, layer)  # in the precision of forward, whatever torch's setting is now
     with without_autocast(rows.device.type):
         if not _is_native(rows):
             found = _portable_backward(layer, grad_output, grad_finals, tuple(needs))
@@ -246,7 +246,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     for grad in found:
         if grad is None:
             grads.append(layer.rows.new_empty(0))
-        else:  # an operator's results share no memory; the gradients of both biases may be one tensor
+        else:  # an operator's results must not share memory, but both biases may have one gradient tensor
             shared = any(grad.untyped_storage()._cdata == other.untyped_storage()._cdata for other in grads)
             grads.append(grad.clone() if shared else grad)
     return grads

@@ -1,11 +1,11 @@
 """One layer forward and backward in torch operations, on any device; no autograd.
 
-Forward: one input product for all rows, then a loop over steps that only multiplies the shrinking
+Forward: one input product for all rows, then a loop over steps that multiplies only the shrinking
 batch of states. Backward: everything that does not depend on the gradient is one operation over all
 rows (the *slopes*), the loop carries the gradient of the state, and every weight gradient is one product.
 
-`saved` is what a cell's `forward` passes to its `backward`; backward never writes into it, so
-`retain_graph` holds. A loop step is a handful of calls because at a few rows their overhead is the cost.
+`saved` is what a cell's `forward` passes to its `backward`; backward never writes to it, so
+`retain_graph` works. A loop step makes few calls because with few rows their overhead dominates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .contract import Gradients, Layer, LayerWeights, Saved, States
 
 __all__ = ["backward", "forward", "infer"]
 
-# What `backward` of a cell gives: gradients before the input product (N, G), before the hidden product
+# What `backward` of a cell returns: gradients of the results of the input product (N, G) and of the hidden product
 # (N, G), of the initial states, and of w_hr.
 CellGradients = tuple[Tensor, Tensor, States, "Tensor | None"]
 
@@ -45,7 +45,7 @@ def backward(
     grad_finals: Gradients,
     needs: tuple[bool, ...],
 ) -> Gradients:
-    """Gradients of rows, states (h0 and, for an LSTM, c0) and the five weights, where `needs` asks for them."""
+    """Gradients of rows, states (h0 and, for an LSTM, c0) and the five weights, if `needs` asks for them."""
     rows, schedule, states, weights = layer.rows, layer.schedule, layer.states, layer.weights
     if grad_output is None:
         grad_output = torch.zeros_like(output)
@@ -97,7 +97,7 @@ def _first(rows: Tensor, count: int) -> Tensor:
 
 
 def _finals(buffer: Tensor, schedule: Schedule, reverse: bool) -> Tensor:
-    """Each slot's own last row, `(slots, H)`; a copy, so that the caller may write on it."""
+    """The last row of each slot, `(slots, H)`; a copy, so that the caller may write to it."""
     if reverse:
         return buffer[: schedule.slots].clone()
     return buffer.index_select(0, schedule.last_rows.to(buffer.device))
@@ -216,7 +216,7 @@ def _gru_backward(
     (dh,) = running
     width, sizes = dh.shape[1], schedule.sizes
     r, z, n = gates.split(width, 1)
-    hidden_slopes = torch.empty_like(gates)  # of dh to what the hidden product gives
+    hidden_slopes = torch.empty_like(gates)  # of dh to the result of the hidden product
     slope_r, slope_z, slope_hn = hidden_slopes.split(width, 1)
     slope_n = (1 - z) * (1 - n * n)  # of dh to n's input
     torch.addcmul(z, z, z, value=-1, out=slope_z).mul_(previous - n)  # (h - n) z (1 - z)

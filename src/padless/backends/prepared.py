@@ -1,7 +1,7 @@
-"""A layer prepared for many small inference calls: checks, packed weights and kernel arguments are kept.
+"""A layer prepared for many small inference calls: it caches checks, packed weights and kernel arguments.
 
-A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are kept.
-Packed weights are kept too and compared by fingerprint before a call, since no version counter sees a write through
+A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are cached.
+Packed weights are cached too and compared by fingerprint before a call, since version counters miss writes through
 `.data`; a single step of few rows reads the weights themselves instead.
 """
 
@@ -20,24 +20,24 @@ from .contract import Cell, States
 __all__ = ["PreparedLayer"]
 
 _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
-_SHAPES = 32  # argument blocks kept for each layer, one for each (T, B)
+_SHAPES = 32  # cached argument blocks per layer, one for each (T, B)
 
 
 def packs_panel_by_panel(steps: int, batch: int) -> bool:
-    """Whether a call takes the weights as torch holds them instead of packed weights that were kept.
+    """Whether a call reads torch's weights directly instead of cached packed weights.
 
-    Kept weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about as
-    long as reading the weights does, so each panel is packed just before it is multiplied: the same bits.
+    Cached weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about as
+    long as reading the weights, so each panel is packed just before it is multiplied: the results are bit-identical.
     """
     return steps == 1 and batch <= _FEW_ROWS
 
 
 _own = threading.local()
-_KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call of 256 rows and H = 512 takes 3 MB
+_KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
 
 
 def _scratch(size: int) -> tuple[int, int, Tensor]:
-    """At least `size` bytes that are this thread's until it asks again: size, address on a cache line, memory."""
+    """At least `size` bytes of scratch, valid until this thread's next call: size, aligned address, memory."""
     kept: tuple[int, int, Tensor] | None = getattr(_own, "scratch", None)
     if kept is not None and kept[0] >= size:
         return kept
@@ -49,12 +49,12 @@ def _scratch(size: int) -> tuple[int, int, Tensor]:
 
 
 class PreparedLayer:
-    """A layer in one direction whose packed weights and argument blocks are kept between calls.
+    """A layer in one direction that caches its packed weights and argument blocks between calls.
 
     Args:
-        cell: which equations.
-        weights: those of all layers; from `begin` to `end` this one's: `w_ih (G, I)`, `w_hh (G, H)`, `b_ih (G,)`,
-            `b_hh (G,)`, contiguous and of these shapes, which the caller checked; the biases may be missing.
+        cell: the cell type.
+        weights: those of all layers; from `begin` to `end` those of this one: `w_ih (G, I)`, `w_hh (G, H)`,
+            `b_ih (G,)`, `b_hh (G,)`, contiguous; the caller has checked the shapes. The biases may be missing.
     """
 
     def __init__(self, cell: Cell, weights: list[Tensor], begin: int, end: int) -> None:
@@ -72,7 +72,7 @@ class PreparedLayer:
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor.
 
-        `weights`: those of all layers, as many as there.
+        `weights`: those of all layers, as many as in the constructor.
         """
         dtype, at = self._dtype, self._begin
         for pointer, shape, _ in self._memory:
@@ -94,24 +94,24 @@ class PreparedLayer:
         """Return the output, of `shape`, and final states `(1, B, H)` of time-major rows.
 
         Args:
-            weights: those of `fits`.
+            weights: as passed to `fits`.
             rows: T * B rows of I elements in any shape, contiguous, of the weights' dtype, on the CPU.
-            steps: T, alike for all sequences.
+            steps: T, the same for all sequences.
             batch: B.
             hx: initial states `(1, B, H)`, contiguous, or nothing for zeros.
             shape: of T * B rows of H elements.
         """
         by_panel = packs_panel_by_panel(steps, batch)
-        packed = None if by_panel else self._refresh(weights)  # held here: another thread may pack again
+        packed = None if by_panel else self._refresh(weights)  # a reference: another thread may pack again
         blocks = self._blocks
         block = blocks.get((steps, batch))
         if block is None:
             while len(blocks) >= _SHAPES:
                 blocks.popitem()
             block = blocks[steps, batch] = self._new_block(steps, batch, packed)
-        words, _ = block  # held here: it has the batch sizes
+        words, _ = block  # a reference: it holds the batch sizes
         problem = _kernels.Problem.from_buffer_copy(words)
-        # One and the same operator for all memory: in a small call, how much different code runs is what takes time.
+        # One operator for all memory: the time of a small call depends on how much different code runs.
         output = rows.new_empty(shape)
         state_shape = (1, batch, self._hidden)
         h_n = rows.new_empty(state_shape)
@@ -119,7 +119,7 @@ class PreparedLayer:
         problem.x, problem.y, problem.h_n = rows.data_ptr(), output.data_ptr(), h_n.data_ptr()
         if packed is not None:
             problem.forward_weights = packed.data_ptr()
-        scratch = _scratch(problem.scratch_bytes)  # held here until the call is over
+        scratch = _scratch(problem.scratch_bytes)  # a reference for the duration of the call
         problem.scratch = scratch[1]
         if hx:
             problem.h0 = hx[0].data_ptr()
@@ -144,7 +144,7 @@ class PreparedLayer:
         return packed
 
     def _new_block(self, steps: int, batch: int, packed: Tensor | None) -> tuple[bytes, Tensor]:
-        """Return the argument block for T and B without the pointers of a call, and the batch sizes it points to."""
+        """Return the argument block for T and B without per-call pointers, and the batch sizes that it points to."""
         batch_sizes = torch.full((steps,), batch, device="cpu")
         problem = _kernels.Problem()
         problem.cell, problem.dtype = _kernels.CELLS[self._cell], _kernels.DTYPES[self._dtype]

@@ -1,8 +1,7 @@
-"""One layer step by step in plain torch operations, differentiable in every way that torch is.
+"""One layer step by step in plain torch operations, differentiable in all ways that torch supports.
 
-Slow, and the truth: double backward, `torch.func`, forward-mode AD and complex numbers run here,
-and the faster backends are held against it. The equations are those of torch's documentation of
-LSTM, GRU and RNN.
+Slow; the reference that the faster backends are tested against. Double backward, `torch.func`, forward-mode AD
+and complex numbers run here. The equations are those in torch's documentation of LSTM, GRU and RNN.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ def run(layer: Layer) -> tuple[Tensor, States]:
     current, ended = (tuple(s[:0] for s in states), []) if reverse else (states, [])
     for t in reversed(range(schedule.steps)) if reverse else range(schedule.steps):
         size, running = schedule.sizes[t], current[0].shape[0]
-        if running > size:  # forward: the shortest sequences ended before this step
+        if running > size:  # forward: the shortest sequences have ended before this step
             ended.append(tuple(s[size:] for s in current))
             current = tuple(s[:size] for s in current)
-        elif running < size:  # reverse: longer batch from here, with their initial states
+        elif running < size:  # reverse: more sequences from here on, with their initial states
             current = tuple(
                 torch.cat([s, first[running:size]]) for s, first in zip(current, states, strict=True)
             )

@@ -1,5 +1,5 @@
-"""Benchmarks of padless against its alternatives: results are checked equal first, then both are timed in turns.
+"""Benchmarks of padless against alternatives: results are first checked for equality, then timed in turns.
 
-`lengths` and `cases` say what is timed, `served` builds the inference engines' side of it, `timing` checks and
-times, `facts` describes the machine, `table` and `plot` show, `command` is `padless bench`.
+`lengths` and `cases` define what is timed, `served` builds the inference engines, `timing` checks and times,
+`facts` describes the machine, `table` and `plot` present the results, `command` is `padless bench`.
 """

@@ -29,8 +29,8 @@ class Shape(NamedTuple):
     width: int
 
 
-# From small text taggers to speech encoders and a served single sequence; the shapes that the kernels' targets
-# are stated for (docs/decisions/kernels.md).
+# From small text taggers to speech encoders and a single served sequence: the shapes of the kernels' performance
+# targets (docs/decisions/kernels.md).
 SHAPES = (
     Shape(64, 100, 128),
     Shape(64, 200, 256),
@@ -40,16 +40,16 @@ SHAPES = (
     Shape(1, 200, 256),
 )
 CELLS = ("LSTM", "GRU", "RNN")
-FLOAT32 = "padless float32"  # what results in a lower precision are held against
-REFERENCE = "torch packed"  # everybody's results are held against this one's
+FLOAT32 = "padless float32"  # the reference for results in a lower precision
+REFERENCE = "torch packed"  # the reference for all other results
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 class Contestant(NamedTuple):
-    """Someone who computes a case: what is timed, and how to read what came out.
+    """One implementation of a case: what is timed, and how to read its results.
 
     step: one whole step, timed.
-    results: what `step` returned -> results by name, those of the reference or some of them: `"output"` `(N, H)`
+    results: maps what `step` returned to results by name, all of the reference's or some: `"output"` `(N, H)`
         with rows in packed order, `"h_n"`, `"c_n"` `(B, H)`, and in training `"grad ..."` of the input's rows and of
         every parameter. Not timed.
     """
@@ -60,7 +60,7 @@ class Contestant(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One batch and everyone who computes it."""
+    """One batch and its contestants."""
 
     cell: str
     shape: Shape
@@ -68,32 +68,32 @@ class Case:
     rows: int
     train: bool
     contestants: dict[str, Contestant]
-    eps: float = torch.finfo(torch.float32).eps  # of the least exact contestant's products
+    eps: float = torch.finfo(torch.float32).eps  # of the products of the least precise contestant
 
     @property
     def fill(self) -> float:
-        """Which part of the padded grid is real."""
+        """The fraction of real cells in the padded grid."""
         return self.rows / (self.shape.batch * self.shape.steps)
 
     @property
     def flops(self) -> int:
-        """Useful ones only: 2 N G (I + H) forward, with G rows of gates; three times that for training."""
+        """Useful FLOPs: 2 N G (I + H) forward, with G rows of gates; three times that for training."""
         return (
             2 * self.rows * _GATES[self.cell] * self.shape.width * 2 * self.shape.width * (1 + 2 * self.train)
         )
 
 
 def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", seed: int = 0) -> Case:
-    """The same weights and rows for every implementation available here.
+    """One batch with the same weights and rows for every implementation available here.
 
-    They are: padless by each of its backends, torch packed, torch padded, and for inference ONNX Runtime and
-    OpenVINO where they are installed, on the padded batch with `sequence_lens`.
+    The implementations are padless with each of its backends, torch packed, torch padded, and for inference
+    ONNX Runtime and OpenVINO, if installed, on the padded batch with `sequence_lens`.
 
     Args:
         cell: one of `CELLS`.
         shape: B, T and H.
-        train: forward, backward and every gradient; else forward alone, without autograd.
-        lengths: which lengths, a key of `lengths.LENGTHS`.
+        train: forward, backward and every gradient; otherwise only forward, without autograd.
+        lengths: distribution of the lengths, a key of `lengths.LENGTHS`.
     """
     rows, packed, gradient = _draw(shape, lengths, seed)
     theirs = getattr(torch.nn, cell)(shape.width, shape.width).train(train)
@@ -115,7 +115,7 @@ def make_case(cell: str, shape: Shape, *, train: bool, lengths: str = "short", s
 
 
 def _draw(shape: Shape, lengths: str, seed: int) -> tuple[int, PackedSequence, Tensor]:
-    """N, a batch of random rows, and a gradient of its output; torch's generator is left as they leave it."""
+    """N, a batch of random rows, and a gradient of its output; changes the state of torch's generator."""
     torch.manual_seed(seed)
     drawn = draw_lengths(lengths, shape.batch, shape.steps, seed=seed)
     packed = pack_sequence([torch.randn(int(n), shape.width) for n in drawn], enforce_sorted=False)
@@ -125,15 +125,15 @@ def _draw(shape: Shape, lengths: str, seed: int) -> tuple[int, PackedSequence, T
 def make_low_case(
     cell: str, shape: Shape, *, train: bool, lengths: str = "short", seed: int = 0, dtype: str, precision: str
 ) -> Case:
-    """Padless's native kernels in a lower precision, beside padless in float32 and torch in the same precision.
+    """Padless's native kernels in a lower precision, compared with padless in float32 and torch in that precision.
 
-    Without AMX padless takes bfloat16 as float32, and the switch changes nothing in it. torch's padded LSTM is left out
-    where oneDNN has no kernel in bfloat16 for the machine.
+    Without AMX, padless computes bfloat16 as float32 and ignores the setting. torch's padded LSTM is left out if
+    oneDNN has no bfloat16 kernel for the machine.
 
     Args:
         cell, shape, train, lengths: as for `make_case`.
         dtype: `"bf16"`, of rows and weights, or `"float32"`.
-        precision: torch's switch for float32 products while a contestant runs; padless in float32 keeps to `"highest"`.
+        precision: torch's setting for float32 products while a contestant runs; padless in float32 uses `"highest"`.
     """
     low = torch.bfloat16 if dtype == "bf16" else torch.float32
     rows, packed, gradient = _draw(shape, lengths, seed)
@@ -205,9 +205,9 @@ def packed_contestant(
 def padded_contestant(
     layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor, train: bool
 ) -> Contestant:
-    """A layer on the padded grid of the same rows; the gradient is 0 at padding, as from a masked loss.
+    """A layer on the padded grid of the same rows; the gradient is 0 at padding, as with a masked loss.
 
-    Final states are left out of the results: on a grid they are those after the padding.
+    Final states are not part of the results: on a grid they are the states after the padding.
     """
     grid, _ = pad_packed_sequence(packed)
     data = grid.clone().requires_grad_(train)
@@ -244,15 +244,15 @@ def _served_results(found: dict[str, Tensor], packed: PackedSequence) -> dict[st
 
 
 def _real_rows(grid: Tensor, packed: PackedSequence) -> Tensor:
-    """`(N, *)`: the real rows of a grid `(T, B, *)` in the caller's order, as packed order has them."""
+    """`(N, *)`, in packed order: the real rows of a grid `(T, B, *)` in the caller's order."""
     mask = torch.arange(grid.shape[1]) < packed.batch_sizes[:, None]
     return grid[:, packed.sorted_indices][mask]
 
 
 def gradients(layer: torch.nn.Module, input_rows: Tensor | None) -> dict[str, Tensor]:
-    """Those of the input's rows and of every parameter, by name; none where there is none.
+    """Gradients of the input's rows and of every parameter that has one, by name.
 
-    Copies: two contestants share one layer and the next step overwrites them.
+    Copies, because two contestants share one layer and the next step overwrites the gradients.
     """
     if input_rows is None:
         return {}

@@ -16,7 +16,7 @@ __all__ = ["facts", "load"]
 
 
 def facts(threads: int) -> dict[str, Any]:
-    """What a reader of the numbers needs to know; one thread is measured in CPU time, more in wall time."""
+    """What a reader of the results needs to know; one thread is measured in CPU time, more in wall time."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _machine(),
@@ -39,7 +39,7 @@ def _version(name: str) -> str | None:
 
 
 def load() -> float | None:
-    """Processes that wanted to run in the last minute, before anything is measured: 0 on a quiet machine."""
+    """Average number of runnable processes in the last minute, before measuring: 0 on an idle machine."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -54,7 +54,7 @@ def _machine() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, if it is one."""
+    """The commit of the source tree that this package runs from, or None if it does not run from one."""
     try:
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],

@@ -1,4 +1,4 @@
-"""Lengths of a benchmark's batch: drawn from a distribution, or counted in real text; each names its source."""
+"""Lengths of benchmark batches, drawn from a distribution or taken from real text; each names its source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["LENGTHS", "draw_lengths"]
 
 
 def draw_lengths(kind: str, batch: int, steps: int, *, seed: int = 0) -> Tensor:
-    """`(B,)` int64 lengths from 1 to T, the first of them T, the same for the same seed.
+    """`(B,)` int64 lengths from 1 to T, of which the first is T; the same seed gives the same lengths.
 
     Args:
         kind: a key of `LENGTHS`.
@@ -30,27 +30,27 @@ def draw_lengths(kind: str, batch: int, steps: int, *, seed: int = 0) -> Tensor:
 
 
 def _short(batch: int, steps: int, generator: Generator) -> Tensor:
-    """`rand**1.5 * (T - 1) + 1`: most are short, 40 % of the grid is real; what the targets are stated for."""
+    """`rand**1.5 * (T - 1) + 1`: mostly short, 40 % of the grid is real; used for the performance targets."""
     return (torch.rand(batch, generator=generator) ** 1.5 * (steps - 1)).long() + 1
 
 
 def _uniform(batch: int, steps: int, generator: Generator) -> Tensor:
-    """Every length from 1 to T as likely as the next: half of the grid is real."""
+    """Every length from 1 to T is equally likely: half of the grid is real."""
     return torch.randint(1, steps + 1, (batch,), generator=generator)
 
 
 def _lognormal(batch: int, steps: int, generator: Generator) -> Tensor:
-    """Log-normal with median T/4 and sigma 0.6, as sentences and utterances nearly are."""
+    """Log-normal with median T/4 and sigma 0.6, roughly like sentences and utterances."""
     return (torch.randn(batch, generator=generator) * 0.6).exp().mul(steps / 4).long()
 
 
 def _equal(batch: int, steps: int, generator: Generator) -> Tensor:
-    """All T: nothing is padding, so nothing can be saved but the engine's own overhead."""
+    """All lengths are T: no padding, so the only difference is the engine's own overhead."""
     return torch.full((batch,), steps)
 
 
 def _stdlib(batch: int, steps: int, generator: Generator) -> Tensor:
-    """Tokens in the functions of Python's own standard library, the data of `padless demo`: median 43."""
+    """Tokens per function of Python's standard library, the data of `padless demo`: median 43."""
     counted = _stdlib_lengths()
     return counted[torch.randint(len(counted), (batch,), generator=generator)]
 

@@ -1,4 +1,4 @@
-"""Plot of the per cent of the machine's matrix product against rows a step, like a roofline; needs Matplotlib."""
+"""Plot of useful FLOPs, in per cent of sgemm, against rows per step, like a roofline; needs Matplotlib."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["save_plot"]
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the markers do too.
+# Okabe and Ito's colours, distinguishable with colour vision deficiency; the markers differ too.
 _STYLES = {
     "padless native": ("#D55E00", "o"),
     "padless portable": ("#E69F00", "s"),
@@ -19,9 +19,9 @@ _STYLES = {
 
 
 def save_plot(report: dict[str, Any], path: Path) -> None:
-    """Writes the picture of a report of `padless bench` to `path`, as PNG, SVG or PDF after its ending.
+    """Write a plot of a `padless bench` report to `path`, as PNG, SVG or PDF depending on its suffix.
 
-    A panel for each cell and mode; a point for each contestant and shape, H beside those of padless.
+    One panel per cell and mode, one point per contestant and shape; those of padless are labelled with H.
     """
     import matplotlib
 
@@ -41,7 +41,7 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
             panel.set_title(f"{cell}, {'training' if mode == 'train' else 'inference'}", fontsize=10)
         row[0].set_ylabel("useful FLOPs, % of sgemm")
     for panel in axes[-1]:
-        panel.set_xlabel("rows a step (N / T); beside points: H")
+        panel.set_xlabel("rows per step (N / T); labels: H")
     shown: dict[str, Any] = {}
     for panel in axes.flat:
         lines, labels = panel.get_legend_handles_labels()
@@ -69,7 +69,7 @@ def _draw(panel: Any, results: list[dict[str, Any]]) -> None:
         if points:
             x, y, widths = zip(*points, strict=True)
             panel.plot(x, y, marker, color=color, markersize=6, label=name, zorder=3 if name == ours else 2)
-        if points and name == ours:  # points of different H share a number of rows, so these are named
+        if points and name == ours:  # points of different H can have the same number of rows, so label them
             for point in zip(x, y, widths, strict=True):
                 panel.annotate(
                     str(point[2]), point[:2], (7, 0), textcoords="offset points", va="center", fontsize=8

@@ -1,4 +1,4 @@
-"""Times padded and packed batches as each policy of a report makes them, for `padless report --measure`."""
+"""Times padded and packed batches made by each policy of a report, for `padless report --measure`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .timing import check_contestants, time_by_turns
 
 __all__ = ["measure_policies"]
 
-_SAMPLE = 16  # batches of a policy, as far as the time allows
+_SAMPLE = 16  # batches per policy, if time allows
 _TURNS = 5
 _PADDED, _OURS, _ALONE = "torch padded", "padless", "torch, one sequence at a time"
-_MOST_BYTES = 2 << 30  # of one batch, about; larger ones are not timed
+_MOST_BYTES = 2 << 30  # approximate size of one batch; larger batches are not timed
 
 
 def measure_policies(
@@ -36,23 +36,23 @@ def measure_policies(
     seconds: float,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Measured:
-    """Times of some batches of each policy, by torch on the padded grid and by padless on the rows.
+    """Times of sampled batches of each policy, by torch on the padded grid and by padless on the rows.
 
-    Both have the same weights and rows, and are checked to give the same before they are timed, by turns.
+    Both get the same weights and rows; their results are checked for equality, then they are timed in turns.
 
     Args:
-        values: the lengths that `report` is of.
-        report: its network is timed.
-        threads: None for as many as torch has.
-        seconds: for a policy; at least one batch is timed.
-        progress: called with how many policies are done, and how many there are.
+        values: the lengths that `report` describes.
+        report: the report whose network is timed.
+        threads: number of threads; None for torch's number.
+        seconds: time limit per policy; at least one batch is timed.
+        progress: called with the number of policies done and the number of all policies.
 
     Raises:
-        DisagreementError: the two computed different things.
+        DisagreementError: the results differ.
     """
     network = report.network
     assert network is not None
-    busy = load()  # of others: nothing has been measured yet
+    busy = load()  # of other processes: nothing has been measured yet
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     timings: dict[str, Timing] = {}
@@ -82,7 +82,7 @@ def measure_policies(
 
 
 def _layers(network: Network) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Torch's layer and padless's, with the same weights."""
+    """Torch's and padless's layer, with the same weights."""
     name = network.cell.upper()
     options = {"num_layers": network.num_layers, "bidirectional": network.bidirectional}
     theirs = getattr(torch.nn, name)(network.input_size, network.hidden_size, **options)
@@ -97,7 +97,7 @@ def _time_batches(
     layers: tuple[torch.nn.Module, torch.nn.Module],
     seconds: float,
 ) -> Timing:
-    """The sums of the medians of as many batches, in random order, as the time allows; at least one."""
+    """The sums of the medians of as many batches, in random order, as time allows; at least one."""
     random.Random(0).shuffle(batches)
     deadline = time.perf_counter() + seconds
     padded_seconds = padless_seconds = 0.0
@@ -106,7 +106,7 @@ def _time_batches(
         left = deadline - time.perf_counter()
         if done and left <= 0:
             break
-        # A sequence of length 0 costs the grid a line; torch packs none, so it is left out of both.
+        # A sequence of length 0 costs a line of the grid, but torch cannot pack it, so it is left out of both.
         lengths = [length for length in lengths if length]
         padded, ours = _contestants(lengths, network, layers)
         timed = time_by_turns({_PADDED: padded.step, _OURS: ours.step}, repeats=_TURNS, budget_seconds=left)
@@ -119,10 +119,10 @@ def _time_batches(
 def _contestants(
     lengths: list[int], network: Network, layers: tuple[torch.nn.Module, torch.nn.Module]
 ) -> tuple[Contestant, Contestant]:
-    """The padded and the packed way through one batch of random rows, which have been found to agree.
+    """The padded and the packed contestant for one batch of random rows, after checking that their results agree.
 
-    Run both ways through time, a padded grid begins in the padding, and gives results that nobody uses; padless is
-    then held against torch on each sequence alone.
+    The reverse direction of a bidirectional layer on a padded grid begins in the padding, so its results are useless;
+    padless is then compared with torch on each sequence alone.
     """
     theirs, ours = layers
     packed = pack_sequence(
@@ -168,7 +168,7 @@ def _alone(layer: torch.nn.Module, packed: PackedSequence, gradient: Tensor) -> 
 
 
 def _bytes(lengths: Sequence[int], network: Network) -> int:
-    """What the padded batch takes, about: the input and its gradient, gates and states of every layer, float32."""
+    """Approximate size of the padded batch: input and its gradient, gates and states of all layers, float32."""
     directions = 2 if network.bidirectional else 1
     a_cell = 2 * network.input_size + directions * network.hidden_size * (8 * network.num_layers + 2)
     return 4 * a_cell * len(lengths) * max(lengths)
@@ -181,28 +181,28 @@ def _described(report: Report, network: Network) -> list[str]:
         f"torch {torch.__version__} on the padded grid",
         f"padless {__version__} ({backends.active()})",
     )
-    sample = f"up to {_SAMPLE} random batches of a policy, random rows, medians of up to {_TURNS} turns"
+    sample = f"up to {_SAMPLE} random batches per policy, random rows, medians of up to {_TURNS} turns"
     lines = [
         f"measured: {network}; {padded}, {ours} on the rows; {clock}",
-        f"sampled: {sample}; results were checked equal before",
-        "an epoch: the sample's seconds, padded in proportion to cells, padless to rows",
+        f"sampled: {sample}; results were checked for equality first",
+        "epoch: the sample's seconds, scaled up by cells for padded and by rows for padless",
     ]
     if network.bidirectional:
         lines.append(
-            "bidirectional: a padded grid begins in its padding, so padless is held against each sequence alone"
+            "bidirectional: a reversed padded grid starts in its padding, so padless is checked on each sequence alone"
         )
     if any(policy.batching.is_shared for policy in report.policies):
         lines.append(
-            "binpack: its padded batches have a line a sequence, since a recurrent layer cannot share one; "
-            "an epoch in proportion to rows"
+            "binpack: padded batches have one line per sequence, since recurrent layers cannot share a line; "
+            "the epoch is scaled up by rows"
         )
     return lines
 
 
 def _note_on_other_load(busy: float | None) -> list[str]:
-    """A note where threads compete with other processes for cores, so that wall time includes waiting for them."""
+    """A note if threads compete with other processes for cores, so that wall time includes waiting."""
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if busy is None or threads == 1 or round(busy) + threads <= cores:
         return []
-    note = f"busy: {busy:.1f} processes wanted the {cores} cores before this began"
-    return [f"{note}; --threads 1 counts CPU time, which they spare"]
+    note = f"busy: {busy:.1f} processes competed for the {cores} cores before the measurement"
+    return [f"{note}; --threads 1 counts CPU time, which they do not affect"]

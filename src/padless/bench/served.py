@@ -1,7 +1,7 @@
 """Inference engines that serve an exported layer: ONNX Runtime and OpenVINO, from one ONNX graph.
 
-Both are optional (extra `bench`), and one that is not installed does not take part. The graph is the standard's own
-LSTM, GRU or RNN operator with `sequence_lens`, so both know where each sequence ends.
+Both are optional (extra `bench`) and skipped if not installed. The graph is ONNX's own LSTM, GRU or RNN operator
+with `sequence_lens`, so both know where each sequence ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OUTPUTS = {"output": "Y", "h_n": "Y_h", "c_n": "Y_c"}
 
 
 def engines() -> dict[str, Engine]:
-    """Those that are installed, by name; each builds a `run()` for a layer, a grid `(T, B, I)`, lengths, threads."""
+    """The installed engines by name; each builds a `run()` for a layer, a grid `(T, B, I)`, lengths, threads."""
     found: dict[str, Engine] = {}
     if find_spec("onnx") is None:
         return found
@@ -72,7 +72,7 @@ def onnx_model(cell: str, layer: torch.nn.Module, steps: int, batch: int) -> Any
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(w.unsqueeze(0).numpy(), name) for name, w in weights.items()],
     )
-    # Operator set 14 has today's LSTM, GRU and RNN; version 8 of the file format is read by engines since 2021.
+    # Opset 14 has the current LSTM, GRU and RNN; engines since 2021 read version 8 of the file format.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     checker.check_model(model)
     return model
@@ -84,7 +84,7 @@ def _onnxruntime(cell: str, layer: torch.nn.Module, grid: Tensor, lengths: Tenso
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Its threads would otherwise spin on after a run, into the next contestant's turn.
+    # Its threads would otherwise keep spinning after a run, during the next contestant's turn.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         onnx_model(cell, layer, *grid.shape[:2]).SerializeToString(),
@@ -101,7 +101,7 @@ def _openvino(cell: str, layer: torch.nn.Module, grid: Tensor, lengths: Tensor, 
 
     core = openvino.Core()
     model = core.read_model(onnx_model(cell, layer, *grid.shape[:2]).SerializeToString())
-    # Its default precision on processors with bfloat16 is bfloat16, which is not what the others compute.
+    # On processors with bfloat16 its default precision is bfloat16, unlike that of the others.
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",

@@ -1,4 +1,4 @@
-"""Calls of one or a few steps: padless beside torch on the same kind of input, `padless bench --steps`."""
+"""Calls of one or a few steps: padless and torch on the same kind of input, `padless bench --steps`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .timing import check_contestants, time_by_turns
 __all__ = ["KINDS", "STEP_SHAPES", "render_steps", "time_steps"]
 
 STEP_SHAPES = (Shape(1, 1, 64), Shape(8, 1, 128), Shape(64, 1, 256), Shape(1, 1, 512), Shape(8, 5, 128))
-KINDS = ("padded", "PackedSequence", "Packed")  # torch has no `Packed`: there it gets a PackedSequence
+KINDS = ("padded", "PackedSequence", "Packed")  # for `Packed`, torch gets a PackedSequence
 
 
 def time_steps(
@@ -29,13 +29,13 @@ def time_steps(
     repeats: int = 9,
     budget_seconds: float = 2.0,
 ) -> dict[str, Any]:
-    """One entry of the report: for each of `KINDS` the seconds of padless and torch, and padless over torch.
+    """One entry of the report: for each of `KINDS` the seconds of padless and torch, and their ratio.
 
-    All sequences have the same length and states are given, as where a sequence is fed step by step. Results are
-    checked equal before anything is timed.
+    All sequences have the same length and initial states are given, as when sequences are fed step by step. Results
+    are checked for equality before anything is timed.
 
     Raises:
-        DisagreementError: padless and torch computed different things.
+        DisagreementError: the results of padless and torch differ.
     """
     torch.manual_seed(0)
     theirs = getattr(torch.nn, cell)(shape.width, shape.width, dtype=dtype)
@@ -69,7 +69,7 @@ def time_steps(
 
 
 def render_steps(entries: list[dict[str, Any]]) -> str:
-    """A table of entries of one cell and mode: microseconds of padless and padless over torch, by kind of input."""
+    """A table of entries of one cell and mode: microseconds of padless and padless / torch, by kind of input."""
     first = entries[0]
     lines = [
         "",
@@ -112,7 +112,7 @@ def _rows(output: Any) -> Tensor:
 
 
 def _in_time(output: Any) -> Tensor:
-    """Rows `(T * B, H)` step after step, whatever the kind."""
+    """Rows `(T * B, H)` step after step, for every kind."""
     if isinstance(output, Packed):
         output = output.to_packed_sequence()
     rows = output.data if isinstance(output, PackedSequence) else output

@@ -1,4 +1,4 @@
-"""The benchmark's table in the terminal: one line a shape, at most 110 columns."""
+"""The benchmark's table in the terminal: one line per shape, at most 110 columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORT = {
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """A table of results of one cell and mode: padless's fastest backend, and how many times as long the others take.
+    """A table of results of one cell and mode: the time of padless's fastest backend, and of the others relative to it.
 
     The column `at fill` is torch padded's ratio times the fill: what it would be if padding cost nothing.
     """
@@ -55,7 +55,7 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> str:
-    """One line a mode: geometric means over every cell and shape."""
+    """One line per mode: geometric means over all cells and shapes."""
     lines = []
     for mode in dict.fromkeys(result["mode"] for result in results):
         of_mode = [result["ratios"] for result in results if result["mode"] == mode]

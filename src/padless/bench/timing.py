@@ -28,11 +28,11 @@ __all__ = [
 SGEMM = "sgemm"
 _SGEMM_SIZE = 1024
 _WARM_SECONDS = 0.015
-_LEAST_SECONDS = 0.02  # of one sample: shorter steps are repeated until they fill it
+_LEAST_SECONDS = 0.02  # of one sample: shorter steps are repeated
 
 
 class Timing(NamedTuple):
-    """Seconds of one step: CPU time at one thread, wall time at more."""
+    """Seconds of one step: CPU time with one thread, wall time with more."""
 
     median_seconds: float
     minimum_seconds: float
@@ -40,12 +40,12 @@ class Timing(NamedTuple):
 
 
 def check_equal(case: Case) -> None:
-    """Raise DisagreementError where a contestant differs from the reference by more than rounding explains.
+    """Raise DisagreementError if a contestant differs from the reference by more than rounding explains.
 
-    The reference is torch packed, or padless in float32 where others compute in less.
+    The reference is torch packed, or padless in float32 if others compute in a lower precision.
 
-    Outputs at real rows, final states (but those of the grid, which are after the padding) and every gradient are
-    compared.
+    Outputs at real rows, final states (except those of the grid, which come after the padding) and all gradients
+    are compared.
     """
     check_contestants(
         case.contestants, FLOAT32 if FLOAT32 in case.contestants else REFERENCE,
@@ -64,17 +64,17 @@ def check_contestants(
     steps: int,
     eps: float = torch.finfo(torch.float32).eps,
 ) -> None:
-    """Raise DisagreementError where one differs from the reference by more than rounding explains.
+    """Raise DisagreementError if one differs from the reference by more than rounding explains.
 
-    The bound is `64 * eps * sqrt(K + T) * scale`, with K the terms that one sum takes and scale the largest
-    value: weight gradients sum over all N rows, everything else over 2 H. Where eps is over 1e-5 it is 2 and not 64.
+    The bound is `64 * eps * sqrt(K + T) * scale`, where K is the number of terms of a sum (N for weight gradients,
+    2 H for everything else) and scale the largest value. If eps is over 1e-5, the factor is 2 instead of 64.
     """
     found = {name: each.results(each.step()) for name, each in contestants.items()}
     expected = found.pop(reference)
     for contestant, results in found.items():
         missing = {"output", *(name for name in expected if name.startswith("grad"))} - results.keys()
         if missing:
-            raise DisagreementError(f"{contestant} gives no {', '.join(sorted(missing))}")
+            raise DisagreementError(f"{contestant} returned no {', '.join(sorted(missing))}")
         for name, got in ((name, got) for name, got in results.items() if name in expected):
             terms = max(rows, 2 * width) if name.startswith("grad") else 2 * width
             _check_close(got, expected[name], terms + steps, eps, f"{where}: {contestant}: {name}", reference)
@@ -85,20 +85,20 @@ def _check_close(got: Tensor, expected: Tensor, terms: int, eps: float, where: s
         raise DisagreementError(f"{where} has shape {tuple(got.shape)}, not {tuple(expected.shape)}")
     bound = (64 if eps < 1e-5 else 2) * eps * terms**0.5 * max(1.0, float(expected.abs().max()))
     difference = float((got - expected).abs().max())
-    if not difference <= bound:  # so NaN is refused too
+    if not difference <= bound:  # also true for NaN
         raise DisagreementError(
             f"{where} differs from {reference} by {difference:.3g}, more than {bound:.3g}; nothing was timed"
         )
 
 
 def measure(case: Case, *, repeats: int, budget_seconds: float, library: str) -> dict[str, Timing]:
-    """Times of each contestant and, as `SGEMM`, of a product by `library`, which is run in every turn too.
+    """Times of each contestant and, as `SGEMM`, of a product by `library`, which also runs in every turn.
 
     Args:
-        case: checked by `check_equal` before.
-        repeats: turns; fewer once the budget is spent, but never under three.
-        budget_seconds: for this case.
-        library: a key of `sgemm_flops_per_second()`; its product's time is for `2 * 1024**3` FLOPs.
+        case: already checked by `check_equal`.
+        repeats: number of turns; fewer if the budget is spent, but at least three.
+        budget_seconds: time limit for this case.
+        library: a key of `sgemm_flops_per_second()`; its product takes `2 * 1024**3` FLOPs.
     """
     steps = {SGEMM: _products()[library], **{name: c.step for name, c in case.contestants.items()}}
     return time_by_turns(steps, repeats=repeats, budget_seconds=budget_seconds)
@@ -107,7 +107,7 @@ def measure(case: Case, *, repeats: int, budget_seconds: float, library: str) ->
 def time_by_turns(
     steps: dict[str, Callable[[], Any]], *, repeats: int, budget_seconds: float
 ) -> dict[str, Timing]:
-    """Times of calls that take turns, so that a slow spell of the machine falls on all of them."""
+    """Times of calls that take turns, so that a slow phase of the machine affects all of them."""
     samples: dict[str, list[float]] = {name: [] for name in steps}
     deadline = time.perf_counter() + budget_seconds
     for done in range(repeats):
@@ -119,9 +119,9 @@ def time_by_turns(
 
 
 def sgemm_flops_per_second() -> dict[str, float]:
-    """What a 1024-cubed float32 product reaches in each library inside torch, best of ten.
+    """FLOP/s of a 1024-cubed float32 product in each library inside torch, best of ten.
 
-    They differ: `torch.mm` is MKL, which on AMD processors keeps to AVX2 where oneDNN uses AVX-512.
+    They differ: `torch.mm` is MKL, which uses only AVX2 on AMD processors, while oneDNN uses AVX-512.
     """
     return {
         name: sgemm_flops() / time_by_turns({name: step}, repeats=10, budget_seconds=5)[name].minimum_seconds
@@ -130,12 +130,12 @@ def sgemm_flops_per_second() -> dict[str, float]:
 
 
 def sgemm_flops() -> int:
-    """Of the product that is timed."""
+    """FLOPs of the timed product."""
     return 2 * _SGEMM_SIZE**3
 
 
 def clock() -> Callable[[], float]:
-    """CPU time where torch has one thread, since other processes do not count there; else wall time."""
+    """CPU time if torch has one thread, since it excludes other processes; otherwise wall time."""
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
@@ -145,10 +145,10 @@ def _products() -> dict[str, Callable[[], Any]]:
 
 
 def _seconds_a_call(step: Callable[[], Any]) -> float:
-    """Time of one call, after calls of `_WARM_SECONDS` that are not counted; a long first call is taken as it is.
+    """Time of one call, after untimed calls for `_WARM_SECONDS`; a long first call is used as it is.
 
-    The first call finds caches that the other side left cold, and right behind a long matrix product the clock of an
-    Intel core is down for some milliseconds.
+    The first call finds cold caches, and right after a long matrix product an Intel core runs at a lower clock for
+    some milliseconds.
     """
     now = clock()
     started, wall = now(), time.perf_counter()

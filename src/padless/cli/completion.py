@@ -31,7 +31,7 @@ def script(parser: ArgumentParser, shell: str) -> str:
 
 
 def _actions(parser: ArgumentParser) -> Iterator[Action]:
-    """Every option and argument, those of the commands included."""
+    """All options and arguments, including those of the commands."""
     for action in parser._actions:
         yield action
         if isinstance(action, _SubParsersAction):

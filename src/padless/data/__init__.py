@@ -1,4 +1,4 @@
-"""Batches by length: plan them, sample them on one machine or many, and collate them into `Packed`.
+"""Batches by length: plan them, sample them on one or many machines, and collate them into `Packed`.
 
 Every name is loaded when it is first used, so `plan` needs NumPy but never torch.
 """
@@ -23,7 +23,7 @@ _HOMES = {
     "collate": ".collating",
     "column_lengths": ".columns",
     "plan": "..planning",
-}  # name -> the module that it lives in
+}  # name -> the module that defines it
 
 
 def __getattr__(name: str) -> Any:

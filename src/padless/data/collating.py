@@ -1,6 +1,4 @@
-"""`collate`: samples to a batch, sequences to `Packed`. The type of a field decides what it becomes, not its
-values.
-"""
+"""`collate`: turns samples into a batch, with a `Packed` for each field that is a sequence."""
 
 from __future__ import annotations
 
@@ -17,24 +15,24 @@ __all__ = ["collate"]
 
 
 def collate(samples: Sequence[Any], *, stack: Iterable[str | int] = ()) -> Any:
-    """The batch of `samples`, built like one of them: a `Packed` for each field that is a sequence.
+    """The batch of `samples`, structured like one of them, with a `Packed` for each field that is a sequence.
 
-    It is the `collate_fn` of a `DataLoader`. What a field becomes follows from its type alone, so it is the same in
-    every batch, whatever the lengths in it:
+    Use it as the `collate_fn` of a `DataLoader`. What a field becomes depends only on its type, so it is the same in
+    every batch, whatever its lengths:
 
     - a tensor or NumPy array with a dimension, or a list of numbers: a sequence `(len, *)`, so a `Packed`;
     - a number, or a tensor or array without dimensions: a tensor `(B,)`;
-    - a dict, tuple or named tuple: the same again, of fields;
-    - anything else, such as a string: a list of B.
+    - a dict, tuple or named tuple: the same type, with each field collated;
+    - anything else, such as a string: a list of B values.
 
     Args:
-        samples: B samples, at least one, all alike.
-        stack: fields that are no sequences but arrays of one shape, to be stacked to `(B, *)`: keys, or positions
-            in a tuple; `"meta.image"` is a field of a field.
+        samples: B samples, at least one, all of the same structure.
+        stack: fields that are arrays of one shape instead of sequences, to be stacked to `(B, *)`: keys, or
+            positions in a tuple; `"meta.image"` is a field of a field.
 
     Raises:
-        TypeError, ValueError: samples that are not alike, by number and field; none at all; a field of `stack`
-            that is not there.
+        TypeError, ValueError: samples of different structure (the message names sample and field), no samples,
+            or a field of `stack` that does not exist.
 
     >>> batch = collate([{"x": torch.tensor([1.0, 2.0]), "y": 0}, {"x": torch.tensor([3.0]), "y": 1}])
     >>> batch["x"], batch["y"]
@@ -52,14 +50,14 @@ def collate(samples: Sequence[Any], *, stack: Iterable[str | int] = ()) -> Any:
 
 
 class _Collation:
-    """One call of `collate`: the fields to be stacked, and those that were met."""
+    """One call of `collate`: the fields to stack, and the fields found so far."""
 
     def __init__(self, stacked: set[str]) -> None:
         self.stacked = stacked
         self.seen: set[str] = set()
 
     def field(self, values: list[Any], name: str) -> Any:
-        """The batch of the values that field `name` has in each sample; the sample itself has no name."""
+        """The batch of the values of field `name`, one per sample; the name of the sample itself is empty."""
         kind = _kind_of(values[0])
         for i, value in enumerate(values):
             if _kind_of(value) != kind:
@@ -122,7 +120,7 @@ def _packed(values: list[Any], name: str) -> Packed:
         _check_rows(values, name)
         return Packed(
             _as_tensor(np.concatenate(values), 0, name), lengths
-        )  # one copy of all, not one of each
+        )  # one copy of all instead of one per array
     tensors = _as_tensors(values, name)
     _check_rows(tensors, name)
     return Packed(torch.cat(tensors), lengths)
@@ -130,7 +128,7 @@ def _packed(values: list[Any], name: str) -> Packed:
 
 def _stacked(values: list[Any], name: str) -> Tensor:
     tensors = _as_tensors(values, name)
-    _check(tensors, name, "shape", lambda tensor: tuple(tensor.shape), "; what is stacked has one shape")
+    _check(tensors, name, "shape", lambda tensor: tuple(tensor.shape), "; stacked arrays must have one shape")
     _check_rows(tensors, name)
     return torch.stack(tensors)
 
@@ -156,7 +154,7 @@ def _check(values: list[Any], name: str, what: str, of: Callable[[Any], Any], wh
 
 
 def _as_tensors(values: list[Any], name: str) -> list[Tensor]:
-    """A tensor of each value; an empty list has no dtype of its own and takes that of the first that is not."""
+    """The values as tensors; an empty list, which has no dtype, takes that of the first non-empty one."""
     tensors = [_as_tensor(value, i, name) for i, value in enumerate(values)]
     empty = [isinstance(value, list) and not value for value in values]
     if any(empty) and not all(empty):
@@ -168,10 +166,10 @@ def _as_tensors(values: list[Any], name: str) -> list[Tensor]:
 def _as_tensor(value: Any, i: int, name: str) -> Tensor:
     if isinstance(value, Tensor):
         if value.is_nested:
-            raise TypeError(f"{_where(i, name)} is a nested tensor; give its sequences one by one")
+            raise TypeError(f"{_where(i, name)} is a nested tensor; pass its sequences one by one")
         return value
     if isinstance(value, np.ndarray) and not value.flags.writeable:
-        value = value.copy()  # torch would warn that it cannot keep others from writing
+        value = value.copy()  # torch would warn about a read-only array
     if isinstance(value, np.generic):
         value = np.asarray(value)  # torch 2.6 does not take NumPy's bool
     try:

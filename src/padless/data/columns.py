@@ -13,23 +13,23 @@ from ..options import near
 
 __all__ = ["column_lengths"]
 
-_ROWS = 10_000  # of a dataset that are looked at at a time
+_ROWS = 10_000  # rows of a dataset that are read at a time
 
 
 def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
-    """`(B,)` the length of each list in `column` of a `datasets.Dataset` or a `pyarrow.Table`.
+    """The length `(B,)` of each list in `column` of a `datasets.Dataset` or a `pyarrow.Table`.
 
-    They come in the dataset's own order, shuffled or selected as it is. Nothing but this column is read, some
-    thousand rows at a time; and of a dataset in its first order only the offsets of the lists.
+    Lengths are in the dataset's current order, including shuffles and selections. Only this column is read, some
+    thousand rows at a time; if the dataset is in its original order, only the offsets of the lists are read.
 
     Args:
         dataset: a Hugging Face `datasets.Dataset` of any format (extra `datasets`), or a `pyarrow.Table`. A
             streaming dataset does not know its lengths: see `StreamBatches`.
-        column: one that holds lists, such as token ids or rows of numbers.
+        column: name of a column of lists, such as token ids or rows of numbers.
 
     Raises:
-        KeyError: no such column.
-        TypeError: neither a dataset nor a table, or a column of something other than lists.
+        KeyError: the column does not exist.
+        TypeError: neither a dataset nor a table, or the column does not hold lists.
         LengthsError: a list is null.
 
     >>> import pyarrow
@@ -43,7 +43,7 @@ def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
     for array in _chunks(dataset, column):
         if array.null_count:
             i = pyarrow.compute.index(array.is_null(), True).as_py()
-            raise LengthsError(f"column {column!r} has no list in row {done + i}, but null")
+            raise LengthsError(f"column {column!r} is null in row {done + i}, not a list")
         counts = pyarrow.compute.call_function("list_value_length", [array])
         lengths.append(counts.to_numpy().astype(np.int64))
         done += len(array)
@@ -51,7 +51,7 @@ def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
 
 
 def _chunks(dataset: Any, column: str) -> Iterator[Any]:
-    """The column as Arrow list arrays, piece after piece."""
+    """The column as Arrow list arrays, one piece after another."""
     import pyarrow
 
     is_table = isinstance(dataset, pyarrow.Table)

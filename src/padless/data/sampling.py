@@ -1,4 +1,4 @@
-"""`LengthBatchSampler`: planned batches for a `DataLoader`, epoch after epoch; it can stop and resume anywhere."""
+"""`LengthBatchSampler`: planned batches for a `DataLoader`, epoch after epoch, which can stop and resume anywhere."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["LengthBatchSampler"]
 
 
 class LengthBatchSampler(Sampler[list[int]]):
-    """Batches of indices by length, to be given to a `DataLoader` as its `batch_sampler`.
+    """Batches of indices by length, for the `batch_sampler` argument of a `DataLoader`.
 
-    What it yields for an epoch is `plan(lengths, ..., epoch=epoch)`, in memory for a pool of it. Each index comes
-    once an epoch over all ranks, and every rank has the same number of batches, of about the same work.
+    In each epoch it yields `plan(lengths, ..., epoch=epoch)`, holding one pool at a time in memory. Over all ranks
+    each index occurs once per epoch, and every rank has the same number of batches, of about the same work.
 
-    Call `set_epoch` before each epoch, or every epoch is the same. `state_dict` and `load_state_dict` stop in the
-    middle of an epoch and go on there, with any number of workers.
+    Call `set_epoch` before each epoch; otherwise all epochs are the same. `state_dict` and `load_state_dict` save and
+    resume in the middle of an epoch, with any number of workers.
 
     Args:
-        lengths, batch_size, tokens, policy, seed, padded, pool: as of `plan`.
-        world_size, rank: of `torch.distributed` where it is initialised, else 1 and 0.
+        lengths, batch_size, tokens, policy, seed, padded, pool: as in `plan`.
+        world_size, rank: default to those of `torch.distributed` if it is initialised, else 1 and 0.
 
     Raises:
-        LengthsError, ValueError: as `plan`.
+        LengthsError, ValueError: as in `plan`.
 
     >>> sampler = LengthBatchSampler([4, 6, 8, 5], batch_size=2, policy="sorted")
     >>> len(sampler), list(sampler)
@@ -61,37 +61,37 @@ class LengthBatchSampler(Sampler[list[int]]):
         self._epoch = epoch
         self._done = done  # batches drawn in this epoch
         self._start = done  # where the next iteration starts, once
-        self._marks = marks  # by pool, the batches before it, as far as known
-        self._drawing: object = None  # the iteration that was begun last
+        self._marks = marks  # pool -> number of batches before it, as far as known
+        self._drawing: object = None  # the iteration that started last
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration draws."""
+        """The epoch of the next iteration."""
         return self._epoch
 
     @property
     def sampler(self) -> LengthBatchSampler:
-        """Itself: frameworks call `set_epoch` of a loader's `batch_sampler.sampler`."""
+        """The sampler itself: frameworks call `set_epoch` on a loader's `batch_sampler.sampler`."""
         return self
 
     @property
     def start(self) -> int:
-        """How many batches the next iteration leaves out: 0, or those that a loaded state has behind it.
+        """How many batches the next iteration skips: 0, or those already done in a loaded state.
 
-        So a loop counts the batches of the epoch by `for done, batch in enumerate(loader, sampler.start + 1)`.
+        To count the batches of an epoch, use `for done, batch in enumerate(loader, sampler.start + 1)`.
         """
         return self._start
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw `epoch` from now on. The epoch that it already is goes on where a loaded state left it."""
+        """Use `epoch` from now on. The current epoch continues where a loaded state stopped."""
         epoch = whole("epoch", epoch, 0)
         if epoch != self._epoch:
             self._begin(epoch, 0, {0: 0})
 
     def __len__(self) -> int:
-        """Batches of this rank in the whole epoch, the same on every rank, wherever it goes on.
+        """Batches of this rank in the whole epoch, even when resumed; the same on every rank.
 
-        With `tokens` the first call in an epoch plans all of it.
+        With `tokens` the first call in an epoch plans the whole epoch.
         """
         return self._planner.count(self._epoch, self._marks)
 
@@ -104,7 +104,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         )
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A DataLoader with workers makes two iterators and draws from one; so a start is used up by drawing.
+        # A DataLoader with workers makes two iterators and uses one, so drawing, not creating one, resets the start.
         start, self._start = self._start, 0
         self._done = start
         drawing = self._drawing = object()
@@ -114,15 +114,15 @@ class LengthBatchSampler(Sampler[list[int]]):
             yield batch.tolist()
 
     def state_dict(self, batches_done: int | None = None) -> dict[str, Any]:
-        """Where to go on: plain numbers and strings, the same on every rank.
+        """The state to resume from: plain numbers and strings, the same on every rank.
 
         Args:
-            batches_done: how many batches of this epoch the loop has finished, those before a resume included.
-                A `DataLoader` with workers draws ahead, so only the loop can tell. None: those that were drawn,
-                which is right without workers, and within a `StatefulDataLoader`.
+            batches_done: how many batches of this epoch the loop has finished, including those before a resume.
+                A `DataLoader` with workers prefetches, so only the loop knows. None: the number of batches drawn,
+                which is correct without workers and inside a `StatefulDataLoader`.
 
         Raises:
-            ValueError: more batches than the epoch has.
+            ValueError: `batches_done` exceeds the batches of the epoch.
         """
         done = self._done if batches_done is None else whole("batches_done", batches_done, 0)
         if done > self._done and done > len(self):
@@ -137,11 +137,11 @@ class LengthBatchSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken: the next iteration draws the rest of its epoch.
+        """Resume from `state`: the next iteration yields the rest of its epoch.
 
         Raises:
-            StateError: a state of other lengths, another seed, world size, policy or budget, or of another version
-                of the plan: its batches would be others; a state that is damaged, or none.
+            StateError: the state has other lengths, another seed, world size, policy or budget, or another version
+                of the plan, so the batches would differ; or it is damaged, or not a sampler's state.
         """
         if not isinstance(state, Mapping):
             raise StateError(
@@ -154,13 +154,13 @@ class LengthBatchSampler(Sampler[list[int]]):
             if state[name] != own:
                 raise StateError(
                     f"this state has {name}={state[name]!r}, but the sampler has {name}={own!r}: "
-                    f"it would draw other batches than those that are done"
+                    f"its batches would differ from those already done"
                 )
         epoch, done, pool, before = self._place_of(state)
         self._begin(epoch, done, {0: 0, pool: before})
 
     def _place_of(self, state: Mapping[str, Any]) -> tuple[int, int, int, int]:
-        """Epoch, batches and pools done, and batches before the pool, as far as they can be without planning it."""
+        """Epoch, batches done, pools done and batches before the pool, checked as far as possible without planning."""
         names = ("epoch", "batches_done", "pools_done", "batches_before_pool")
         try:
             epoch, done, pool, before = (whole(name, state[name], 0) for name in names)
@@ -179,7 +179,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         return epoch, done, pool, before
 
     def _identity(self) -> dict[str, Any]:
-        """All that batches follow from, but for the epoch and the rank."""
+        """Everything that determines the batches, except the epoch and the rank."""
         planner, rule = self._planner, self._planner.rule
         if self._checksum is None:
             self._checksum = planner.lengths.checksum()
@@ -199,10 +199,10 @@ class LengthBatchSampler(Sampler[list[int]]):
 
 
 def place_among_ranks(world_size: int | None, rank: int | None) -> tuple[int, int]:
-    """World size and rank as given; of `torch.distributed` where none is given and it is initialised; else 1 and 0.
+    """World size and rank as given; if None, those of `torch.distributed` if it is initialised, else 1 and 0.
 
     Raises:
-        ValueError: one of the two is given, and it does not tell the other.
+        ValueError: only one is given, and the other does not follow from it.
     """
     if world_size is None and rank is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():

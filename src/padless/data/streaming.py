@@ -1,4 +1,4 @@
-"""`StreamBatches`: batches by length of samples whose lengths are only known when they are read."""
+"""`StreamBatches`: batches by length, from samples whose lengths are only known when they are read."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
 
 
 class StreamBatches(IterableDataset[list[Any]]):
-    """Batches, as lists of samples, of a stream whose lengths are not known before it is read.
+    """Batches by length, as lists of samples, from a stream whose lengths are not known in advance.
 
     `DataLoader(stream, batch_size=None, collate_fn=collate)` makes them `Packed`, with any number of workers.
-    Samples are held in a pool, shuffled in it and batched by length; call `set_epoch` before each epoch, or every
-    epoch is the same.
+    Samples are collected in a pool, shuffled there and batched by length; call `set_epoch` before each epoch,
+    otherwise all epochs are the same.
 
-    *An iterable* is read through by every worker of every rank, and each keeps its own batches of one plan. So each
-    sample comes once an epoch, every rank has the same number of batches, of about the same work, and batches and
-    their order are the same for any number of workers. Every process must see the same samples in the same order.
-    What is dear to make should be made late: stream paths or bytes, and decode them in `collate_fn`.
+    *An iterable* is read completely by every worker of every rank, and each keeps its own batches of one plan. So
+    each sample occurs once per epoch, every rank has the same number of batches, of about the same work, and batches
+    and their order do not depend on the number of workers. Every process must see the same samples in the same order.
+    Do expensive work late: stream paths or bytes, and decode them in `collate_fn`.
 
-    *A function* of `(shard, shards)` gives each worker of each rank an iterable of its own. So each sample is read
-    once, but ranks differ in their number of batches, for none knows of another's: end the epoch of all with the
-    first, or use `torch.distributed.algorithms.Join`.
+    *A function* of `(shard, shards)` returns a separate iterable for each worker of each rank. So each sample is read
+    only once, but ranks may have different numbers of batches: end the epoch on all ranks when the first one is done,
+    or use `torch.distributed.algorithms.Join`.
 
     Args:
-        source: an iterable, or a function of `(shard, shards)` that returns one. Where it has a `set_epoch`, that
-            is called too.
-        length: the length of a sample.
-        batch_size, tokens, policy, seed, padded: as of `plan`, of every pool by itself; not `"sorted"`.
-        world_size, rank: of `torch.distributed` where it is initialised, else 1 and 0.
-        pool: samples that are held at a time, at least one step of all ranks; up to twice as many are in memory.
+        source: an iterable, or a function of `(shard, shards)` that returns one. If it has a `set_epoch`, that is
+            called too.
+        length: function that returns the length of a sample.
+        batch_size, tokens, policy, seed, padded: as in `plan`, applied to each pool; policy `"sorted"` is not allowed.
+        world_size, rank: default to those of `torch.distributed` if it is initialised, else 1 and 0.
+        pool: samples per pool, at least one step of all ranks; up to twice as many are in memory.
 
     Raises:
-        LengthsError: while iterating: fewer samples than ranks, or samples that do not go round, as of `plan`.
-        TypeError, ValueError: options that make no sense.
+        LengthsError: while iterating: fewer samples than ranks, or samples that cannot be dealt evenly, as in `plan`.
+        TypeError, ValueError: invalid options.
 
     >>> words = "a sequence has a length and a batch is a rectangle".split()
     >>> stream = StreamBatches(words, len, batch_size=4, seed=2)
@@ -85,10 +85,10 @@ class StreamBatches(IterableDataset[list[Any]]):
             batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size
         )
         self.pool = whole("pool", pool, 1)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that persist
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with persistent workers
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw `epoch` from the next iteration on, in workers that persist too."""
+        """Use `epoch` from the next iteration on, also in persistent workers."""
         self._epoch.fill_(whole("epoch", epoch, 0))
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -104,17 +104,17 @@ class StreamBatches(IterableDataset[list[Any]]):
             return
         if isinstance(self.source, IterableDataset) and workers * ranks > 1:
             raise TypeError(
-                f"source is an IterableDataset ({type(self.source).__name__}), which may share itself out among "
-                f"workers and ranks: give a function of (shard, shards) that returns it, or its part"
+                f"source is an IterableDataset ({type(self.source).__name__}), which may split itself among "
+                f"workers and ranks: pass a function of (shard, shards) that returns it, or its part"
             )
         for step, batch in enumerate(self._batches(self.source, self.rule, self.rank, epoch, None)):
-            if step % workers == number:  # a DataLoader asks one worker after the other
+            if step % workers == number:  # a DataLoader reads from its workers in turn
                 yield batch
 
     def _batches(
         self, samples: Iterable[Any], rule: Rule, rank: int, epoch: int, shard: int | None
     ) -> Iterator[list[Any]]:
-        """The batches of `rank`, step after step, of all samples or of one shard of them."""
+        """The batches of `rank`, step after step, from all samples or from one shard."""
         ranks, step = rule.world_size, 0
         for number, (pool, lengths) in enumerate(self._pools(samples, rule, whole_stream=shard is None)):
             key = (epoch, shard or 0, number)
@@ -125,13 +125,13 @@ class StreamBatches(IterableDataset[list[Any]]):
                 batch = here * ranks + batch_in_step(rank, step, ranks)
                 yield [pool[i] for i in order[bounds[batch] : bounds[batch + 1]]]
                 step += 1
-            del pool  # before as many others are read
+            del pool  # free it before the next one is read
 
     def _pools(
         self, samples: Iterable[Any], rule: Rule, *, whole_stream: bool
     ) -> Iterator[tuple[list[Any], list[int]]]:
-        """Samples and their lengths, a pool at a time; the last has up to twice as many, so that none is small."""
-        unit = rule.step_size or rule.world_size  # whole steps, or at least what ranks can share one by one
+        """Samples and their lengths, pool by pool; the last may be up to twice as large, so that none is small."""
+        unit = rule.step_size or rule.world_size  # whole steps, or at least a multiple of the ranks
         size = max(self.pool // unit, 1) * unit
         held, lengths, count, warned = [], [], 0, False
         for sample in samples:
@@ -143,7 +143,7 @@ class StreamBatches(IterableDataset[list[Any]]):
                 warned = True
                 warnings.warn(
                     f"sample {count} of the stream has length {length}, over tokens={rule.tokens}: "
-                    f"it is a batch of its own, and so is every other",
+                    f"it is a batch of its own, and so is every other such sample",
                     stacklevel=2,
                 )
             held.append(sample)
@@ -152,7 +152,7 @@ class StreamBatches(IterableDataset[list[Any]]):
         if whole_stream:
             if not count and isinstance(samples, Iterator):
                 raise LengthsError(
-                    "the stream is an iterator with nothing left: give an iterable that starts anew in every epoch"
+                    "the stream is an exhausted iterator: pass an iterable that starts again in every epoch"
                 )
             check_count(count, rule, "the stream")
         if held:

@@ -19,10 +19,10 @@ CONTENDERS = ("padless", "torch packed", "torch padded")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds that each contender took for the same steps, and how far the losses came apart."""
+    """Seconds that each contender took for the same steps, and how much the losses differ."""
 
     steps: int
-    seconds: dict[str, float]  # of all steps together
+    seconds: dict[str, float]  # total of all steps
     largest_loss_difference: float
 
     def ratio(self, other: str) -> float:
@@ -38,11 +38,11 @@ def compare(
     learning_rate: float,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Comparison:
-    """Train a copy of `reader` by each contender on `batches`, taking turns batch by batch.
+    """Train a copy of `reader` with each contender on `batches`, in turns batch by batch.
 
-    All start from the same weights. A step is everything: pack or pad, forward, loss, backward, optimizer. Who goes
-    first changes from batch to batch. `reader` itself is left as it is. Before, copies that are then thrown away run
-    the shortest batch forward and backward once, untimed, so that no side pays for first calls.
+    All start from the same weights. A step includes packing or padding, forward, loss, backward and optimizer. The
+    order changes from batch to batch. `reader` itself is not changed. To warm up, temporary copies first run the
+    shortest batch forward and backward once, untimed.
     """
     tensors = [torch.tensor(sequence) for sequence in data.sequences]
     labels = torch.tensor(data.labels)

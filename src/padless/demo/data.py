@@ -1,7 +1,7 @@
-"""The functions of Python's standard library as sequences of tokens, without torch.
+"""The functions of Python's standard library as sequences of tokens; needs no torch.
 
 Every machine that runs Python has this data, so the demo downloads nothing. It is read from the source
-files each time (some seconds); the same interpreter gives the same sequences in the same order.
+files each time (takes some seconds); the same interpreter gives the same sequences in the same order.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pathlib import Path
 
 __all__ = ["Data", "Function", "read_functions", "stdlib_files", "to_data"]
 
-SHORTEST, LONGEST = 6, 2_700  # tokens; what lies outside is a stub or a generated table
-CLASS_MINIMUM = 60  # functions; a package with fewer has too few to learn from and to be tested on
+SHORTEST, LONGEST = 6, 2_700  # tokens; shorter functions are stubs, longer ones generated tables
+CLASS_MINIMUM = 60  # functions; packages with fewer are too small to train and test on
 VOCABULARY_MAXIMUM = 8_000
-OCCURRENCES_MINIMUM = 3  # of a word in the training part; rarer ones share a token with their kind
+OCCURRENCES_MINIMUM = 3  # of a word in the training part; rarer words share the token of their kind
 HELD_OUT_PERCENT = 15
-KINDS = ("<name>", "<number>", "<string>")  # token ids 0, 1, 2: what a rare word becomes
+KINDS = ("<name>", "<number>", "<string>")  # token ids 0, 1, 2: the kinds of rare words
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
 _LAYOUT_WORDS = {tokenize.NEWLINE: "<newline>", tokenize.INDENT: "<indent>", tokenize.DEDENT: "<dedent>"}
 _BLOCK_TOKENS = frozenset({tokenize.INDENT, tokenize.DEDENT})
@@ -35,21 +35,21 @@ _DROPPED_TOKENS = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER})
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function: the top-level package or module that it comes from, and its words."""
+    """One function: its top-level package or module, and its words."""
 
     package: str
     words: tuple[str, ...]
 
     @property
     def is_held_out(self) -> bool:
-        """Decided by a hash of the words, so that two copies of a function never part."""
+        """Whether it is in the held-out part; decided by a hash of the words, so copies of a function stay together."""
         digest = hashlib.sha256("\0".join(self.words).encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % 100 < HELD_OUT_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Functions as numbers: token ids and a class each, split into a training and a held-out part."""
+    """Functions as token ids with a class each, split into a training and a held-out part."""
 
     sequences: tuple[tuple[int, ...], ...]
     labels: tuple[int, ...]
@@ -60,7 +60,7 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything here: equal where and only where a run can be resumed."""
+        """Hash of all contents: a run can be resumed if and only if it is equal."""
         parts = (
             self.sequences,
             self.labels,
@@ -73,13 +73,13 @@ class Data:
 
     @property
     def majority_accuracy(self) -> float:
-        """Held-out accuracy of always naming the class that is most frequent in the training part."""
+        """Held-out accuracy of always predicting the most frequent class of the training part."""
         (majority, _), *_ = Counter(self.labels[i] for i in self.training).most_common(1)
         return sum(self.labels[i] == majority for i in self.held_out) / len(self.held_out)
 
 
 def stdlib_files() -> tuple[Path, list[Path]]:
-    """The standard library's folder and its source files without tests, in an order that is always the same."""
+    """The standard library's folder and its source files without tests, in a fixed order."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts)]
     return root, sorted(files, key=lambda path: path.relative_to(root).parts)
@@ -90,7 +90,7 @@ def read_functions(
 ) -> list[Function]:
     """All functions and methods of `files`; those inside another function belong to the outer one.
 
-    A file that does not parse with this Python (the library ships some on purpose) is left out.
+    Files that this Python cannot parse (the library ships some on purpose) are skipped.
     """
     functions: list[Function] = []
     for done, path in enumerate(files, 1):
@@ -114,9 +114,9 @@ def read_functions(
 
 
 def to_data(functions: Sequence[Function], *, class_minimum: int = CLASS_MINIMUM) -> Data:
-    """`functions` as numbers; classes and vocabulary are ordered by name and by frequency.
+    """`functions` as token ids and classes; classes are ordered by name, the vocabulary by frequency.
 
-    Functions of packages that have fewer than `class_minimum` are left out.
+    Functions of packages with fewer than `class_minimum` functions are left out.
     """
     sizes = Counter(function.package for function in functions)
     classes = tuple(sorted(package for package, size in sizes.items() if size >= class_minimum))
@@ -157,14 +157,14 @@ def _function_lines(node: ast.AST) -> Iterator[tuple[int, int]]:
 
 
 def _words(tokens: Sequence[tokenize.TokenInfo]) -> Iterator[str]:
-    # Before a function's first token stand the ends of the blocks before it, which are not its own.
+    # Dedents of preceding blocks come before a function's first token; they are not part of it.
     for token in itertools.dropwhile(lambda token: token.type in _BLOCK_TOKENS, tokens):
         if token.type not in _DROPPED_TOKENS:
             yield _LAYOUT_WORDS.get(token.type, token.string)
 
 
 def _rare(word: str) -> int:
-    """The token of `word`'s kind."""
+    """The token of the kind of `word`."""
     if word.isidentifier():
         return 0
     return 1 if word[:1].isdigit() or word[:1] == "." else 2

@@ -16,12 +16,12 @@ __all__ = ["PaddedReader", "Reader", "packed_twin", "padded_twin"]
 
 
 class Reader(torch.nn.Module):
-    """Reads functions as rows without padding and says, for each class, how well it fits.
+    """Classifies functions, as rows without padding: returns a score for each class.
 
     Embedding, one bidirectional LSTM, and a linear layer on the final states of both directions.
 
     Args:
-        by_torch: packing and LSTM are torch's own instead of padless's; weights and results are the same.
+        by_torch: use torch's packing and LSTM instead of padless's; weights and results are the same.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Reader(torch.nn.Module):
 
 
 class PaddedReader(torch.nn.Module):
-    """The same function computed on a padded grid, by torch.
+    """The same function, computed on a padded grid by torch.
 
     A bidirectional torch LSTM on a padded grid would start its reverse direction in the padding, and its final state
-    would be another. So each direction is an LSTM of its own; the reverse one reads every sequence flipped within its
-    own length, and of both the state after a sequence's last token is gathered. The cells computed are the same in
-    number, 2 * T * B, and so is the time, within a tenth (docs/demo.md).
+    would differ. So each direction is a separate LSTM: the reverse one reads every sequence flipped within its length,
+    and from both the state after the last token of each sequence is gathered. The number of computed cells is the
+    same, 2 * T * B, and so is the time, within a tenth (docs/demo.md).
     """
 
     def __init__(self, vocabulary_size: int, classes: int, *, embedding_size: int, hidden_size: int) -> None:
@@ -78,7 +78,7 @@ class PaddedReader(torch.nn.Module):
 
 
 def packed_twin(reader: Reader, *, by_torch: bool) -> Reader:
-    """A copy of `reader` by torch or by padless."""
+    """A copy of `reader` that runs on torch or on padless."""
     twin = Reader(**_sizes(reader), by_torch=by_torch)
     twin.load_state_dict(reader.state_dict())
     return twin

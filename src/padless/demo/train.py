@@ -1,4 +1,4 @@
-"""Trains the model with a checkpoint each epoch; a killed run resumes with the same bits."""
+"""Trains the model with a checkpoint per epoch; a killed run resumes with bit-identical results."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a run, besides the data and the number of epochs."""
+    """Everything that determines the result of a run, besides the data and the number of epochs."""
 
-    functions: int | None = None  # training functions used, None: all
+    functions: int | None = None  # number of training functions; None: all
     batch_size: int = 64
     embedding_size: int = 64
     hidden_size: int = 128
     learning_rate: float = 3e-3
     seed: int = 0
-    threads: int = 1  # sums are split over threads, so the bits of a run depend on their number
+    threads: int = 1  # sums are split over threads, so exact results depend on their number
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to."""
+    """Results of one epoch."""
 
     loss: float  # mean over the training functions
     accuracy: float  # on the held-out functions, 0 to 1
@@ -59,7 +59,7 @@ class Epoch:
 
 @dataclass
 class Run:
-    """A model in training: all that a checkpoint holds."""
+    """A model in training: the contents of a checkpoint."""
 
     settings: Settings
     fingerprint: str
@@ -68,10 +68,10 @@ class Run:
     epochs: list[Epoch] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint so that `path` always holds a whole one, also after a kill or a power cut.
+        """Write the checkpoint atomically: `path` holds a complete one even after a kill or a power cut.
 
         Raises:
-            PadlessError: the file cannot be written; what `path` held before is still there.
+            PadlessError: the file cannot be written; the previous file at `path` is kept.
         """
         state = {
             "format": _FORMAT,
@@ -83,7 +83,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
         }
-        content = io.BytesIO()  # in memory first: on a full disk torch.save raises errors of its own
+        content = io.BytesIO()  # in memory first: on a full disk torch.save raises other errors
         torch.save(state, content)
         temporary = path.with_name(path.name + ".tmp")
         try:
@@ -99,7 +99,7 @@ class Run:
 
 
 def new_run(settings: Settings, data: Data) -> Run:
-    """A run at its beginning; its weights follow from `settings.seed`."""
+    """A new run; its weights follow from `settings.seed`."""
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     reader = Reader(
@@ -112,11 +112,11 @@ def new_run(settings: Settings, data: Data) -> Run:
 
 
 def resume_run(path: Path, data: Data) -> Run:
-    """The run that the checkpoint at `path` holds, as it was when it was saved.
+    """The run saved in the checkpoint at `path`.
 
     Raises:
-        PadlessError: the file is no whole checkpoint, or one of other data or other software, with which
-            the same steps would not give the same bits.
+        PadlessError: the file is not a complete checkpoint, or comes from other data or software, with which
+            the same steps would not give bit-identical results.
     """
     state = read_checkpoint(path)
     here = _software()
@@ -124,13 +124,13 @@ def resume_run(path: Path, data: Data) -> Run:
         there = state["software"].get(name)
         if there != here[name]:
             raise PadlessError(
-                f"{path} was trained with {name} {there}, here it is {here[name]}, so the result would be "
-                "another; start anew without --resume"
+                f"{path} was trained with {name} {there}, but here it is {here[name]}, so the result would "
+                "differ; start again without --resume"
             )
     if state["fingerprint"] != data.fingerprint:
         raise PadlessError(
-            f"{path} was trained on the library of Python {state['software'].get('python')}, and that of Python "
-            f"{here['python']} here differs; start anew without --resume"
+            f"{path} was trained on the library of Python {state['software'].get('python')}, but that of Python "
+            f"{here['python']} here differs; start again without --resume"
         )
     try:
         run = new_run(Settings(**state["settings"]), data)
@@ -140,21 +140,21 @@ def resume_run(path: Path, data: Data) -> Run:
         torch.set_rng_state(state["random"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PadlessError(
-            f"{path} does not fit this version of the demo; start anew without --resume"
+            f"{path} does not fit this version of the demo; start again without --resume"
         ) from error
     return run
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's content, checked to be one; executes nothing that the file holds."""
+    """The content of a checkpoint, after checking that it is one; executes no code from the file."""
     try:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise PadlessError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes surface in the unpickler as any kind of error
-        raise PadlessError(f"{path} is not a whole checkpoint; start anew without --resume") from error
+    except Exception as error:  # for damaged bytes the unpickler raises any kind of error
+        raise PadlessError(f"{path} is not a complete checkpoint; start again without --resume") from error
     needed = {"settings", "fingerprint", "software", "epochs", "model", "optimizer", "random"}
     if (
         not isinstance(state, dict)
@@ -162,7 +162,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         or not needed <= state.keys()
         or not isinstance(state["software"], dict)
     ):
-        raise PadlessError(f"{path} is no checkpoint of this demo; start anew without --resume")
+        raise PadlessError(f"{path} is not a checkpoint of this demo; start again without --resume")
     return state
 
 
@@ -175,7 +175,7 @@ def train(
     on_step: Callable[[int, int, int], None] = lambda epoch, done, steps: None,
     on_epoch: Callable[[int, Epoch], None] = lambda number, epoch: None,
 ) -> None:
-    """Train until `run` has `epochs` epochs, and save it to `path` at the start and after each."""
+    """Train until `run` has `epochs` epochs, and save it to `path` at the start and after each epoch."""
     tensors = [torch.tensor(sequence) for sequence in data.sequences]
     labels = torch.tensor(data.labels)
     if not run.epochs:
@@ -199,9 +199,9 @@ def train(
 
 
 def epoch_batches(settings: Settings, data: Data, number: int) -> list[list[int]]:
-    """The batches of epoch `number`, from 0: random, and the same whenever asked."""
+    """The batches of epoch `number`, from 0: random but reproducible."""
     indices = list(data.training)
-    random.Random(settings.seed).shuffle(indices)  # which functions a shortened run has
+    random.Random(settings.seed).shuffle(indices)  # selects the functions of a shortened run
     indices = indices[: settings.functions]
     random.Random(f"{settings.seed} {number}").shuffle(indices)
     return list(_chunks(indices, settings.batch_size))
@@ -210,7 +210,7 @@ def epoch_batches(settings: Settings, data: Data, number: int) -> list[list[int]
 def loss_of(
     model: torch.nn.Module, batch: Sequence[int], tensors: Sequence[Tensor], labels: Tensor
 ) -> Tensor:
-    """Mean cross entropy of one batch, given by indices."""
+    """Mean cross entropy of one batch, given as indices."""
     return torch.nn.functional.cross_entropy(model([tensors[i] for i in batch]), labels[list(batch)])
 
 
@@ -233,17 +233,17 @@ def _optimizer(reader: Reader, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _software() -> dict[str, str]:
-    """What the bits of a run depend on, besides its data and settings."""
+    """Versions that the exact results of a run depend on, besides its data and settings."""
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a plain string: the loader refuses subclasses
+        "torch": str(torch.__version__),  # a plain string: the loader rejects subclasses
         "backend": active(),
         "instruction set": f"{instruction_set()} (torch's {torch.backends.cpu.get_cpu_capability()})",
     }
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename in `folder` to the disk, where the system lets a folder be opened."""
+    """Flush a rename in `folder` to disk, on systems that can open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""Pictures of a batch: text, SVG, PNG and an interactive page. Needs no torch.
+"""Pictures of a batch: text, SVG, PNG and an interactive page; needs no torch.
 
-Every name is loaded when it is first used, so that the command line starts without any of them.
+Every name is loaded when it is first used, so that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_html", "draw_svg", "draw_text"]
 
-_HOMES = {"draw_html": "html", "draw_svg": "svg", "draw_text": "text"}  # name -> the module that it lives in
+_HOMES = {"draw_html": "html", "draw_svg": "svg", "draw_text": "text"}  # name -> the module that defines it
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""A batch as packing orders it: which sequence is in which line of the grid, and where each row is in memory.
+"""A batch in packed order: which sequence is in which line of the grid, and where each row is in memory.
 
-Steps are kept as runs of equal batch size, at most one run a sequence, so a billion steps cost no more than eight.
+Steps are stored as runs of equal batch size, at most one run per sequence, so a billion steps cost as much as eight.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ..report.measure import Waste, waste
 __all__ = ["Arrangement", "Band", "Run", "arrange"]
 
 
-_LONGEST = 2**63 - 1  # what torch's own lengths hold
-_MOST = 1_000_000  # sequences: a picture of more would take many seconds and show nothing of one
+_LONGEST = 2**63 - 1  # the largest length in torch
+_MOST = 1_000_000  # sequences: with more, a picture would take many seconds and show no single one
 
 
 class Run(NamedTuple):
-    """Steps `start` to `stop` (excluded), at each of which `size` sequences run; row `row` is the first."""
+    """Steps `start` to `stop` (excluded) at which `size` sequences run; `row` is the first row."""
 
     start: int
     stop: int
@@ -42,14 +42,14 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """B sequences longest first, those of equal length in the caller's order.
+    """B sequences sorted longest first, those of equal length in the caller's order.
 
     >>> batch = arrange([4, 6, 8, 5, 4, 3, 7, 8])
     >>> batch.order  # the caller's index of each slot
     (2, 7, 6, 1, 3, 0, 4, 5)
     >>> [batch.size(step) for step in range(batch.steps)]
     [8, 8, 8, 7, 5, 4, 3, 2]
-    >>> batch.row(4, 1), batch.place(32)  # slot 1 at step 4 lies in row 32, and back
+    >>> batch.row(4, 1), batch.place(32)  # slot 1 at step 4 is row 32, and back
     (32, (4, 1))
     """
 
@@ -60,7 +60,7 @@ class Arrangement:
 
     @property
     def sequences(self) -> int:
-        """B, sequences of length 0 included."""
+        """B, including sequences of length 0."""
         return len(self.order)
 
     @property
@@ -84,7 +84,7 @@ class Arrangement:
         return run.start + step, slot
 
     def bands(self, most: int) -> list[Band]:
-        """The slots shared out evenly over at most `most` lines, each with its longest and shortest length."""
+        """The slots divided evenly into at most `most` lines, each with its longest and shortest length."""
         share = -(-self.sequences // most)
         return [
             Band(start, stop, self.lengths[start], self.lengths[stop - 1])
@@ -97,25 +97,25 @@ class Arrangement:
 
 
 def arrange(lengths: Any) -> Arrangement:
-    """`lengths` as packing orders them.
+    """`lengths` in packed order.
 
     Args:
-        lengths: `(B,)` of any kind that `waste` takes.
+        lengths: `(B,)`, in any form that `waste` accepts.
 
     Raises:
-        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than a
-            million sequences.
+        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than
+            a million sequences.
     """
     values = host_lengths(lengths)
     if len(values) > _MOST:
         raise LengthsError(
-            f"lengths are {len(values):,} sequences, and a picture shows at most {_MOST:,}: draw one batch of them"
+            f"lengths has {len(values):,} sequences, but a picture shows at most {_MOST:,}: draw one batch of them"
         )
     for i, value in enumerate(values):
         if value > _LONGEST:
             raise LengthsError(f"lengths[{i}] = {value} does not fit into 64 bits")
     if not any(values):
-        raise LengthsError("lengths have no rows, so there is nothing to draw")
+        raise LengthsError("all lengths are 0, so there is nothing to draw")
     order = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # stable, also reversed
     longest_first = [values[i] for i in order]
     return Arrangement(tuple(order), tuple(longest_first), tuple(_runs(longest_first)), waste(values))

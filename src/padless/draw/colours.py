@@ -1,4 +1,4 @@
-"""One colour for each sequence, distinguishable with colour vision deficiency; labels say the same."""
+"""One colour per sequence, distinguishable with colour vision deficiency; labels carry the same information."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["FEW", "MANY", "ink_on", "mean_colours", "sequence_colours", "termina
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito's colours for a few sequences, shades of viridis for many. Neither has a grey: that is the padding's.
+# Okabe and Ito's colours for a few sequences, shades of viridis for many. Neither has a grey, the colour of padding.
 FEW = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#f0e442", "#000000")
-# viridis from 0.2 to 0.9: its ends would sink into a dark page or a light one.
+# viridis from 0.2 to 0.9: its ends have too little contrast on a dark or a light page.
 MANY = ("#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26")
-_CUBE = (0, 95, 135, 175, 215, 255)  # the levels of the 6 x 6 x 6 colours 16 to 231 of a terminal
+_CUBE = (0, 95, 135, 175, 215, 255)  # the levels of a terminal's 6 x 6 x 6 colours, 16 to 231
 
 
 def sequence_colours(batch: Arrangement) -> list[str]:
-    """`#rrggbb` of each slot: up to eight sequences keep a colour by the caller's index, more go by length."""
+    """`#rrggbb` of each slot: by the caller's index for up to eight sequences, otherwise by length."""
     if batch.sequences <= len(FEW):
         return [FEW[index] for index in batch.order]
     last = batch.sequences - 1
@@ -28,17 +28,17 @@ def sequence_colours(batch: Arrangement) -> list[str]:
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever is read better on `colour`; the contrast is never under 4.5.
+    """Black or white, whichever is more readable on `colour`; the contrast is at least 4.5.
 
     >>> ink_on("#f0e442"), ink_on("#0072b2")
     ('#000000', '#ffffff')
     """
-    return "#000000" if _luminance(_parts(colour)) > 0.179 else "#ffffff"  # where both have 4.58
+    return "#000000" if _luminance(_parts(colour)) > 0.179 else "#ffffff"  # both have 4.58 there
 
 
 def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> list[str]:
-    """What an eye sees from afar: the mean colour of the rows in memory between neighbouring `bounds`."""
-    by_slot = [(0, 0, 0)]  # sums of the colours of the slots before
+    """The mean colour of the rows in memory between neighbouring `bounds`."""
+    by_slot = [(0, 0, 0)]  # sums of the colours of the preceding slots
     for colour in colours:
         by_slot.append(_add(by_slot[-1], _parts(colour)))
     by_run = [(0, 0, 0)]
@@ -59,7 +59,7 @@ def mean_colours(batch: Arrangement, colours: list[str], bounds: list[int]) -> l
 
 @cache
 def terminal_colour(colour: str) -> int:
-    """The nearest of a terminal's colours 16 to 255, which no theme redefines; for black a grey that is seen on black.
+    """The nearest of a terminal's colours 16 to 255, which themes do not redefine; for black a visible grey.
 
     >>> terminal_colour("#0072b2"), terminal_colour("#ffffff")
     (25, 231)

@@ -1,4 +1,4 @@
-"""A batch as one interactive page: the files of `page/` joined, with a policy that allows no other scripts."""
+"""A batch as one interactive page: the files of `page/` joined, with a policy that forbids other scripts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["LANGUAGES", "draw_html"]
 
 LANGUAGES = ("en", "ko")
 
-# A page is for looking at one batch; within these bounds every number in it is exact (cells stay under 2**53) and
-# a frame is drawn in some milliseconds.
+# A page shows one batch; within these bounds all its numbers are exact (cells stay under 2**53) and a frame is drawn
+# in some milliseconds.
 _MOST_SEQUENCES, _MOST_STEPS = 10_000, 1_000_000_000
 _TITLE, _SOURCE = "Why do we pack sequences?", " of {name}"
 _SCRIPTS = (
@@ -36,28 +36,28 @@ _SCRIPTS = (
 
 
 def draw_html(lengths: Any, *, name: str = "", lang: str = "en") -> str:
-    """One page, which fetches nothing, on which the batch is moved through, pointed at and edited.
+    """A self-contained interactive page on which to step through, inspect and edit the batch.
 
     Args:
-        lengths: `(B,)` of any kind that `waste` takes: up to 10,000 sequences of up to a billion steps.
-        name: where the lengths come from; the page shows it.
+        lengths: `(B,)`, in any form that `waste` accepts: up to 10,000 sequences of up to a billion steps.
+        name: the source of the lengths, shown on the page.
         lang: the language of the page, `"en"` or `"ko"`.
 
     Raises:
-        ValueError: a language that the page is not written in.
-        LengthsError: a length is negative or not whole, there is no row to draw, or there is more than a page can show.
+        ValueError: an unsupported language.
+        LengthsError: a length is negative or not whole, there is no row to draw, or the batch is too large for a page.
 
     >>> page = draw_html([4, 6, 8])
     >>> page.startswith("<!doctype html>"), ">4 6 8</textarea>" in page
     (True, True)
     """
     if lang not in LANGUAGES:
-        raise ValueError(f"lang is {lang!r}; the page is written in {' and '.join(map(repr, LANGUAGES))}")
+        raise ValueError(f"lang must be {' or '.join(map(repr, LANGUAGES))}, got {lang!r}")
     values = host_lengths(lengths)
     if len(values) > _MOST_SEQUENCES:
         raise LengthsError(
-            f"lengths are {len(values):,} sequences, and the page draws at most {_MOST_SEQUENCES:,}: "
-            "take one batch of them"
+            f"lengths has {len(values):,} sequences, but the page draws at most {_MOST_SEQUENCES:,}: "
+            "draw one batch of them"
         )
     for i, value in enumerate(values):
         if value > _MOST_STEPS:
@@ -95,7 +95,7 @@ def draw_html(lengths: Any, *, name: str = "", lang: str = "en") -> str:
 
 
 def _translated(template: str, texts: Mapping[str, str]) -> str:
-    """`template` with each [[text]] in another language; line breaks count as spaces."""
+    """`template` with each [[text]] translated; line breaks count as spaces."""
     return re.sub(
         r"\[\[(.+?)\]\]",
         lambda match: texts.get(" ".join(match[1].split()), match[1]),
@@ -107,13 +107,13 @@ def _translated(template: str, texts: Mapping[str, str]) -> str:
 def _asset(name: str) -> str:
     from importlib.resources import (
         files,
-    )  # here, for it takes a tenth of the time in which the command line starts
+    )  # here, because it takes a tenth of the start-up time of the command line
 
     return (files("padless.draw") / "page" / name).read_text(encoding="utf-8")
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    """`template` with each {{name}} replaced, in one go: what is put in is not looked through again."""
+    """`template` with each {{name}} replaced in one pass: inserted text is not searched again."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 

@@ -13,17 +13,17 @@ from .words import count
 __all__ = ["save_picture"]
 
 _PADDING, _HATCH, _INK = "#ececec", "#bdbdbd", "#31446b"
-_STRIPS = 32  # at most this many sequences keep a gap between them that the eye can see, and a label
-_BANDS = 300  # lines of the grid; of more sequences, several share one
+_STRIPS = 32  # at most this many sequences have a visible gap between them, and a label
+_BANDS = 300  # lines of the grid; more sequences share lines
 _NUMBERED = 40  # up to this many steps are drawn separately, each with its batch size
-_PIECES = 1500  # about as many as the picture has pixels across
+_PIECES = 1500  # roughly the picture's width in pixels
 
 
 def save_picture(lengths: Any, path: str | Path) -> None:
     """Write a PNG of one batch to `path`: padded above, packed below; each sequence keeps its colour.
 
     Args:
-        lengths: `(B,)` of any kind that `waste` takes; sequences are drawn longest first, and labelled by their index.
+        lengths: `(B,)`, in any form that `waste` accepts; sequences are drawn longest first and labelled by index.
 
     Raises:
         LengthsError: there is no row to draw.
@@ -55,7 +55,7 @@ def save_picture(lengths: Any, path: str | Path) -> None:
 def _draw_grid(axes: Any, batch: Arrangement, colours: list[str]) -> None:
     bands = batch.bands(_BANDS)
     middles = [(band.start + band.stop - 1) / 2 for band in bands]
-    # A gap between sequences, or none, where lines must not show through between bands.
+    # Gaps separate sequences, but not bands, whose edges must not show.
     height = 0.92 if batch.sequences <= _STRIPS else bands[0].stop
     shades = [colours[int(middle)] for middle in middles]
     axes.barh(
@@ -89,11 +89,11 @@ def _draw_grid(axes: Any, batch: Arrangement, colours: list[str]) -> None:
 
 
 def _draw_packed(axes: Any, batch: Arrangement, colours: list[str]) -> None:
-    """Memory on the scale of the grid's cells, so that what is missing is what padding adds."""
+    """Memory on the scale of the grid's cells, so that the missing part is what padding adds."""
     from matplotlib.colors import to_rgb
 
     rows, cells = batch.numbers.rows, batch.numbers.cells
-    pieces = min(rows, _PIECES)  # of more rows, neighbours show their mean colour
+    pieces = min(rows, _PIECES)  # with more rows, neighbours are drawn in their mean colour
     bounds = [i * rows // pieces for i in range(pieces + 1)]
     axes.imshow(
         [[to_rgb(colour) for colour in mean_colours(batch, colours, bounds)]],

@@ -10,7 +10,7 @@ __all__ = ["label", "rect", "short", "text"]
 
 
 def rect(x: float, y: float, width: float, height: float, colour: str, more: str = "") -> str:
-    """A filled rectangle; the last of the few colours is the style's, for it turns with the theme."""
+    """A filled rectangle; the last of the few colours comes from the style sheet, since it depends on the theme."""
     paint = 'class="last"' if colour == FEW[-1] else f'fill="{colour}"'
     return (
         f'<rect x="{short(x)}" y="{short(y)}" width="{short(width)}" height="{short(height)}" {paint}{more}/>'
@@ -25,11 +25,11 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") 
 
 
 def label(x: float, y: float, words: str, colour: str) -> str:
-    """A label in the middle of a cell of the colour."""
+    """A label centred in a cell of this colour."""
     ink = 'class="on-last"' if colour == FEW[-1] else f'style="fill:{ink_on(colour)}"'
     return f'<text x="{short(x)}" y="{short(y)}" text-anchor="middle" font-size="11" {ink}>{words}</text>'
 
 
 def short(number: float) -> str:
-    """A coordinate with two decimals at most."""
+    """A coordinate with at most two decimals."""
     return f"{round(number, 2):g}" if number < 1e5 else f"{number:.0f}"

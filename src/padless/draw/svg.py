@@ -15,9 +15,9 @@ from .words import count, plain, saving
 __all__ = ["STYLE", "draw_svg"]
 
 _LEFT, _ACROSS, _RIGHT = 84, 856, 20  # margin, picture, margin
-_LINE, _TALLEST, _BANDS = 26, 364, 182  # a sequence; the grid; lines of two units at least
+_LINE, _TALLEST, _BANDS = 26, 364, 182  # height of a sequence; of the grid; most lines, of at least two units
 _STRIP = 28  # the height of the rows in memory
-_PIECES = 428  # of a memory strip whose rows are too many to be drawn one by one
+_PIECES = 428  # of a memory strip with too many rows to draw one by one
 
 STYLE = """
 .padless-batch { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; font-size: 12px }
@@ -46,14 +46,14 @@ STYLE = """
 
 
 def draw_svg(lengths: Any, *, name: str = "") -> str:
-    """The padded grid, the batch sizes and the packed rows as an SVG document, light or dark as the reader's system.
+    """The padded grid, the batch sizes and the packed rows as an SVG document; light or dark like the reader's system.
 
-    Sequences are drawn longest first, those of equal length in the order given, and labelled by their index. What is
-    too small to be seen is scaled, and says so; the document stays under 200 kB.
+    Sequences are drawn longest first, those of equal length in the order given, and labelled by their index. Large
+    batches are scaled, with a note that says so; the document stays under 200 kB.
 
     Args:
-        lengths: `(B,)` of any kind that `waste` takes.
-        name: where the lengths come from, for the title.
+        lengths: `(B,)`, in any form that `waste` accepts.
+        name: the source of the lengths, for the title.
 
     Raises:
         LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
@@ -105,7 +105,7 @@ def _description(batch: Arrangement) -> str:
 
 
 def _grid(parts: list[str], batch: Arrangement, colours: list[str], y: float) -> float:
-    """Draws the grid below `y`; gives the end of it."""
+    """Draw the grid below `y`; return its lower end."""
     padding = batch.numbers.cells - batch.numbers.rows
     parts.append(
         text(
@@ -132,7 +132,7 @@ def _grid(parts: list[str], batch: Arrangement, colours: list[str], y: float) ->
     for i, band in enumerate(bands):
         top = y + i * line
         colour = colours[(band.start + band.stop - 1) // 2]
-        if band.longest:  # one unit at least: a sequence that has a row is seen
+        if band.longest:  # at least one unit, so that every sequence with a row is visible
             faint = ' opacity="0.5"' if band.shortest < band.longest else ""
             parts.append(rect(_LEFT, top, max(band.longest * cell, 1), line - gap, colour, faint))
         if 0 < band.shortest < band.longest:
@@ -165,7 +165,7 @@ def _labels(
 
 
 def _sizes(parts: list[str], batch: Arrangement, y: float) -> float:
-    """The batch size of each step, as numbers where they fit, else as a falling line with some numbers."""
+    """The batch size of each step, as numbers if they fit, else as a falling line with some numbers."""
     cell = _ACROSS / batch.steps
     if cell >= 12 + 7 * max(len(count(batch.sequences)), len(count(batch.steps))):
         for step in range(batch.steps):
@@ -196,7 +196,7 @@ def _sizes(parts: list[str], batch: Arrangement, y: float) -> float:
 
 
 def _memory(parts: list[str], batch: Arrangement, colours: list[str], y: float) -> float:
-    """All rows in one strip, on the scale of the grid's cells: what is missing is what padding adds."""
+    """All rows in one strip, on the scale of the grid's cells: the missing part is what padding adds."""
     rows, cells = batch.numbers.rows, batch.numbers.cells
     place = _ACROSS / cells
     parts.append(text(_LEFT, y + 16, f"Packed: {count(rows, 'row')}, as they lie in memory", "head"))
@@ -219,7 +219,7 @@ def _memory(parts: list[str], batch: Arrangement, colours: list[str], y: float) 
     bounds = [i * rows // pieces for i in range(pieces + 1)]
     shown = mean_colours(batch, colours, bounds)
     for (start, stop), colour in zip(pairwise(bounds), shown, strict=True):
-        overlap = 0 if one_by_one else 1  # or the paper shows between two pieces
+        overlap = 0 if one_by_one else 1  # otherwise the background shows between two pieces
         parts.append(rect(_LEFT + start * place, y, (stop - start) * place + overlap, _STRIP, colour))
         if one_by_one and place >= 5 + 7 * len(f"{batch.sequences - 1}"):
             index = batch.order[batch.place(start)[1]]
@@ -233,7 +233,7 @@ def _memory(parts: list[str], batch: Arrangement, colours: list[str], y: float) 
 
 
 def _ticks(parts: list[str], batch: Arrangement, place: float, y: float) -> None:
-    """Under the strip: the row at which steps begin, as many as fit."""
+    """Under the strip: the first row of as many steps as fit."""
     parts.append(text(_LEFT - 8, y, "row", "quiet", "end"))
     free = 0.0
     for run in batch.runs:

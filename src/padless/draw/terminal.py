@@ -15,10 +15,10 @@ class Glyphs:
     """The characters of a picture."""
 
     full: str
-    some: str  # a cell of a shared line where some sequences still run
+    some: str  # a cell of a shared line in which only some sequences still run
     padding: str
-    eighths: str  # a cell of a scaled line that is filled from the left, by eighths
-    levels: str  # heights, by eighths
+    eighths: str  # a cell of a scaled line filled from the left, in eighths
+    levels: str  # heights, in eighths
     more: str
 
 
@@ -28,18 +28,18 @@ ASCII = Glyphs("#", "+", ".", "+++++++", "", "...")
 
 @dataclass(frozen=True)
 class TerminalStyle:
-    """What a terminal shows: how wide, in which colours, with which characters."""
+    """The width, colours and characters of a terminal."""
 
     width: int
     color: bool
     glyphs: Glyphs
 
     def count(self, number: int, noun: str = "") -> str:
-        """A number for people, shorter where the lines are."""
+        """A readable number, shortened for narrow terminals."""
         return count(number, noun, shorten_from=10**12 if self.width >= 80 else 10**6)
 
     def block(self, text: str, colour: str) -> str:
-        """`text` on a background of the colour."""
+        """`text` on a background of this colour."""
         if not self.color:
             return text
         background = terminal_colour(colour)
@@ -47,7 +47,7 @@ class TerminalStyle:
         return f"\033[38;5;{foreground};48;5;{background}m{text}\033[0m"
 
     def colored(self, text: str, colour: str) -> str:
-        """`text` in the colour."""
+        """`text` in this colour."""
         return f"\033[38;5;{terminal_colour(colour)}m{text}\033[0m" if self.color and text else text
 
     def faint(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A batch in a terminal: the padded grid, the batch sizes, the packed rows; every line fits the width."""
+"""A batch in a terminal: the padded grid, the batch sizes and the packed rows; every line fits the width."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NARROWEST = 40
 def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
     """The padded grid, the batch size of each step and the packed rows as text.
 
-    What does not fit is scaled, or an excerpt, and says so: many steps share a column, many sequences a line.
+    Large batches are scaled (steps share columns, sequences share lines) or shown in part, with a note that says so.
 
     Args:
-        lengths: `(B,)` of any kind that `waste` takes. They are drawn longest first, those of equal length in the order
-            given, and labelled by their index.
-        width: columns that no line exceeds; at least 40.
-        color: with the escape sequences of a terminal of 256 colours.
-        ascii_only: for terminals that have no block characters.
+        lengths: `(B,)`, in any form that `waste` accepts. They are drawn longest first, those of equal length in the
+            order given, and labelled by their index.
+        width: maximum number of columns; at least 40.
+        color: whether to use the escape sequences of a terminal with 256 colours.
+        ascii_only: whether to use ASCII only, for terminals without block characters.
 
     Raises:
         LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
@@ -46,7 +46,7 @@ def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only:
     packed: 6 rows, as they lie in memory
       row 0  102|10|1
     <BLANKLINE>
-    6 of 9 cells are real: 3 multiplications in 9 saved
+    6 of 9 cells are real: 3 of 9 multiplications saved
     """
     batch = arrange(lengths)
     style = TerminalStyle(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)

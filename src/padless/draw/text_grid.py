@@ -10,7 +10,7 @@ from .terminal import TerminalStyle
 
 __all__ = ["grid_lines"]
 
-_LINES = 32  # at most this many lines; above it several sequences share one
+_LINES = 32  # at most this many lines; more sequences share lines
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class _Scale:
     """The scale of a grid of B by T cells in characters."""
 
     bands: list[Band]
-    steps: int  # a column
+    steps: int  # per column
     columns: int
-    cell: int  # characters a column
+    cell: int  # characters per column
     left: tuple[int, int]  # widths of the two columns of labels
 
     @property
     def shared(self) -> int:
-        """Sequences a line."""
+        """Sequences per line."""
         return self.bands[0].stop
 
 
@@ -46,7 +46,7 @@ def _scale(batch: Arrangement, style: TerminalStyle) -> _Scale:
 
 
 def grid_lines(batch: Arrangement, colours: list[str], style: TerminalStyle) -> list[str]:
-    """What is drawn and how it is scaled, a line a sequence or several, and the steps below."""
+    """A heading, one line per sequence or per several, the steps below, and the scale."""
     scale = _scale(batch, style)
     shared = scale.shared > 1
     sizes = ((batch.sequences, "sequence"), (batch.steps, "step"), (batch.numbers.cells, "cell"))
@@ -82,7 +82,7 @@ def _scaled(scale: _Scale, style: TerminalStyle) -> list[str]:
 
 
 def _name(batch: Arrangement, band: Band, shared: int) -> str:
-    """The sequence's index; or, where lines are shared, the slots of this one."""
+    """The sequence's index; for a shared line, its slots."""
     if shared == 1:
         return f"{batch.order[band.start]}"
     return f"{band.start}-{band.stop - 1}" if band.stop - band.start > 1 else f"{band.start}"
@@ -107,7 +107,7 @@ def _line(batch: Arrangement, band: Band, scale: _Scale, colour: str, style: Ter
 
 
 def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
-    """Columns whose cells are all real; those where some are, on a shared line; eighths of the next, on one's own."""
+    """Columns with only real cells; with some, on a shared line; eighths of the next one, on an unshared line."""
     whole = scale.columns if band.shortest == steps else band.shortest // scale.steps
     if scale.shared > 1:
         return whole, -(-band.longest // scale.steps) - whole, 0
@@ -116,7 +116,7 @@ def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:
 
 
 def _steps(batch: Arrangement, scale: _Scale, style: TerminalStyle) -> list[str]:
-    """The axis below the grid: steps, and how many sequences run at each."""
+    """The axis below the grid: steps and their batch sizes."""
     steps = [style.count(column * scale.steps) for column in range(scale.columns)]
     sizes = [batch.size(column * scale.steps) for column in range(scale.columns)]
     lines = {"step": steps, "batch size": [style.count(size) for size in sizes]}

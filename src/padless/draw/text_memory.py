@@ -9,12 +9,12 @@ from .terminal import TerminalStyle
 
 __all__ = ["memory_lines"]
 
-_LINES = 8  # at most this many lines of rows
-_SEQUENCES = 32  # at most this many are labelled in the grid above, and have their own colour here
+_LINES = 8  # maximum number of lines of rows
+_SEQUENCES = 32  # at most this many are labelled in the grid above and have their own colour here
 
 
 def memory_lines(batch: Arrangement, colours: list[str], style: TerminalStyle) -> list[str]:
-    """The rows in memory, by the index of their sequence."""
+    """The rows in memory, labelled by the index of their sequence."""
     head = f"packed: {style.count(batch.numbers.rows, 'row')}, as they lie in memory"
     lines = _every_row(batch, colours, style)
     if lines is None:
@@ -23,18 +23,18 @@ def memory_lines(batch: Arrangement, colours: list[str], style: TerminalStyle) -
 
 
 def _every_row(batch: Arrangement, colours: list[str], style: TerminalStyle) -> list[str] | None:
-    """All rows by their sequence's index, a bar between two steps; None where they are too many."""
+    """All rows by their sequence's index, with bars between steps; None if there are too many."""
     rows = batch.numbers.rows
     if batch.sequences > _SEQUENCES or rows > _LINES * style.width:
         return None
-    cell = len(f"{batch.sequences - 1}") + (batch.sequences > 10)  # two figures need a blank between
+    cell = len(f"{batch.sequences - 1}") + (batch.sequences > 10)  # two-digit numbers need a space between
     margin = len(f"  row {style.count(rows)}  ")
     space = style.width - margin
     lines: list[str] = []
     used, row = space, 0
     for step in range(batch.steps):
         size = batch.size(step)
-        if used + 1 + size * cell > space and used:  # a step begins a new line where it does not fit
+        if used + 1 + size * cell > space and used:  # start a new line if the step does not fit
             lines.append("")
             used = 0
         elif used:
@@ -51,7 +51,7 @@ def _every_row(batch: Arrangement, colours: list[str], style: TerminalStyle) -> 
 
 
 def _excerpt(batch: Arrangement, style: TerminalStyle) -> list[str]:
-    """The first and the last steps, a line each, with the rows that they take."""
+    """The first and the last steps, one line each, with their rows."""
     few = batch.steps <= 7
     steps = list(range(batch.steps)) if few else [*range(4), batch.steps - 2, batch.steps - 1]
     rows = [style.count(batch.row(step, 0)) for step in steps]
@@ -65,7 +65,7 @@ def _excerpt(batch: Arrangement, style: TerminalStyle) -> list[str]:
 
 
 def _listed(batch: Arrangement, size: int, space: int, style: TerminalStyle) -> str:
-    """How many rows a step has, and as many of their sequences as there is space for."""
+    """How many rows a step has, and as many of their sequences as fit."""
     text = f"{style.count(size, 'row')}:"
     if len(text) > space:
         return style.count(size)

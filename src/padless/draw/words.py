@@ -1,4 +1,4 @@
-"""Texts and numbers that all kinds of pictures share."""
+"""Texts and numbers shared by all kinds of pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..report.measure import Waste
 
 __all__ = ["SAVING", "count", "plain", "saving"]
 
-SAVING = "{rows} of {cells} cells are real: {saved} multiplications in {padded} saved"
+SAVING = "{rows} of {cells} cells are real: {saved} of {padded} multiplications saved"
 
 _IN_NO_DOCUMENT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def count(number: int, noun: str = "", *, shorten_from: int = 10**12) -> str:
-    """A number that is still read at a glance; with a noun, in its number.
+    """A readable number; with a noun, in singular or plural.
 
     >>> count(1_234_567), count(1, "step"), count(2, "step"), count(2**63 - 1)
     ('1,234,567', '1 step', '2 steps', '9.22e+18')
@@ -24,11 +24,11 @@ def count(number: int, noun: str = "", *, shorten_from: int = 10**12) -> str:
 
 
 def saving(numbers: Waste, text: str = SAVING) -> str:
-    """What packing saves, in the words of the command line or those of a translation.
+    """What packing saves, as a sentence in English or in the translation `text`.
 
     >>> from padless.report import waste
     >>> saving(waste([4, 6, 8, 5, 4, 3, 7, 8]))
-    '45 of 64 cells are real: 19 multiplications in 64 saved'
+    '45 of 64 cells are real: 19 of 64 multiplications saved'
     """
     product = numbers.product().multiplications
     return text.format(
@@ -40,7 +40,7 @@ def saving(numbers: Waste, text: str = SAVING) -> str:
 
 
 def plain(name: str) -> str:
-    r"""A file's name as a document can hold it: control characters and undecodable bytes are shown as such.
+    r"""A file name that is valid in a document: control characters and undecodable bytes are replaced.
 
     >>> plain("a\x1b.txt") == "a\ufffd.txt"
     True

@@ -36,17 +36,17 @@ _INT64_MAX = torch.iinfo(torch.int64).max
 def as_lengths(
     lengths: Any, *, batch: int | None = None, steps: int | None = None, name: str = "lengths"
 ) -> Tensor:
-    """Lengths as a fresh int64 tensor `(B,)` on the host.
+    """Lengths as a new int64 tensor `(B,)` on the host.
 
     Args:
         lengths: list, tuple, NumPy array or tensor `(B,)` on any device, of whole numbers.
-            A tensor on a device crosses to the host here, once.
-        batch: how many sequences there are, where the data tell.
-        steps: the longest length that the data hold, where the data tell.
-        name: how the caller knows the argument.
+            A tensor on a device is copied to the host here, once.
+        batch: the number of sequences, if the data determine it.
+        steps: the largest possible length, if the data determine it.
+        name: the argument's name in error messages.
 
     Raises:
-        LengthsError: wrong number or kind of lengths, or one that is negative, not whole or too long.
+        LengthsError: a wrong number or kind of lengths, or one that is negative, not whole or too long.
     """
     if torch.compiler.is_compiling():
         return _as_compiled(lengths, batch, steps, name)
@@ -56,7 +56,7 @@ def as_lengths(
 def checked_lengths(
     lengths: Any, *, batch: int | None = None, steps: int | None = None, name: str = "lengths"
 ) -> Tensor:
-    """`as_lengths` where values are known, whatever is being compiled around it."""
+    """`as_lengths` for known values, even while `torch.compile` is tracing."""
     values = _as_host_tensor(lengths, name)
     if values.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(values.shape)}")
@@ -75,12 +75,12 @@ def checked_lengths(
         raise LengthsError(f"{name}[{i}] = {int(result[i])} is longer than the padded input (T = {steps})")
     if longest > _INT64_MAX // 2 // result.numel() and sum(result.tolist()) > _INT64_MAX // 2:
         i = int(result.argmax())
-        raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum is no row count")
+        raise LengthsError(f"{name}[{i}] = {int(result[i])} is too large: the sum overflows")
     return result
 
 
 def _extremes(numbers: Tensor) -> tuple[int, int]:
-    if numbers.numel() <= 1024:  # a list of few is made in less time than two reductions take
+    if numbers.numel() <= 1024:  # a short list is faster than two reductions
         few = numbers.tolist()
         return min(few), max(few)
     low, high = torch.aminmax(numbers)
@@ -88,7 +88,7 @@ def _extremes(numbers: Tensor) -> tuple[int, int]:
 
 
 def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:
-    """`as_lengths` in a compiled program: the number of lengths is checked now, their values at every call."""
+    """`as_lengths` in a compiled program: their number is checked while tracing, their values at every call."""
     if isinstance(lengths, Tensor):
         given = lengths
     else:
@@ -105,17 +105,17 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
     if isinstance(lengths, Tensor):
         if lengths.is_meta:
             raise LengthsError(f"{name} is on the meta device, which holds no values")
-        return lengths.detach().cpu()  # synchronises when lengths live on a device
+        return lengths.detach().cpu()  # synchronises if lengths are on a device
     if isinstance(lengths, (str, bytes)):
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
     if isinstance(lengths, (set, frozenset, Mapping)):
         raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     if not isinstance(lengths, (list, tuple)) and hasattr(lengths, "__array__"):
         values = np.asarray(lengths)
-        if values.dtype != object:  # else a nullable column, or a mixed one
+        if values.dtype != object:  # otherwise a nullable or mixed column
             return _of_array(values, name)
         lengths = values.tolist()
-    # Number by number, so that a large one is not rounded on its way, and a wrong one is named.
+    # One by one, so that large numbers are not rounded, and the error can name a wrong one.
     if not isinstance(lengths, (list, tuple)) or not all(type(number) is int for number in lengths):
         lengths = host_lengths(lengths, name=name)
     try:
@@ -134,7 +134,7 @@ def _of_array(values: NDArray[Any], name: str) -> Tensor:
 
 
 def _as_whole(values: Tensor, name: str) -> Tensor:
-    """`values` as a new int64 tensor, refusing what int64 cannot hold."""
+    """`values` as a new int64 tensor; raises for values that int64 cannot hold."""
     if values.dtype in _WHOLE_DTYPES:
         result = values.to(torch.int64, copy=True)
         if values.dtype == torch.uint64 and bool((result < 0).any()):
@@ -155,9 +155,9 @@ def _as_whole(values: Tensor, name: str) -> Tensor:
 
 
 def as_numbers(whole: Tensor) -> NDArray[np.int64]:
-    """`whole`, int64 on the host, for NumPy: the same memory, but a copy inside of `torch.func`'s transforms.
+    """`whole`, int64 on the host, for NumPy: the same memory, but a copy inside `torch.func` transforms.
 
-    Those wrap every tensor that is made in them, and let none of them be read in place.
+    Transforms wrap every tensor created inside them, and wrapped tensors cannot be read in place.
     """
     try:
         return whole.numpy()
@@ -166,11 +166,11 @@ def as_numbers(whole: Tensor) -> NDArray[np.int64]:
 
 
 def checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
-    """`padding_value` as a Python number that the dtype of `data` can hold.
+    """`padding_value` as a Python number that the dtype of `data` can represent.
 
     Raises:
-        TypeError: no number.
-        RuntimeError: a number that the dtype cannot hold; infinity counts as held by all floating-point dtypes.
+        TypeError: not a number.
+        RuntimeError: the dtype cannot represent the number; all floating-point dtypes can represent infinity.
     """
     if isinstance(padding_value, Tensor) and padding_value.dim() == 0:
         padding_value = padding_value.item()
@@ -178,16 +178,16 @@ def checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
         raise TypeError(f"{name}: padding_value must be a number, not {type(padding_value).__name__}")
     dtype, fill = data.dtype, padding_value
     if type(fill) is float and (dtype is torch.float32 or dtype is torch.float64):
-        return fill  # as torch: one too large for float32 is infinity
+        return fill  # as in torch, a number too large for float32 becomes infinity
     try:
-        # What torch takes is a double, or an integer of 64 bits.
+        # torch accepts a double or a 64-bit integer.
         if isinstance(fill, int) and abs(fill) >= 2**63:
             fill = float(fill)
         data.new_full((), fill)
     except (OverflowError, RuntimeError) as error:
         raise RuntimeError(f"{name}: padding_value = {padding_value}: {error}") from None
     is_narrow = dtype.is_floating_point and dtype.itemsize < 4
-    # Both are converted without a word by `new_full`, and refused by the functions of torch that pad.
+    # `new_full` converts both silently, but torch's padding functions raise.
     if (is_narrow and torch.finfo(dtype).max < abs(fill) < math.inf) or (
         dtype is torch.int64 and fill == 2.0**63
     ):
@@ -198,10 +198,10 @@ def checked_fill(name: str, data: Tensor, padding_value: Any) -> Any:
 
 
 def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
-    """How many sequences `batch_sizes (T,)` begin with.
+    """The number of sequences at the first step of `batch_sizes (T,)`.
 
     Raises:
-        LayoutError: unless they are int64 on the host, positive, never grow, and sum to `rows`.
+        LayoutError: they are not int64 on the host, positive, non-increasing, or do not sum to `rows`.
     """
     if not isinstance(batch_sizes, Tensor):
         raise LayoutError(f"batch_sizes must be a tensor, got {type(batch_sizes).__name__}")
@@ -211,7 +211,7 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
         )
     if batch_sizes.dim() != 1:
         raise LayoutError(f"batch_sizes must be one-dimensional, (T,), got shape {tuple(batch_sizes.shape)}")
-    # Lists, not arrays: their code is small, and behind a kernel that has emptied the caches it is ten times faster.
+    # Lists, not arrays: they need little code, which is ten times faster after a kernel has evicted the caches.
     sizes = batch_sizes.tolist()
     if not sizes:
         first = total = 0
@@ -219,7 +219,7 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
         t = next(t for t in range(1, len(sizes)) if sizes[t] > sizes[t - 1])
         raise LayoutError(
             f"batch_sizes[{t}] = {sizes[t]} is larger than "
-            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: sequences only ever end"
+            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: batch sizes never increase"
         )
     elif sizes[-1] <= 0:
         t = next(t for t, size in enumerate(sizes) if size <= 0)
@@ -245,7 +245,7 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     count = indices.numel()
     if count < at_least:
         raise LayoutError(f"{name} has {count} entries for {at_least} sequences")
-    host = indices.tolist()  # synchronises when the batch lives on a device
+    host = indices.tolist()  # synchronises if the batch is on a device
     if len(set(host)) == count and min(host, default=0) >= 0 and max(host, default=-1) < count:
         return
     for i, sequence in enumerate(host):
@@ -257,14 +257,14 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
 
 
 def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor | None, *, slots: int) -> None:
-    """Raise LayoutError unless `unsorted_indices (B,)` is the inverse of `sorted_indices`, which was checked.
+    """Raise LayoutError unless `unsorted_indices (B,)` is the inverse of `sorted_indices`, which is already checked.
 
     Without `sorted_indices`, sequence k of `slots` is in slot k.
     """
     order = list(range(slots)) if sorted_indices is None else sorted_indices.tolist()
     if not isinstance(unsorted_indices, Tensor) or unsorted_indices.dtype != torch.int64:
         check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
-    places = unsorted_indices.tolist()  # synchronises when the batch is on a device
+    places = unsorted_indices.tolist()  # synchronises if the batch is on a device
     if len(places) == len(order) and all(places[sequence] == k for k, sequence in enumerate(order)):
         return
     check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
@@ -278,10 +278,10 @@ def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor | None, *, sl
 
 
 def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
-    """Lengths `(B,)`, int64 on the host, of `offsets (B+1,)` that cut `rows` rows.
+    """Lengths `(B,)`, int64 on the host, of the sequences that `offsets (B+1,)` cut `rows` rows into.
 
     Raises:
-        LayoutError: offsets that do not start at 0, ever fall, or do not end at `rows`.
+        LayoutError: offsets that do not start at 0, that decrease, or that do not end at `rows`.
     """
     try:
         starts = as_lengths(offsets, name="offsets")
@@ -315,7 +315,7 @@ def _first(mask: Tensor) -> int:
 def check_state(
     state: Tensor, shape: tuple[int, ...], rows: Tensor, name: str, *, any_dtype: bool = False
 ) -> None:
-    """Raise RuntimeError, in torch's words, unless an initial state has this shape and goes with the rows."""
+    """Raise RuntimeError, with torch's text, unless an initial state has this shape and the rows' dtype and device."""
     if state.shape != shape:
         raise RuntimeError(f"Expected {name} size {shape}, got {list(state.shape)}")
     if state.layout != torch.strided:
@@ -329,7 +329,7 @@ def check_state(
 def check_weights(
     weights: Sequence[Any], names: Sequence[str], shapes: Sequence[tuple[int, ...]], device: torch.device
 ) -> None:
-    """Raise RuntimeError unless the flat weights are dense tensors of one dtype, of these shapes, on this device."""
+    """Raise RuntimeError unless all flat weights are dense, of one dtype, of these shapes and on this device."""
     dtype = weights[0].dtype if isinstance(weights[0], Tensor) else None
     for weight, name, shape in zip(weights, names, shapes, strict=True):
         if not isinstance(weight, Tensor) or weight.layout != torch.strided:

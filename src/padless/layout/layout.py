@@ -1,12 +1,12 @@
-"""Index arithmetic of ragged batches, on the host; knows no data and no autograd.
+"""Index arithmetic of ragged batches, on the host; independent of data and autograd.
 
-Three orders of the same N rows occur everywhere:
+The same N rows occur in three orders:
 
 back to back   sequence after sequence: row (t, b) is at ``offsets[b] + t``
 time-major     torch's packed order: step after step, the longest sequence first
 padded         a grid of B times T cells, of which only N are rows
 
-A sequence's *slot* is its place by length, longest first, so that the sequences still running at
+The *slot* of a sequence is its position by length, longest first, so that the sequences still running at
 step t are always the first ``batch_sizes[t]`` slots.
 """
 
@@ -28,15 +28,15 @@ from .walks import Places, Walk, arranged
 
 __all__ = ["HostLayout", "Layout", "slot_steps"]
 
-# The arithmetic is NumPy's: a step on a few hundred numbers takes 0.1 to 0.8 us there, and 1 to 3 us in torch.
+# The arithmetic uses NumPy: an operation on a few hundred numbers takes 0.1 to 0.8 us, but 1 to 3 us in torch.
 Numbers = NDArray[np.signedinteger[Any]]
 T = TypeVar("T")
 
 
 class cached(Generic[T]):  # noqa: N801 a decorator
-    """A property that is worked out when it is first read.
+    """A property that is computed when it is first read.
 
-    `functools.cached_property` of Python 3.10 and 3.11 takes a lock, which Dynamo cannot trace.
+    In Python 3.10 and 3.11 `functools.cached_property` takes a lock, which Dynamo cannot trace.
     """
 
     def __init__(self, work: Callable[[Any], T]) -> None:
@@ -45,21 +45,21 @@ class cached(Generic[T]):  # noqa: N801 a decorator
         self.__doc__ = work.__doc__
 
     def __get__(self, instance: Any, owner: type) -> T:
-        # In this order: Dynamo cannot trace the second question.
+        # In this order, because Dynamo cannot trace the second check.
         if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             value = self.work(instance)
-        else:  # what is kept may be saved for backward later on
+        else:  # autograd may save the value later
             with torch.inference_mode(False):
                 value = self.work(instance)
-        instance.__dict__[self.name] = value  # found first from now on
+        instance.__dict__[self.name] = value  # shadows this descriptor from now on
         return value
 
 
 class Layout:
-    """B lengths, and all that follows from them; computed once, never changed.
+    """B lengths, and everything that follows from them; computed once, never changed.
 
-    `lengths` are trusted: they come from `checks.as_lengths`. `order` is given where a
-    `PackedSequence` or the caller has settled the slots; otherwise it follows from the lengths.
+    `lengths` are trusted: they come from `checks.as_lengths`. `order` is given if a
+    `PackedSequence` or the caller has fixed the slots; otherwise it follows from the lengths.
     """
 
     def __init__(self, lengths: Tensor, *, order: Tensor | None = None) -> None:
@@ -69,12 +69,12 @@ class Layout:
 
     @classmethod
     def of_batch_sizes(cls, batch_sizes: Tensor, order: Tensor, slots: Tensor, *, rows: int) -> Layout:
-        """The layout of `batch_sizes (T,)`, the sequence in each slot and the slot of each sequence, `(B,)`.
+        """The layout with `batch_sizes (T,)`, the sequence in each slot and the slot of each sequence, `(B,)`.
 
-        All are trusted. Slots beyond `batch_sizes[0]` have length 0.
+        All arguments are trusted. Slots beyond `batch_sizes[0]` have length 0.
         """
         sizes = as_numbers(batch_sizes)
-        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps that B, ..., 2, 1 sequences run
+        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps with B, ..., 2, 1 sequences
         lengths = torch.from_numpy(ends.cumsum()[::-1][as_numbers(slots)])
         return cls.of_slots(lengths, batch_sizes, order, slots, rows=rows)
 
@@ -82,8 +82,8 @@ class Layout:
     def of_slots(
         cls, lengths: Tensor, batch_sizes: Tensor, order: Tensor, slots: Tensor, *, rows: int
     ) -> Layout:
-        """`of_batch_sizes` where the lengths `(B,)` are known."""
-        # The caller's own may change, and the kernels read contiguous numbers.
+        """`of_batch_sizes` with known lengths `(B,)`."""
+        # A copy: the caller's tensor may change, and the kernels read contiguous numbers.
         order, slots, batch_sizes = (
             numbers.clone(memory_format=torch.contiguous_format) for numbers in (order, slots, batch_sizes)
         )
@@ -92,12 +92,12 @@ class Layout:
         return layout
 
     def _is_compiled(self) -> bool:
-        """Whether `torch.compile` is tracing, so that `layout.operators` compute what depends on values."""
+        """Whether `torch.compile` is tracing, so that data-dependent results come from `layout.operators`."""
         return torch.compiler.is_compiling()
 
     @cached
     def batch(self) -> int:
-        """B, the number of sequences, those of length 0 included."""
+        """B, the number of sequences, including those of length 0."""
         return self.lengths.numel()
 
     @cached
@@ -117,7 +117,7 @@ class Layout:
 
     @cached
     def offsets(self) -> Tensor:
-        """`(B+1,)` where each sequence starts back to back, and N."""
+        """`(B+1,)` the start of each sequence in back-to-back order, and N."""
         return torch.from_numpy(self._offsets)
 
     @cached
@@ -143,10 +143,10 @@ class Layout:
 
     @cached
     def nested_offsets(self) -> dict[torch.device, Tensor]:
-        """The offsets that nested tensors of this layout share, by device.
+        """The offsets tensor that nested tensors of this layout share, by device.
 
-        torch takes two nested tensors for equally ragged only where their offsets are one tensor, so a
-        layout keeps the one it gave out, and the one it came with.
+        torch treats two nested tensors as equally ragged only if they share one offsets tensor, so a
+        layout keeps the one it was created with or has handed out.
         """
         return {}
 
@@ -165,7 +165,7 @@ class Layout:
         return torch.from_numpy(slots)
 
     def _arrange(self) -> bool:
-        """Work out slots, offsets and batch sizes by one call of the library; False where it may not be called."""
+        """Compute slots, offsets and batch sizes in one call of the library; False if it may not be called."""
         known = vars(self)
         if "slots" in known and "offsets" in known and "batch_sizes" in known:
             return True
@@ -178,7 +178,7 @@ class Layout:
 
     @cached
     def is_sorted(self) -> bool:
-        """Whether the caller's order already is longest first."""
+        """Whether the caller's order is already longest first."""
         lengths = self._lengths
         return not np.count_nonzero(lengths[1:] > lengths[:-1])
 
@@ -189,7 +189,7 @@ class Layout:
             return torch.ops.padless.batch_sizes(self.lengths)
         if self._arrange():
             return vars(self)["batch_sizes"]
-        ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none goes on after T
+        ended = np.bincount(self._lengths, minlength=1)[:-1]  # by length; none continues after T
         return torch.from_numpy(self.batch - ended.cumsum())
 
     @cached
@@ -197,7 +197,7 @@ class Layout:
         """From back-to-back rows to time-major rows."""
         if not self._is_compiled():
             self._arrange()
-        # The recipes hold no reference to the layout, which keeps the map: only the garbage collector would free them.
+        # The recipes must not refer to the layout, which keeps the map: only the garbage collector frees cycles.
         lengths, steps, rows, offsets = self.lengths, self.steps, self.rows, self._offsets
         order, slots, sizes = self._order, self.slots, self.batch_sizes
 
@@ -289,7 +289,7 @@ class Layout:
         return total_length - self._lengths if left else np.zeros_like(self._lengths)
 
     def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
-        """How many cells apart two steps and two sequences are; 1 in a batch of none."""
+        """The distance in cells between two steps and between two sequences; 1 in an empty batch."""
         return (1, total_length) if batch_first else (max(self.batch, 1), 1)
 
     def check_rows(self, count: int) -> None:
@@ -302,7 +302,7 @@ class Layout:
             raise LengthsError(f"lengths sum to {self.rows}, but the data have {count} rows")
 
     def agrees_with(self, other: Layout) -> bool:
-        """Whether the lengths are the same; a compiled program compares them when it runs, and raises RuntimeError."""
+        """Whether the lengths are equal; a compiled program compares them at run time and raises RuntimeError."""
         if self is other or not self._is_compiled():
             return self == other
         if self.lengths.shape[0] != other.lengths.shape[0]:
@@ -327,14 +327,14 @@ class Layout:
 
 
 class HostLayout(Layout):
-    """The layout inside of an operator, which works with values whatever is being compiled around it."""
+    """The layout inside an operator, which works with values even while `torch.compile` is tracing."""
 
     def _is_compiled(self) -> bool:
         return False
 
 
 def _along_steps(batch_sizes: Tensor, first: Numbers, stride: int, count: int) -> Numbers:
-    """For each time-major row `first[slot] + stride * step`, in a dtype that holds numbers up to `count`."""
+    """`first[slot] + stride * step` for each time-major row, in a dtype that holds numbers up to `count`."""
     dtype = index_dtype(count)
     sizes = as_numbers(batch_sizes)
     slot, step = _slots_and_steps(sizes, np.arange(0, sizes.size * stride, stride, dtype=dtype))
@@ -348,7 +348,7 @@ def _time_major_places(slots: Tensor, batch_sizes: Tensor) -> Places:
 
 
 def _plain(numbers: Tensor) -> Tensor:
-    """`numbers`, int64 on the host, as the library may read them; outside of transforms, which would wrap the copy."""
+    """`numbers`, int64 on the host, readable by the library; only outside transforms, which would wrap the copy."""
     if numbers.is_contiguous() and not is_functorch_wrapped_tensor(numbers):
         return numbers
     return torch.from_numpy(np.ascontiguousarray(as_numbers(numbers)))
@@ -362,7 +362,7 @@ def slot_steps(batch_sizes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _slots_and_steps(sizes: Numbers, steps: Numbers) -> tuple[Numbers, Numbers]:
-    """The slot of every time-major row, and what `steps (T,)` holds for its step."""
+    """The slot of every time-major row, and the entry of `steps (T,)` for its step."""
     starts = sizes.cumsum() - sizes
     step = steps.repeat(sizes)
     slot = np.arange(step.size)

@@ -1,8 +1,8 @@
 """Index arithmetic of lengths as operators of `torch.library`, for `torch.compile` and `torch.export`.
 
-A compiled program knows the shapes of lengths and batch sizes, not their values. An operator works them out on the
-host at every call, checked as in eager mode; its fake implementation gives their shapes, some of which depend on the
-values.
+A compiled program knows the shapes of lengths and batch sizes, not their values. The operators compute on the host
+at every call, with the same checks as in eager mode; their fake implementations give the shapes of the results, some
+of which depend on the values.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _indices(*shape: int) -> Tensor:
 
 @torch.library.impl(_library, "checked_lengths", "CompositeExplicitAutograd")
 def _checked_lengths(lengths: Tensor, steps: int | None) -> Tensor:
-    """The lengths `(B,)` as int64 on the host, refused as in eager mode."""
+    """The lengths `(B,)` as int64 on the host, checked as in eager mode."""
     return checked_lengths(lengths, steps=steps)
 
 
@@ -66,7 +66,7 @@ def _fake_batch_sizes(lengths: Tensor) -> Tensor:
 
 @torch.library.impl(_library, "padded_rows", "CompositeExplicitAutograd")
 def _padded_rows(lengths: Tensor, steps: int, batch_first: bool, left: bool) -> Tensor:
-    """The back-to-back row of each cell of a padded grid, `(B * steps,)`; N where there is none."""
+    """The back-to-back row of each cell of a padded grid, `(B * steps,)`; N if the cell has none."""
     return _map_to_cells(lengths, steps, batch_first, left).index.long()
 
 
@@ -106,7 +106,7 @@ def _fake_grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl(_library, "rows_schedule", "CompositeExplicitAutograd")
 def _rows_schedule(lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch sizes `(T,)`, order `(B,)` and the first row of the sequence in each slot `(B,)`, for rows back to back."""
+    """Batch sizes `(T,)`, order `(B,)` and the first row of the sequence in each slot `(B,)`, for back-to-back rows."""
     layout = HostLayout(checked_lengths(lengths))
     if layout.rows != rows:
         raise LengthsError(f"lengths sum to {layout.rows}, but the data have {rows} rows")
@@ -148,7 +148,7 @@ def _fake_pack_indices(
 def _pad_indices(
     batch_sizes: Tensor, order: Tensor | None, rows: int, steps: int, batch_first: bool
 ) -> tuple[Tensor, Tensor]:
-    """The time-major row of each cell `(T, B)` or `(B, T)`, `rows` where there is none, and lengths `(B,)`."""
+    """The time-major row of each cell `(T, B)` or `(B, T)`, or `rows` if it has none, and lengths `(B,)`."""
     slots = check_batch_sizes(batch_sizes, rows=rows)
     if order is None:
         order = torch.arange(slots, device="cpu")

@@ -1,4 +1,4 @@
-"""Moves rows between layouts, differentiable any number of times; knows no lengths."""
+"""Moves rows between layouts, differentiable any number of times; independent of lengths."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .walks import Walk, copy_rows, is_walkable, row_bytes
 
 __all__ = ["RowMap", "index_dtype", "join_rows", "move_rows", "split_rows"]
 
-# What is not worked out yet is a recipe, or nothing where it is to follow from the other direction. Recipes give
-# arrays: a tensor that is made inside of a transform cannot be used outside of it.
+# An index that is not computed yet is a recipe, or None if it follows from the other direction. Recipes return
+# arrays, because a tensor created inside a transform cannot be used outside it.
 Rows = Tensor | NDArray[np.signedinteger[Any]]
 Lazy = Rows | Callable[[], Rows] | None
 
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
-    """The dtype of numbers from 0 to `count`: int32 where it suffices, which is read in less time."""
-    if torch.compiler.is_compiling():  # where the count may be unknown
+    """The dtype for numbers from 0 to `count`: int32, which is faster to read, if it suffices."""
+    if torch.compiler.is_compiling():  # the count may be unknown
         return np.int64
     return np.int32 if count < 2**31 else np.int64
 
 
 class RowMap:
-    """Which of N source rows each of M target rows takes, and the way back: int32 or int64, on the host.
+    """The source row, of N, of each of M target rows, and the inverse: int32 or int64, on the host.
 
-    `index (M,)` holds, for each target row, a source row, or N where the target row is filled.
-    `inverse (N,)` holds, for each source row, its target row, or M where it is dropped.
-    No source row is taken twice, so the way back is the exact adjoint. Each is worked out when it is first
-    asked for, from its own recipe or from the other: without gradients one of them is enough, and on the CPU
-    none where `walk` says where the rows of each sequence lie.
+    `index (M,)` holds the source row of each target row, or N if the target row is filled.
+    `inverse (N,)` holds the target row of each source row, or M if it is dropped.
+    No source row is used twice, so the inverse map is the exact adjoint. Each is computed when it is first
+    read, from its own recipe or from the other one: without gradients one of them suffices, and on the CPU
+    neither is needed if `walk` says where the rows of each sequence are.
     """
 
     __slots__ = ("_index", "_inverse", "_walk", "has_drop", "has_fill", "sources", "targets")
@@ -61,13 +61,13 @@ class RowMap:
 
     @classmethod
     def permutation(cls, index: Tensor) -> RowMap:
-        """Target row i takes source row index[i]; every row is taken once."""
+        """Target row i is source row index[i]; every row is used once."""
         rows = index.numel()
         return cls(index, None, rows, rows, has_fill=False, has_drop=False)
 
     @classmethod
     def reordering(cls, index: Callable[[], Rows], walk: Callable[[], Walk], rows: int) -> RowMap:
-        """`permutation` of `rows` rows by a recipe, or by the walk that it stands for."""
+        """`permutation` of `rows` rows by a recipe, or by the equivalent walk."""
         return cls(index, None, rows, rows, has_fill=False, has_drop=False, walk=walk)
 
     @classmethod
@@ -86,7 +86,7 @@ class RowMap:
         walk: Callable[[], Walk] | None = None,
     ) -> RowMap:
         """Each of `rows` source rows goes to one of `count` cells, by either recipe; the others are filled."""
-        # A compiled program does not know the numbers; it always appends the row that fills.
+        # A compiled program does not know the numbers, so it always appends the fill row.
         has_fill = torch.compiler.is_compiling() or rows < count
         return cls(index, inverse, rows, count, has_fill=has_fill, has_drop=False, walk=walk)
 
@@ -116,19 +116,19 @@ class RowMap:
 
     @property
     def has_walk(self) -> bool:
-        """Whether rows can be found by sequence and step."""
+        """Whether rows can be addressed by sequence and step."""
         return self._walk is not None
 
     @property
     def walk(self) -> Walk:
-        """Where the rows of each sequence lie; only where `has_walk`, and outside of transforms."""
+        """Where the rows of each sequence are; only if `has_walk`, and outside transforms."""
         if not isinstance(self._walk, Walk):
             assert self._walk is not None
             self._walk = self._walk()
         return self._walk
 
     def inverted(self) -> RowMap:
-        """The map back; rows that this one dropped come back filled."""
+        """The inverse map; rows that this map drops are filled."""
         return RowMap(
             self._known_inverse,
             self._known_index,
@@ -145,10 +145,10 @@ def _as_tensor(rows: Rows) -> Tensor:
 
 
 def _way_back(rows: Rows, count: int) -> Rows:
-    """For each of `count` rows the place in `rows` that names it, or their number where none does."""
+    """For each of `count` rows its position in `rows`, or the size of `rows` if it does not occur."""
     numbers = as_numbers(rows) if isinstance(rows, Tensor) else rows
     kind = index_dtype(numbers.size)
-    places = np.full(count + 1, numbers.size, kind)  # one place more for those that name none
+    places = np.full(count + 1, numbers.size, kind)  # one more entry, for those equal to `count`
     places[numbers] = np.arange(numbers.size, dtype=kind)
     return places[:count]
 
@@ -156,10 +156,10 @@ def _way_back(rows: Rows, count: int) -> Rows:
 def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
     """Rows of `data (N, *)` in the target order, `(M, *)`: always a copy.
 
-    Differentiable any number of times, on any device; a filled row passes no gradient.
+    Differentiable any number of times, on any device; filled rows pass no gradient.
     """
     if torch.compiler.is_compiling():
-        # Dynamo traces no autograd.Function that has a derivative in forward mode.
+        # Dynamo cannot trace an autograd.Function with a forward-mode derivative.
         return _take(data, rows.index.to(data.device), rows.has_fill, fill)
     is_walked = rows.has_walk and is_walkable(data)
     if _needs_graph(data):
@@ -177,7 +177,7 @@ def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -
 def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
     """Rows of `data (N, *)` in the target order, cut into pieces of `sizes` that share no memory.
 
-    `rows` fills nothing, and `sizes` sum to its M. Differentiable as `move_rows` is, in one node.
+    `rows` fills nothing, and `sizes` sum to its M. Differentiable like `move_rows`, in one node.
     """
     if not sizes:
         return []
@@ -193,7 +193,7 @@ def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
 
 
 def join_rows(pieces: Sequence[Tensor], rows: RowMap, *, fill: float | complex | bool = 0) -> Tensor:
-    """`move_rows` of the pieces one after the other, `(sizes[i], *)` each; they are not concatenated first."""
+    """`move_rows` of consecutive pieces, `(sizes[i], *)` each, without concatenating them first."""
     if torch.compiler.is_compiling() or not rows.has_walk or not is_walkable(*pieces):
         return move_rows(torch.cat(tuple(pieces)), rows, fill=fill)
     if torch.is_grad_enabled() and any(piece.requires_grad for piece in pieces):
@@ -244,20 +244,20 @@ def _place(data: Tensor, inverse: Tensor, count: int, fill: Any) -> Tensor:
 
 
 def _is_placed_faster(data: Tensor) -> bool:
-    """Whether `_place` beats `_take`: it spares the copy of the data, but writes filled rows first.
+    """Whether `_place` is faster than `_take`: it avoids copying the data, but writes filled rows first.
 
-    5,309 rows into 12,736, one thread, `_place` against `_take` in us: 14 and 8 at 8 bytes a row, 145 and
+    5,309 rows into 12,736, one thread, `_place` and `_take` in us: 14 and 8 at 8 bytes per row, 145 and
     74 at 256, 779 and 777 at 1,024, 4,010 and 24,729 at 4,096, where the copy no longer fits the caches.
     """
     return row_bytes(data) >= 1024
 
 
-# Nodes of walks are for plain autograd. Transforms and forward-mode AD, where nothing is walked, use those of indices.
-# Backward calls the functions above, so it can be differentiated again and takes any kind of gradient.
+# Walk nodes are for plain autograd. Transforms and forward-mode AD, which cannot walk, use the index nodes.
+# Backward calls the functions above, so it can be differentiated again and accepts any kind of gradient.
 
 
 class _WalkRows(torch.autograd.Function):
-    """Rows by the walk, whose gradient is rows by the way back."""
+    """Moves rows by a walk; the gradient moves by the inverse walk."""
 
     @staticmethod
     def forward(ctx: Any, data: Tensor, rows: RowMap, fill: Any) -> Tensor:
@@ -270,7 +270,7 @@ class _WalkRows(torch.autograd.Function):
 
 
 class _WalkIntoPieces(torch.autograd.Function):
-    """Pieces of rows by the walk; the gradients of all pieces go back as one."""
+    """Moves rows into pieces by a walk; the gradients of all pieces move back together."""
 
     @staticmethod
     def forward(ctx: Any, data: Tensor, rows: RowMap, sizes: list[int]) -> tuple[Tensor, ...]:
@@ -283,7 +283,7 @@ class _WalkIntoPieces(torch.autograd.Function):
 
 
 class _WalkOverPieces(torch.autograd.Function):
-    """Rows of pieces by the walk; their gradients are pieces of one tensor, as those of `torch.cat` are."""
+    """Moves rows of pieces by a walk; their gradients are pieces of one tensor, as with `torch.cat`."""
 
     @staticmethod
     def forward(ctx: Any, rows: RowMap, fill: Any, *pieces: Tensor) -> Tensor:
@@ -297,9 +297,9 @@ class _WalkOverPieces(torch.autograd.Function):
 
 
 class _MoveRows(torch.autograd.Function):
-    """Rows by an index, whose gradient is rows by its inverse.
+    """Moves rows by an index; the gradient moves by its inverse.
 
-    torch's own gradient of index_select adds rows one by one into zeros.
+    torch's gradient of index_select adds rows one by one into zeros.
     """
 
     generate_vmap_rule = True
@@ -331,7 +331,7 @@ class _MoveRows(torch.autograd.Function):
 
 
 class _SplitRows(torch.autograd.Function):
-    """Pieces of rows by an index; the gradients of all pieces go back as one move of rows."""
+    """Moves rows into pieces by an index; the gradients of all pieces move back together."""
 
     generate_vmap_rule = True
 

@@ -1,4 +1,4 @@
-"""Index arithmetic of one batch on the host: which rows run at each step, where they are, and whose they are."""
+"""Index arithmetic of one batch on the host: the rows of each step, their places, and their sequences."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["Place", "Schedule", "copied"]
 
 
 class Place(NamedTuple):
-    """Where rows lie in a storage of `count` rows: row (t, slot) is number `step[t] + sequence[slot]`.
+    """Where rows are in a storage of `count` rows: row (t, slot) is number `step[t] + sequence[slot]`.
 
-    So a kernel reads and writes packed, back-to-back and padded rows where they are.
+    With it, a kernel reads and writes packed, back-to-back and padded rows in place.
     """
 
     step: Tensor  # (T,) int64, host
     sequence: Tensor  # (slots,) int64, host
     count: int
-    has_gaps: bool  # some row of the storage is no sequence's
+    has_gaps: bool  # some row of the storage belongs to no sequence
 
 
 def copied(indices: Tensor) -> Tensor:
-    """The same numbers, contiguous, in memory of our own."""
+    """A contiguous copy of the numbers."""
     return indices.clone(memory_format=torch.contiguous_format)
 
 
 class Schedule:
     """The steps of N rows; computed once, shared by all layers and directions.
 
-    Everything is trusted. `batch_sizes (T,)` are positive and never grow (`checks.check_batch_sizes`). They are
-    kept as they are, for kernels read them where they lie and again in backward: `copied` where others hold them.
+    All arguments are trusted. `batch_sizes (T,)` are positive and non-increasing (`checks.check_batch_sizes`). They
+    are not copied, and kernels read them again in backward: pass `copied` ones if others can change them.
     Rows are time-major unless a place is given. `order (B,)`, on the rows' device, is the caller's sequence in
-    each slot, those of length 0 last; without it they come in the order of their slots.
+    each slot, those of length 0 last; without it sequences are in the order of their slots.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Schedule:
         order: Tensor | None = None,
     ) -> None:
         self.batch_sizes = batch_sizes
-        # Known to the caller; else worked out when first read.
+        # Passed by the caller, or computed when first read.
         if rows is not None:
             self.__dict__["rows"] = rows
         if slots is not None:
@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def batch(self) -> int:
-        """B, sequences of length 0 included: those have a place in `order` and no slot."""
+        """B, including sequences of length 0, which have an entry in `order` but no slot."""
         return self.slots if self.order is None else self.order.numel()
 
     def in_time_major(self) -> Schedule:
@@ -67,17 +67,17 @@ class Schedule:
 
     @property
     def storage_rows(self) -> int:
-        """Rows of the storage in which the rows lie."""
+        """Number of rows of the storage."""
         return self.rows if self.place is None else self.place.count
 
     @property
     def has_gaps(self) -> bool:
-        """Whether some row of the storage is no sequence's."""
+        """Whether some row of the storage belongs to no sequence."""
         return self.place is not None and self.place.has_gaps
 
     @cached
     def addresses(self) -> Tensor:
-        """`(N,)` where each time-major row lies."""
+        """`(N,)` the storage row of each time-major row."""
         if self.place is None:
             return torch.arange(self.rows, device="cpu")
         slot, step = slot_steps(self.batch_sizes)
@@ -95,7 +95,7 @@ class Schedule:
 
     @cached
     def slots(self) -> int:
-        """How many sequences have a row at all."""
+        """The number of sequences that have rows."""
         return int(self.batch_sizes[0]) if self.steps else 0
 
     @cached
@@ -113,12 +113,12 @@ class Schedule:
         """`(slots,)` the row of each slot's last step."""
         steps = torch.arange(self.steps, device="cpu")
         ended = self.batch_sizes - torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
-        # Slots end in the order T-1 down to 0 when they are counted from the first.
+        # Counted from the first slot, the last steps go from T-1 down to 0.
         last_step = torch.repeat_interleave(steps.flip(0), ended.flip(0))
         return self.starts[last_step] + torch.arange(self.slots, device="cpu")
 
     def previous_rows(self, *, reverse: bool) -> Tensor:
-        """`(N,)` where each row's previous state lies in the concatenation of initial states and rows."""
+        """`(N,)` the index of each row's previous state in the concatenation of initial states and rows."""
         return self._previous_reverse if reverse else self._previous_forward
 
     @cached

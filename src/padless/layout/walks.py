@@ -1,6 +1,6 @@
-"""Index arithmetic and copies of rows by the native library, which finds a row by its sequence and step.
+"""Index arithmetic and copies of rows by the native library, which addresses rows by sequence and step.
 
-Nothing here is needed for a result: where the library may not be called, `layout` and `rows` do the same.
+This module is optional: if the library may not be called, `layout` and `rows` do the same.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ..library import MOST_THREADS, Move, check, is_forked, load
 
 __all__ = ["Places", "Walk", "arranged", "copy_rows", "is_walkable", "lengths_of_slots", "row_bytes"]
 
-_WORTH_A_TEAM = 1 << 20  # bytes, some 100 us of them, below which a second thread may cost more than it saves
-_WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor, from which its first touch is most of the time
+_WORTH_A_TEAM = 1 << 20  # bytes (about 100 us) below which a second thread may cost more than it saves
+_WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor from which the first access takes most of the time
 _forward_ad = torch.autograd.forward_ad
 
 
 class Places(NamedTuple):
-    """Where rows lie, one of three.
+    """Where rows are; one of three forms.
 
-    Packed by step: row t of sequence b follows the rows of the steps before by `first[b]`, its slot (`first`,
-    `batch_sizes`). Back to back: it is row `first[b] + t` (`first`). Cells of a padded grid: it is row
-    `b * sequence + t * step`. Tensors are int64, on the host and contiguous.
+    Packed by step (`first`, `batch_sizes`): row t of sequence b is at position `first[b]`, its slot, within step t.
+    Back to back (`first`): it is row `first[b] + t`. Cells of a padded grid: it is row `b * sequence + t * step`.
+    Tensors are int64, on the host and contiguous.
     """
 
     first: Tensor | None = None  # (B,)
@@ -45,7 +45,7 @@ class Places(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """The rows of B sequences in two places."""
+    """Where the rows of B sequences are in a source and in a target."""
 
     lengths: Tensor  # (B,) int64, host, contiguous
     steps: int  # T, of a grid that may be longer than the longest sequence
@@ -54,7 +54,7 @@ class Walk(NamedTuple):
     right_aligned: bool  # the rows of a sequence end at the last step of a grid
 
     def inverted(self) -> Walk:
-        """The way back."""
+        """The inverse walk."""
         return self._replace(source=self.target, target=self.source)
 
 
@@ -68,9 +68,9 @@ def _has_library() -> bool:
 
 
 def _is_unwatched() -> bool:
-    """Whether the library may work on new tensors, unseen by torch.
+    """Whether the library may write to new tensors without torch noticing.
 
-    Not while torch follows every operator: transforms, forward-mode AD, tracing, fake tensors.
+    Not while torch tracks every operator: transforms, forward-mode AD, tracing, fake tensors.
     """
     return (
         not torch.compiler.is_compiling()
@@ -83,7 +83,7 @@ def _is_unwatched() -> bool:
 
 
 def _is_readable(numbers: Tensor) -> bool:
-    """Whether the library may read these int64 numbers; it may not read what a transform wrapped."""
+    """Whether the library may read these int64 numbers; it cannot read tensors wrapped by a transform."""
     return (
         type(numbers) is Tensor
         and numbers.dtype is torch.int64
@@ -95,10 +95,10 @@ def _is_readable(numbers: Tensor) -> bool:
 
 
 def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Slots `(B,)`, offsets `(B+1,)` and batch sizes `(T,)` of B lengths, or None where the library may not be called.
+    """Slots `(B,)`, offsets `(B+1,)` and batch sizes `(T,)` of B lengths, or None if the library may not be called.
 
     Args:
-        lengths: `(B,)`, int64 on the host, from 0 to `steps`, which is T.
+        lengths: `(B,)`, int64 on the host, from 0 to `steps` = T.
         order: `(B,)`, the sequence in each slot.
     """
     if not (_is_unwatched() and _is_readable(lengths) and _is_readable(order)):
@@ -116,8 +116,8 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
 def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> Tensor | None:
     """Lengths `(B,)` of the sequences of `batch_sizes (T,)`, whose `order` and `slots` may both be None.
 
-    Then slot b is sequence b. None comes back where the library may not be called, and where something is wrong with
-    the arguments, which `checks` then names.
+    In that case slot b is sequence b. Returns None if the library may not be called, or if the arguments are invalid;
+    `checks` then raises the error.
     """
     if not (_is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
@@ -140,7 +140,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
 
 
 def is_walkable(*data: Tensor) -> bool:
-    """Whether the library may read each of `data (N, *)` where it lies, and rows have bytes."""
+    """Whether the library may read each of `data (N, *)` in place, and rows are not empty."""
     return _is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
 
 
@@ -172,20 +172,20 @@ def copy_rows(
     """Copy every row from `source` to `target`: tensors `(N, *)`, or B tensors `(lengths[b], *)`, all walkable.
 
     Args:
-        walk: where the rows lie; the side of a list of tensors is not read.
-        target: new memory, of the dtype and trailing shape of the source.
-        fill: `(*)`, one row for the cells of a grid in which no sequence has a row.
+        walk: where the rows are; the side of a list of tensors is ignored.
+        target: new memory, with the dtype and trailing shape of the source.
+        fill: `(*)`, the row for cells of a grid without a row.
     """
     some = target if isinstance(target, Tensor) else source
     if not isinstance(some, Tensor):
-        raise TypeError("one of the two is a tensor")
+        raise TypeError("source or target must be a tensor")
     size = row_bytes(some)
     library = load()
     if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
         library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
     threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else min(torch.get_num_threads(), MOST_THREADS)
     source_words, _pieces = _words(walk, walk.source, source, size)
-    target_words, _more_pieces = _words(walk, walk.target, target, size)  # these names keep memory alive
+    target_words, _more_pieces = _words(walk, walk.target, target, size)  # the names keep the memory alive
     move = Move(
         walk.lengths.numel(), walk.steps, size, threads, walk.lengths.data_ptr(), *source_words, *target_words,
         walk.right_aligned, 0 if fill is None else fill.data_ptr(),
@@ -196,7 +196,7 @@ def copy_rows(
 def _words(
     walk: Walk, places: Places, data: Tensor | Sequence[Tensor], size: int
 ) -> tuple[tuple[int, ...], Array[c_int64] | None]:
-    """The fields of `padless_rows` for rows of `size` bytes, and what has to live as long as they are used."""
+    """The fields of `padless_rows` for rows of `size` bytes, and objects that must stay alive while they are used."""
     if not isinstance(data, Tensor):
         if [piece.nbytes for piece in data] != [length * size for length in walk.lengths.tolist()]:
             raise BackendError("native move_rows: a sequence does not have as many rows as its length says")

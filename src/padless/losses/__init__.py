@@ -1,4 +1,4 @@
-"""Losses of ragged batches: means over the rows that count."""
+"""Losses of ragged batches: means over real rows that are not ignored."""
 
 from .across_ranks import global_mean
 from .rows import binary_cross_entropy_with_logits, cross_entropy, ctc_loss, mse_loss, nll_loss

@@ -12,32 +12,32 @@ __all__ = ["global_mean"]
 
 
 def global_mean(loss_sum: Tensor, count: Any, *, process_group: Any = None) -> Tensor:
-    """The mean loss of a row over all ranks, a scalar: the same number on each, with an exact gradient.
+    """The mean loss per row over all ranks: a scalar, the same on each rank, with an exact gradient.
 
-    DDP and FSDP average gradients over the ranks, so a mean that each rank takes alone gives the rows of a rank with
-    few rows too much weight. Here every row of the step weighs the same, wherever it was computed: the gradient
-    *after* that average is the gradient of the returned value.
+    DDP and FSDP average gradients over the ranks, so if each rank takes its own mean, the rows of a rank with few
+    rows get too much weight. Here every row of the step has the same weight on every rank: the gradient *after* that
+    average is the gradient of the returned value.
 
-    One collective of two numbers a call where `torch.distributed` is initialised, so each rank calls it equally often,
-    with a count of 0 where it has no rows. Without, it is `loss_sum / count`. Nothing waits for a device.
+    If `torch.distributed` is initialised, each call is one collective of two numbers, so all ranks must call it equally
+    often, with a count of 0 if they have no rows. Otherwise it returns `loss_sum / count`. It never waits for a device.
 
-    To accumulate gradients over several batches, give each its own `loss_sum` and all of them the same `count`:
-    this rank's rows in all of them together. The returned values then sum to the mean, and so do their gradients.
+    To accumulate gradients over several batches, pass the `loss_sum` of each batch and, for all of them, the same
+    `count`: this rank's rows in all batches together. The returned values and their gradients then sum to the mean.
 
     Args:
-        loss_sum: scalar, the sum of the losses of this rank's rows in this batch; in the graph even where it
-            has none.
-        count: how many rows this rank counts in the whole optimizer step, or the sum of their weights: a number
+        loss_sum: scalar, the sum of the losses of this rank's rows in this batch; part of the graph even if there
+            are no rows.
+        count: the number of this rank's rows in the whole optimizer step, or the sum of their weights: a number
             or a tensor of one element on any device. No gradient flows into it.
         process_group: the ranks over which DDP averages, if not all.
 
     Returns:
-        The mean, with dtype and device of `loss_sum`. Where no rank counts a row it is 0 with a gradient of 0; a sum
-        other than 0 over a count of 0 is infinite.
+        The mean, with the dtype and device of `loss_sum`. If no rank has rows, it is 0 with a gradient of 0; a
+        nonzero sum over a count of 0 is infinite.
 
     Raises:
-        TypeError: a loss that is no floating-point tensor, or a count that is no number.
-        ValueError: a loss or count of more than one element, a negative count, a group without this rank.
+        TypeError: a loss that is not a floating-point tensor, or a count that is not a number.
+        ValueError: a loss or count of more than one element, a negative count, or a group without this rank.
 
     >>> losses = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
     >>> global_mean(losses.sum(), 3)
@@ -50,7 +50,7 @@ def global_mean(loss_sum: Tensor, count: Any, *, process_group: Any = None) -> T
     5.0
     """
     _check_loss_sum(loss_sum)
-    # Counts stay whole to 2**53; Apple's GPUs have no float64.
+    # In float64 counts are exact up to 2**53; Apple's GPUs have no float64.
     wide = torch.float32 if loss_sum.device.type == "mps" else torch.float64
     local_sum = loss_sum.reshape(()).to(wide)
     local_count = _as_scalar(count, local_sum)
@@ -60,8 +60,8 @@ def global_mean(loss_sum: Tensor, count: Any, *, process_group: Any = None) -> T
     totals = torch.stack([local_sum.detach(), local_count])
     torch.distributed.all_reduce(totals, group=process_group)
     divisor = _divisor(totals[0], totals[1])
-    share = local_sum * (ranks / divisor)  # what DDP divides by the number of ranks
-    # The gradient of this rank's share, the value of them all: the bits are the same on each rank.
+    share = local_sum * (ranks / divisor)  # DDP divides it by the number of ranks
+    # The gradient of this rank's share, but the value of all, so the value is bit-identical on all ranks.
     return (totals[0] / divisor + (share - share.detach())).to(loss_sum.dtype)
 
 
@@ -78,7 +78,7 @@ def _check_loss_sum(loss_sum: Any) -> None:
 
 
 def _as_scalar(count: Any, like: Tensor) -> Tensor:
-    """`count` as a scalar of the dtype and on the device of `like`, checked where its value is on the host."""
+    """`count` as a scalar with the dtype and device of `like`; its value is checked if it is on the host."""
     if isinstance(count, Tensor):
         if count.numel() != 1:
             raise ValueError(f"global_mean: count must be one number, got shape {tuple(count.shape)}")
@@ -88,17 +88,17 @@ def _as_scalar(count: Any, like: Tensor) -> Tensor:
         number = count.item() if known else None
         scalar = count.detach().reshape(()).to(like)
     else:
-        if not isinstance(count, numbers.Real):  # NumPy's scalars are
+        if not isinstance(count, numbers.Real):  # includes NumPy's scalars
             raise TypeError(f"global_mean: count must be a number, got {type(count).__name__}")
         number = float(count)
         scalar = torch.full_like(like, number, requires_grad=False)
-    if number is not None and not number >= 0:  # NaN is not either
+    if number is not None and not number >= 0:  # also raises for NaN
         raise ValueError(f"global_mean: count must be 0 or more, got {number:g}")
     return scalar
 
 
 def _ranks_of(process_group: Any) -> int:
-    """How many ranks share the mean: 1 where nothing is distributed."""
+    """Number of ranks that share the mean: 1 if `torch.distributed` is not initialised."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 1
     ranks = torch.distributed.get_world_size(process_group)
@@ -108,5 +108,5 @@ def _ranks_of(process_group: Any) -> int:
 
 
 def _divisor(total: Tensor, count: Tensor) -> Tensor:
-    """`count`, but 1 where there was nothing to sum."""
+    """`count`, or 1 if there was nothing to sum."""
     return torch.where((count == 0) & (total == 0), torch.ones_like(count), count)

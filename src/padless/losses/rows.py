@@ -1,4 +1,4 @@
-"""Losses of rows, with means over the rows or sequences that count; named as in torch.nn.functional."""
+"""Losses of rows, with means over rows or sequences that are not ignored; named as in torch.nn.functional."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> Tensor | Batch:
-    """Cross entropy of every row, reduced; `torch.nn.functional.cross_entropy` of the rows.
+    """Cross entropy of all rows, reduced: `torch.nn.functional.cross_entropy` of the rows.
 
     Args:
         logits: data `(N, C)` or `(N, C, *)`.
         targets: of the same kind and layout: classes `(N, *)`, int64, or probabilities of the logits' shape.
-        reduction: "mean" over the rows that count, weighted as torch weights them; "sequence_mean" the mean over the
-            sequences that have rows that count of their own means, both NaN where no row counts, as torch's; "sum";
-            or "none" for a batch of the logits' kind.
+        reduction: "mean": over all rows that are not ignored, weighted as in torch. "sequence_mean": the mean of each
+            sequence's own mean, over sequences with such rows. Both are NaN if there are none, as in torch. "sum".
+            "none": a batch of the logits' kind.
         weight: `(C,)` weights of the classes.
         label_smoothing: from 0 to 1.
-        ignore_index: rows of this class do not count.
+        ignore_index: rows of this class are ignored.
 
     Raises:
         TypeError: not two batches of one kind.
@@ -74,7 +74,7 @@ def nll_loss(
     weight: Tensor | None = None,
     ignore_index: int = -100,
 ) -> Tensor | Batch:
-    """Negative log-likelihood of every row, reduced; arguments, reductions and errors as those of `cross_entropy`.
+    """Negative log-likelihood of all rows, reduced; arguments, reductions and errors as in `cross_entropy`.
 
     >>> log_probabilities = Packed(torch.full((2, 2), 0.5).log(), [1, 1])
     >>> nll_loss(log_probabilities, Packed(torch.tensor([0, 1]), [1, 1]), reduction="sum")
@@ -87,7 +87,7 @@ def nll_loss(
 
 
 def mse_loss(predictions: Batch, targets: Batch, *, reduction: Reduction = "mean") -> Tensor | Batch:
-    """Squared error of every element, reduced; reductions and errors as those of `cross_entropy`.
+    """Squared error of all elements, reduced; reductions and errors as in `cross_entropy`.
 
     Raises:
         LayoutError: rows of different shapes, which torch would broadcast.
@@ -109,14 +109,14 @@ def binary_cross_entropy_with_logits(
     weight: Tensor | None = None,
     pos_weight: Tensor | None = None,
 ) -> Tensor | Batch:
-    """Binary cross entropy of every element, reduced; reductions and errors as those of `mse_loss`.
+    """Binary cross entropy of all elements, reduced; reductions and errors as in `mse_loss`.
 
     Args:
         logits: data `(N, *)`.
         targets: of the same kind, layout and shape, from 0 to 1.
         reduction: as in `cross_entropy`.
-        weight: factor of each element, of a shape that broadcasts to `(N, *)`.
-        pos_weight: weight of positive targets, of a shape that broadcasts to `(N, *)`.
+        weight: factor of each element; its shape broadcasts to `(N, *)`.
+        pos_weight: weight of positive targets; its shape broadcasts to `(N, *)`.
 
     >>> logits, targets = Packed(torch.zeros(3), [2, 1]), Packed(torch.ones(3), [2, 1])
     >>> binary_cross_entropy_with_logits(logits, targets)
@@ -138,17 +138,17 @@ def ctc_loss(
     reduction: Literal["mean", "sum", "none"] = "mean",
     zero_infinity: bool = False,
 ) -> Tensor:
-    """Connectionist temporal classification of every sequence, reduced as `torch.nn.functional.ctc_loss` does.
+    """Connectionist temporal classification of every sequence, reduced as in `torch.nn.functional.ctc_loss`.
 
     Args:
-        logits: data `(N, C)`; normalised here, which leaves log-probabilities as they are.
-        targets: labels `(S,)` of the same B sequences, whole numbers other than `blank`; lengths of their own.
+        logits: data `(N, C)`; normalised here, which does not change log-probabilities.
+        targets: labels `(S,)` of the same B sequences, integers other than `blank`; their lengths may differ.
         blank: the class between labels.
-        reduction: "mean" of the losses over their numbers of labels; "sum"; or "none" for `(B,)`.
-        zero_infinity: whether losses of labels that do not fit their sequence are 0 instead of infinite.
+        reduction: "mean" of the losses, each divided by its number of labels; "sum"; or "none" for `(B,)`.
+        zero_infinity: whether losses are 0 instead of infinite if the labels do not fit into their sequence.
 
     Raises:
-        TypeError: inputs that are no batches.
+        TypeError: inputs that are not batches.
         LayoutError: different numbers of sequences.
         ValueError: an unknown reduction, logits that are not `(N, C)`, or labels that are not whole numbers from 0 to
             C - 1 other than `blank`; the message names the first.
@@ -165,7 +165,7 @@ def ctc_loss(
     return functional.ctc_loss(
         frames.map(lambda rows: rows.log_softmax(-1)).pad(
             batch_first=False,
-            total_length=max(frames._layout.steps, 1),  # torch refuses none
+            total_length=max(frames._layout.steps, 1),  # torch needs at least one step
         ),
         labels.data,
         frames._layout.lengths,
@@ -177,7 +177,7 @@ def ctc_loss(
 
 
 def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:
-    """Raise ValueError for labels that torch would look up outside of the logits, or take for blanks."""
+    """Raise ValueError for labels that torch would look up outside the logits, or treat as blanks."""
     if logits.dim() != 2:
         raise ValueError(f"ctc_loss: logits must be (N, C), got {tuple(logits.shape)}")
     if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -185,7 +185,7 @@ def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:
             f"ctc_loss: targets must be whole numbers (S,), got {labels.dtype} {tuple(labels.shape)}"
         )
     is_wrong = (labels < 0) | (labels >= logits.shape[1]) | (labels == blank)
-    if bool(is_wrong.any()):  # synchronises when the labels live on a device
+    if bool(is_wrong.any()):  # synchronises if the labels are on a device
         i = int(is_wrong.nonzero()[0, 0])
         raise ValueError(
             f"ctc_loss: targets.data[{i}] = {int(labels[i])} is not a class from 0 to {logits.shape[1] - 1} "
@@ -202,7 +202,7 @@ def _as_packed(name: str, batch: Any) -> Packed:
 
 
 def _opened(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """The rows of both, in one order."""
+    """The rows of both, in the same order."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{name}: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
     for batch in (inputs, targets):
@@ -219,7 +219,7 @@ def _check_same_shape(name: str, data: Tensor, wanted: Tensor) -> None:
 
 
 def _class_counts(targets: Tensor, weight: Tensor | None, ignore_index: int, losses: Tensor) -> Tensor:
-    """How much each row counts: the weight of its class, or 1; 0 where it is ignored."""
+    """The weight of each row: that of its class, or 1; 0 if it is ignored."""
     is_counted = targets != ignore_index
     if weight is None:
         return is_counted.to(losses.dtype)

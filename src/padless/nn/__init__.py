@@ -1,4 +1,4 @@
-"""torch's RNN, LSTM and GRU on the real rows of a batch, and layers that know the borders of sequences."""
+"""torch's RNN, LSTM and GRU on the real rows of a batch, and layers that respect sequence boundaries."""
 
 from .conv import Conv1d
 from .crf import CRF

@@ -1,8 +1,8 @@
-"""Lets `torch.compile` and strict `torch.export` trace the layers, with no switch for the user to set.
+"""Lets `torch.compile` and strict `torch.export` trace the layers without any setting by the user.
 
-Dynamo refuses every instance of torch's RNN, LSTM and GRU, ours too, unless `torch._dynamo.config.allow_rnn` is on.
-With it on, Dynamo would also trace torch's own layers, whose LSTM then fails in backward; so their `forward` is marked
-to run outside of the graph, as before. Importing Dynamo takes two seconds, so all this is done when something else
+Dynamo refuses instances of torch's RNN, LSTM and GRU, including subclasses, unless `torch._dynamo.config.allow_rnn` is
+on. With it on, Dynamo would also trace torch's own layers, whose LSTM then fails in backward; so their `forward` is
+marked to run outside the graph, as before. Importing Dynamo takes two seconds, so all this is done when something else
 imports it. See docs/decisions/0027-kernels-as-operators.md.
 """
 
@@ -24,10 +24,10 @@ _CONFIG = "torch._dynamo.config"
 
 
 def allow_rnn() -> None:
-    """Set the switch now, or as soon as Dynamo's configuration is imported."""
+    """Set the option now, or as soon as Dynamo's configuration is imported."""
     config: Any = sys.modules.get(_CONFIG)
     if config is not None:
-        if not config.allow_rnn:  # else torch's layers are traced by the user's wish
+        if not config.allow_rnn:  # otherwise the user wants torch's layers to be traced
             config.allow_rnn = True
             for kind in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
                 kind.forward._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ def allow_rnn() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds Dynamo's configuration as Python would, once, and has the switch set behind it."""
+    """Finds Dynamo's configuration as Python would, once, and sets the option after its import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""The forward that the three layers share: checks, input and output of any kind, states, autocast."""
+"""The forward shared by the three layers: checks, input and output of any kind, states, autocast."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["forward"]
 
 
 def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
-    """What `module(input, hx, lengths=lengths)` returns."""
+    """The result of `module(input, hx, lengths=lengths)`."""
     if torch.compiler.is_compiling():
         return _traced_forward(module, input, hx, lengths)
     if torch._C._is_tracing() and lengths is None and _is_taken_by_torch(input):
-        # A trace holds torch's own operator, as that of torch's layer does: it is right at other lengths too.
+        # Traces contain torch's own operator, as with torch's layers, so they are also correct for other lengths.
         return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
     if lengths is None:
         short = short_forward(module, input, hx)
@@ -43,7 +43,7 @@ _TORCHS: dict[str, Any] = {
 
 
 def _is_taken_by_torch(input: Any) -> bool:
-    """Whether torch's layer takes this input; it takes no sequences of length 0."""
+    """Whether torch's layer accepts this input; it does not accept sequences of length 0."""
     if isinstance(input, PackedSequence):
         order = input.sorted_indices
         return order is None or len(order) == max(input.batch_sizes.tolist(), default=0)
@@ -51,14 +51,14 @@ def _is_taken_by_torch(input: Any) -> bool:
 
 
 def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
-    """`_forward` as `torch.compile` and `torch.export` trace it: `padless::layer` operators."""
+    """`_forward` for tracing by `torch.compile` and `torch.export`, with `padless::layer` operators."""
     batch = traced_batch(module, input, lengths)
     states = _initial_states(module, batch.rows, batch.batch, hx, batch.is_padded, batch.is_unbatched)
     weights = [getattr(module, name) for name in module._flat_weights_names]
     device_type = batch.rows.device.type
     if _autocasts(device_type):
         low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-        # `_forced` is named for Dynamo, which compiles again when it changes.
+        # `_forced` is read here so that Dynamo recompiles when it changes.
         lowers = full == torch.float32 and _lowers_rows_for(device_type, low, backends._forced)
         rows, states = batch.rows.to(low if lowers else full), tuple(s.to(full) for s in states)
         output, finals = run_traced(module, batch._replace(rows=rows), states, weights)
@@ -112,12 +112,12 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
 
 
 def _find_weights(module: RNNBase) -> None:
-    """Bring `module._flat_weights` up to date, by which the module also checks its input's dtype."""
+    """Update `module._flat_weights`, which the module also uses to check its input's dtype."""
     parameters = module._parameters
     for ref, name in zip(module._flat_weight_refs, module._flat_weights_names, strict=True):
         weight = parameters.get(name)
         if weight is None or ref is None or ref() is not weight:
-            module._update_flat_weights()  # torch's own rule, which asks every attribute, at four times the price
+            module._update_flat_weights()  # torch's own rule, which checks every attribute and takes four times as long
             return
 
 
@@ -139,7 +139,7 @@ def _checked_weights(module: RNNBase, rows: Tensor) -> list[Tensor]:
 def _initial_states(
     module: RNNBase, rows: Tensor, batch: int, hx: Any, is_padded: bool, is_unbatched: bool
 ) -> States:
-    """The states `(L*D, B, *)` in the caller's order, checked; zeros where none are given."""
+    """The states `(L*D, B, *)` in the caller's order, checked; zeros if not given."""
     places = module.num_layers * (2 if module.bidirectional else 1)
     widths = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if module.mode == "LSTM" else 1]
     shapes = [(places, batch, width) for width in widths]
@@ -171,7 +171,7 @@ def _as_state_tuple(mode: str, hx: Any) -> States:
 
 
 def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
-    """Torch's own words for a state with the wrong number of dimensions beside a padded input."""
+    """Raise torch's own error for a state with the wrong number of dimensions for a padded input."""
     wanted = 2 if is_unbatched else 3
     if all(s.dim() == wanted for s in states):
         return
@@ -187,29 +187,29 @@ def _autocasts(device_type: str) -> bool:
 
 
 def _lowers_rows(device_type: str, low: torch.dtype) -> bool:
-    """Whether rows of a float32 layer are computed in the dtype of autocast.
+    """Whether autocast lowers the rows of a float32 layer to its dtype.
 
-    Where kernels multiply bfloat16, weights are rounded as they are packed; elsewhere float32 is as fast.
+    Kernels that multiply bfloat16 round the weights when packing them; without such kernels float32 is as fast.
     """
     return low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
 
 
 def _lowers_rows_for(device_type: str, low: torch.dtype, forced: str | None) -> bool:
-    """`_lowers_rows` in a compiled function: worked out once for each backend that is forced."""
+    """`_lowers_rows` in a compiled function: evaluated once for each forced backend."""
     return _lowers_rows(device_type, low)
 
 
-# The mark of `torch.compiler.assume_constant_result`, which would import Dynamo.
+# What `torch.compiler.assume_constant_result` sets; calling it would import Dynamo.
 _lowers_rows_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast_dtypes(
     cell: Cell, low: torch.dtype, *, is_padded: bool, projected: bool
 ) -> tuple[torch.dtype, ...]:
-    """Dtypes of output and states that torch's own layers have on the CPU under autocast.
+    """Dtypes of output and states of torch's own layers on the CPU under autocast.
 
-    There autocast lowers the products, and what follows them mixes: torch 2.13 gives low precision
-    wherever no float32 state takes part, and its padded LSTM (oneDNN) lowers everything.
+    Autocast lowers the products, and the operations after them mix dtypes: torch 2.13 returns low precision
+    unless a float32 state takes part, and its padded LSTM (oneDNN) lowers everything.
     """
     full = torch.float32
     if cell == "LSTM":

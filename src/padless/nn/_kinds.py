@@ -1,4 +1,4 @@
-"""Input of any kind to rows, and output rows back to the same kind: PackedSequence, Packed, nested, padded."""
+"""Converts input of any kind (PackedSequence, Packed, nested, padded) to rows, and output rows back to that kind."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
 
 
 class Batch(NamedTuple):
-    """Any kind of input as rows that lie where the caller has them, and the way back."""
+    """Input of any kind as rows in their original place, and the conversion back."""
 
     rows: Tensor  # (M, I), placed as `schedule` says
     schedule: Schedule
-    restore: Callable[[Tensor], Any]  # output (M, *), placed as the rows -> the caller's kind
+    restore: Callable[[Tensor], Any]  # output (M, *), placed like the rows -> the caller's kind
     to_time_major: Callable[[], RowMap] | None = None  # None: rows are in that order
     is_padded: bool = False
     is_unbatched: bool = False
 
 
 def in_time_major(batch: Batch) -> Batch:
-    """The same batch with its rows moved into time-major order, for backends that want them there."""
+    """The same batch with its rows in time-major order, for backends that need it."""
     if batch.to_time_major is None:
         return batch
     rows = batch.to_time_major()
@@ -44,7 +44,7 @@ def in_time_major(batch: Batch) -> Batch:
 
 
 def check_kind(input: Any, lengths: Any) -> None:
-    """Raise TypeError for what no layer takes, and for `lengths` beside a kind that has its own."""
+    """Raise TypeError for unsupported input, and for `lengths` with input that has its own."""
     if lengths is not None and not (isinstance(input, Tensor) and not input.is_nested):
         raise TypeError(
             f"lengths goes with a padded tensor only; {type(input).__name__} input has its own lengths"
@@ -56,10 +56,10 @@ def check_kind(input: Any, lengths: Any) -> None:
 
 
 def check_dims(module: RNNBase, input: Tensor) -> None:
-    """Raise torch's ValueError for a padded input of other than 2 or 3 dimensions."""
+    """Raise torch's ValueError unless a padded input has 2 or 3 dimensions."""
     if input.dim() not in (2, 3):
         name = "RNN" if module.mode.startswith("RNN") else module.mode
-        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # torch's, by layer
+        shape = f"{input.dim()}D tensor" if name == "RNN" else f"{input.dim()}D"  # as in torch
         raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
 
 
@@ -67,8 +67,8 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
     """Check `input`, of any kind, and describe its rows without moving them.
 
     Raises:
-        TypeError: not a kind that a layer takes, or `lengths` beside a kind that has its own.
-        ValueError, RuntimeError: as torch for wrong widths and dtypes; LengthsError, LayoutError.
+        TypeError: an unsupported kind of input, or `lengths` with input that has its own.
+        ValueError, RuntimeError: as in torch for wrong widths and dtypes; LengthsError, LayoutError.
     """
     check_kind(input, lengths)
     if isinstance(input, PackedSequence):
@@ -119,7 +119,7 @@ def _open_nested(module: RNNBase, nested: Any) -> Batch:
     batch = _open_packed(module, packed)
 
     def restore(output: Tensor) -> Tensor:
-        # The offsets tensor of the input: torch takes ragged shapes for equal only if they share it.
+        # Reuse the offsets tensor of the input: torch treats ragged shapes as equal only if they share it.
         rows = batch.restore(output).data
         if nested.lengths() is not None:
             return Packed._of(rows, packed._layout).to_nested()
@@ -142,11 +142,11 @@ def _open_padded(module: RNNBase, input: Tensor) -> Batch:
 
 
 def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
-    """A padded batch every cell of which counts: `(B, T, I)` with `batch_first`, else `(T, B, I)`."""
+    """A padded batch in which every cell is real: `(B, T, I)` with `batch_first`, else `(T, B, I)`."""
     size, steps = (grid.shape[0], grid.shape[1]) if batch_first else (grid.shape[1], grid.shape[0])
     if steps == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    # A batch of no sequences has no steps either.
+    # A batch without sequences has no steps.
     batch_sizes = torch.full((steps if size else 0,), size, device="cpu")
     batch = Batch(
         grid.reshape(steps * size, grid.shape[2]),
@@ -193,7 +193,7 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
 
 
 def _place_in_grid(order: Tensor, steps: int, size: int, *, batch_first: bool, has_gaps: bool) -> Place:
-    """Where the rows of a padded grid lie, the sequence `order[slot]` in each slot."""
+    """Where the rows of a padded grid are, with sequence `order[slot]` in each slot."""
     step_stride, sequence_stride = (1, steps) if batch_first else (size, 1)
     return Place(
         torch.arange(steps, device="cpu") * step_stride, order * sequence_stride, steps * size, has_gaps
@@ -207,7 +207,7 @@ def _open_layout(
     to_time_major: Callable[[], RowMap],
     restore: Callable[[Tensor], Any],
 ) -> Batch:
-    """Rows of a layout, placed anywhere; sequences of length 0 come last in its order and have no slot."""
+    """Rows of a layout, at any place; sequences of length 0 come last in its order and have no slot."""
     slots = int(layout.batch_sizes[0]) if layout.steps else 0
     place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
     schedule = Schedule(copied(layout.batch_sizes), place, order=layout.order.to(rows.device))

@@ -1,8 +1,8 @@
-"""Calls of one or a few steps: a short path from the module to the kernel, and the rule that picks it.
+"""Calls of one or a few steps: a short path from the module to the kernel, and the rule that selects it.
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
-skips the work of the general path. It takes plain cases only and returns None for all else, errors included:
-the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
+avoids the overhead of the general path. It handles plain cases only and returns None for everything else, including
+errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
 0035-a-single-step-in-training-and-of-one-row.md.
 """
 
@@ -29,10 +29,10 @@ _forward_ad = torch.autograd.forward_ad
 
 
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
-    """Return what the layer returns for a small plain input, or None if the general path has to run.
+    """Return the layer's result for a small plain input, or None if the general path must run.
 
-    Plain: rows of equally long sequences, in a padded tensor, a `PackedSequence` or a `Packed`; CPU, weights'
-    dtype; no projection, one direction, no autocast, transform or tracing.
+    Plain means: sequences of equal length in a padded tensor, a `PackedSequence` or a `Packed`; on the CPU, in the
+    weights' dtype; no projection, one direction, no autocast, transform or tracing.
     """
     kind = type(input)
     if kind is Tensor:
@@ -51,7 +51,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     elif kind is Packed and input.data.dim() == 2:
         rows, steps, batch, swaps = input.data, input._layout.steps, len(input), True
         if steps * batch != rows.shape[0]:
-            return None  # of different lengths
+            return None  # different lengths
     else:
         return None
     weights: list[Any] = module._flat_weights
@@ -74,7 +74,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         output, finals = train_step(network, rows, batch, states, weights)
         output = torch.stack((output,), 1 if swaps else 0) if kind is Tensor else output.clone()
     else:
-        swaps = swaps and steps != 1 and batch != 1  # sequences lie one after the other
+        swaps = swaps and steps != 1 and batch != 1  # sequences are stored one after another
         if swaps:
             rows = rows.reshape(batch, steps, -1).transpose(0, 1)
         if swaps or kind is not Tensor:
@@ -115,7 +115,7 @@ def _equal_sizes(packed: PackedSequence) -> list[int] | None:
 def _is_plain(
     module: RNNBase, rows: Tensor, steps: int, batch: int, states: tuple[Any, ...], weights: list[Any]
 ) -> bool:
-    if type(rows) is not Tensor or profiler_is_on():  # the general path names its parts for the profiler
+    if type(rows) is not Tensor or profiler_is_on():  # the general path labels its parts for the profiler
         return False
     if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not rows.is_cpu:
         return False
@@ -137,7 +137,7 @@ def _is_plain(
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):
-        # Weights that were replaced are left to the general path (pruned, parametrized, by functional_call).
+        # Replaced weights (pruned, parametrized, by functional_call) are left to the general path.
         if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
             return False
     return (

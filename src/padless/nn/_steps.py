@@ -18,10 +18,10 @@ from ._weights import weight_shapes
 
 __all__ = ["SHORT_ROWS", "Network", "infer", "prepared_layers", "takes_torchs_cells", "train_step"]
 
-SHORT_ROWS = 256  # rows (T * B) up to which the Python of the general path is worth saving
+SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python overhead pays off
 
-# By the id of the owner, which costs less than a weak reference in every call; `finalize` removes the entries of
-# owners that are gone. Each entry also holds the configuration that the weights were checked against.
+# Keyed by the id of the owner, which is cheaper than a weak reference in every call; `finalize` removes the entries
+# of deleted owners. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 
 _CELLS: dict[str, Any] = {
@@ -30,16 +30,16 @@ _CELLS: dict[str, Any] = {
 
 
 def takes_torchs_cells(steps: int) -> bool:
-    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer: over a single step.
+    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer, as they do for a single step.
 
     For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. Torch's layers do the same work and more around it.
+    to skip. Torch's layers do the same work with more overhead.
     """
     return steps == 1
 
 
 class Network(NamedTuple):
-    """Recurrent layers in one direction, without projection."""
+    """Shape and options of recurrent layers in one direction, without projection."""
 
     mode: str
     input_size: int
@@ -54,7 +54,7 @@ def prepared_layers(
     """The layers with their weights checked, or None if the weights are not plain; kept as long as `owner` lives."""
     configuration = *network, dtype, len(weights)
     found, prepared = _prepared.get(id(owner), (None, []))
-    # Shapes were checked when the layers were prepared, and `fits` says that they are the same.
+    # Shapes were checked when the layers were prepared; `fits` checks that they have not changed.
     if found == configuration and all(p.fits(weights) for p in prepared):
         return prepared
     if not _can_be_prepared(network, weights, dtype):
@@ -99,7 +99,7 @@ def train_step(
     """Return output `(B, H)` and final states of a single step, by torch's cell functions.
 
     The output and the last state of the last layer share no memory once the caller has copied the output, so that
-    each may be changed in place, as those of torch's layers.
+    each can be changed in place, as with torch's layers.
     """
     cell, is_lstm = _CELLS[network.mode], network.mode == "LSTM"
     if rows.dim() != 2:
@@ -122,7 +122,7 @@ def train_step(
 
 
 def _can_be_prepared(network: Network, weights: list[Tensor], dtype: torch.dtype) -> bool:
-    """Whether all weights are plain tensors of the network's shapes; the kernels trust it."""
+    """Whether all weights are plain tensors of the network's shapes; the kernels rely on it."""
     shapes = weight_shapes(
         network.mode, network.input_size, network.hidden_size, 0, network.num_layers, network.bias, False
     )

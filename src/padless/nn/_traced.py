@@ -1,7 +1,7 @@
-"""The forward of the three layers under `torch.compile`, `torch.export` and ONNX: operators instead of Python loops.
+"""The forward of the three layers under `torch.compile`, `torch.export` and ONNX, by operators without Python loops.
 
-It computes what `_forward` does, from shapes alone: lengths and batch sizes are tensors of which nothing is known while
-the program is traced. The operators check them at every call.
+It computes the same as `_forward`, but knows only shapes: the values of lengths and batch sizes are unknown during
+tracing, and the operators check them at every call.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 
 
 
 def _takes_sizes_from_values() -> bool:
-    """Whether the graph being traced may have an operator whose result has a size that only values tell.
+    """Whether the graph being traced may contain operators with data-dependent result sizes.
 
-    So with `fullgraph=True`; without it such an operator breaks the graph. Asked in a compiled function, this is
-    worked out once a graph.
+    True with `fullgraph=True`; without it such an operator breaks the graph. In a compiled function this is evaluated
+    once per graph.
     """
     context = TracingContext.try_get()
     shapes = getattr(getattr(context, "fake_mode", None), "shape_env", None)
@@ -41,17 +41,17 @@ def _takes_sizes_from_values() -> bool:
 
 
 def _runs_native(device_type: str, forced: str | None) -> bool:
-    """Whether the native kernels run, worked out once for each `forced`, the backend that `use` chose."""
+    """Whether the native kernels run, evaluated once for each `forced`, the backend chosen by `use`."""
     return backends.choose(device_type) == "native"
 
 
-# The mark of `torch.compiler.assume_constant_result`, which would import Dynamo.
+# What `torch.compiler.assume_constant_result` sets; calling it would import Dynamo.
 _takes_sizes_from_values._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _runs_native._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class TracedBatch(NamedTuple):
-    """Any kind of input as the arguments of `padless::layer`, and the way back."""
+    """Input of any kind as the arguments of `padless::layer`, and the conversion back."""
 
     rows: Tensor
     batch_sizes: Tensor
@@ -65,7 +65,7 @@ class TracedBatch(NamedTuple):
 
 
 def traced_batch(module: RNNBase, input: Any, lengths: Any) -> TracedBatch:
-    """`input` of any kind; errors as `open_input` raises them, where shapes and types tell."""
+    """`input` of any kind; raises the same errors as `open_input`, as far as shapes and types show them."""
     check_kind(input, lengths)
     if isinstance(input, PackedSequence):
         return _of_packed_sequence(module, input)
@@ -165,13 +165,13 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
 def run_traced(
     module: RNNBase, batch: TracedBatch, states: tuple[Tensor, ...], weights: list[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output `(M, D*P)` of the last layer, placed as the rows, and final states `(L*D, B, *)`."""
+    """Output `(M, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`."""
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
     count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
     keep, exact = "nothing", False
-    # An exported program mostly infers. Where it is trained all the same, backward computes again what it needs.
-    # Dynamo sees `_forced`, and compiles again when it changes.
+    # Exported programs are mostly for inference. If one is trained anyway, backward recomputes what it needs.
+    # `_forced` is read here so that Dynamo recompiles when it changes.
     if torch.is_grad_enabled() and not _is_exporting() and _runs_native(rows.device.type, backends._forced):
         keep = "cells" if is_recomputing() else "gates"
         exact = _takes_sizes_from_values()

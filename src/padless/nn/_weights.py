@@ -17,7 +17,7 @@ def weight_shapes(
     bias: bool,
     bidirectional: bool,
 ) -> list[tuple[int, ...]]:
-    """The shapes that torch's constructor gives the flat weights."""
+    """The shapes of the flat weights as torch's constructor creates them."""
     gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
     directions, width = 2 if bidirectional else 1, proj_size or hidden_size
     shapes: list[tuple[int, ...]] = []

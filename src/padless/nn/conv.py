@@ -1,4 +1,4 @@
-"""Convolution over time that never reads across a border between sequences."""
+"""Convolution over time that never reads across sequence boundaries."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Conv1d"]
 
 
 class Conv1d(torch.nn.Conv1d):
-    """`torch.nn.Conv1d` over the time of every sequence; beyond both ends of a sequence there are zeros.
+    """`torch.nn.Conv1d` over the time steps of every sequence, with zeros beyond both ends of a sequence.
 
     Parameters, initial values and `state_dict` are torch's.
 
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, groups, bias, device, dtype: as in `torch.nn.Conv1d`.
-        padding: "same" for as many rows as came in (stride 1 only); "valid" for none; "causal" for rows that see no
-            later row; or the number of zeros at each end.
-        padding_mode: "zeros", the only one.
+        padding: "same" for as many output as input rows (stride 1 only); "valid" for no padding; "causal" for outputs
+            that depend on no later row; or the number of zeros at each end.
+        padding_mode: only "zeros" is supported.
 
     Raises:
-        ValueError: "same" with a stride, an unknown padding, another padding mode.
+        ValueError: "same" with a stride, an unknown padding, or another padding mode.
 
     >>> conv = Conv1d(2, 5, 3)
     >>> conv(Packed(torch.randn(4, 2), [3, 1])).data.shape
@@ -70,11 +70,11 @@ class Conv1d(torch.nn.Conv1d):
     def forward(self, packed: Any) -> Any:  # type: ignore[override]
         """Convolve a `Packed` or `PackedSequence` with data `(N, in_channels)`; returns the same kind.
 
-        A sequence of n rows gives as many rows as torch's convolution of it alone, and none if n is 0.
+        A sequence of n rows gives as many rows as torch's convolution of that sequence alone; none if n is 0.
 
         Raises:
-            TypeError: another kind of input.
-            ValueError: data of another width.
+            TypeError: an unsupported kind of input.
+            ValueError: data of the wrong width.
         """
         batch = opened(packed, "Conv1d")
         rows, lengths = batch.data, batch._layout.lengths
@@ -84,8 +84,8 @@ class Conv1d(torch.nn.Conv1d):
         stride, reach = self.stride[0], self.dilation[0] * (self.kernel_size[0] - 1)
         counts = ((lengths + left + right - reach - 1).div(stride, rounding_mode="floor") + 1).clamp(min=0)
         counts = counts.where(lengths > 0, 0)
-        # The sequences lie one after another along one time axis, separated by their zeros. Each begins at a
-        # multiple of the stride, so that one convolution computes the windows of all.
+        # The sequences are placed one after another on one time axis, separated by their zeros. Each begins at a
+        # multiple of the stride, so that one convolution computes all windows.
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans
@@ -108,7 +108,7 @@ class Conv1d(torch.nn.Conv1d):
         return of_kind(Packed._of(result[0].t().index_select(0, windows.to(rows.device)), layout), packed)
 
     def _zeros(self) -> tuple[int, int]:
-        """Zeros before and after each sequence."""
+        """Number of zeros before and after each sequence."""
         reach = self.dilation[0] * (self.kernel_size[0] - 1)
         if self.padding == "same":
             return reach // 2, reach - reach // 2

@@ -17,7 +17,7 @@ __all__ = ["CRF"]
 
 
 class CRF(torch.nn.Module):
-    """Linear-chain conditional random field: scores of tags, of neighbouring tags, and of first and last tags.
+    """Linear-chain conditional random field: scores of tags, tag transitions, and first and last tags.
 
     Source: Lafferty, McCallum and Pereira, "Conditional Random Fields", 2001; forward algorithm and Viterbi decoding.
 
@@ -26,7 +26,7 @@ class CRF(torch.nn.Module):
 
     Attributes:
         transitions: `(C, C)` score of tag j after tag i.
-        start, end: `(C,)` scores of the first and the last tag.
+        start, end: `(C,)` scores of a tag as first and as last tag.
 
     >>> crf = CRF(3)
     >>> emissions, tags = Packed(torch.randn(4, 3), [3, 1]), Packed(torch.tensor([0, 2, 1, 1]), [3, 1])
@@ -58,8 +58,8 @@ class CRF(torch.nn.Module):
             targets: tags `(N,)`, int64, of the same layout.
 
         Raises:
-            LayoutError: different layouts.
-            ValueError: emissions of another width, or tags outside 0..C-1.
+            LayoutError: emissions and targets have different layouts.
+            ValueError: emissions of the wrong width, or tags outside 0..C-1.
         """
         scores, tags = self._checked(emissions), opened(targets, "CRF")
         if not scores._layout.agrees_with(tags._layout):
@@ -79,7 +79,7 @@ class CRF(torch.nn.Module):
         """The most likely tags of every sequence: int64 `(N,)`, of the kind and layout of `emissions` (Viterbi).
 
         Raises:
-            ValueError: emissions of another width.
+            ValueError: emissions of the wrong width.
         """
         scores = self._checked(emissions)
         best, later = self._first_and_later(scores.detach())
@@ -103,7 +103,7 @@ class CRF(torch.nn.Module):
         """The probability of every tag at every row: `(N, C)`, of the kind and layout of `emissions`; differentiable.
 
         Raises:
-            ValueError: emissions of another width.
+            ValueError: emissions of the wrong width.
         """
         scores = self._checked(emissions)
         create_graph = torch.is_grad_enabled()
@@ -111,7 +111,7 @@ class CRF(torch.nn.Module):
             data = scores.data.clone() if scores.data.is_inference() else scores.data
             data = data if data.requires_grad else data.detach().requires_grad_()
             total = self._log_partition(scores.map(lambda _: data)).sum()
-            # The derivative of the log-partition by a score is the probability of its tag.
+            # The derivative of the log-partition with respect to a score is the probability of its tag.
             (rows,) = torch.autograd.grad(total, data, create_graph=create_graph)
         return of_kind(scores.map(lambda _: rows), emissions)
 
@@ -126,7 +126,7 @@ class CRF(torch.nn.Module):
         return (alpha + self.end).logsumexp(1).where(self._has_rows(scores), 0)
 
     def _first_and_later(self, scores: Packed) -> tuple[Tensor, Packed]:
-        """The scores of the first row with those of `start`, and the other rows."""
+        """The scores of the first rows plus `start`, and the other rows."""
         _, later = ops.split(scores, [1, scores._layout.steps])
         return ops.first(scores, default=0) + self.start, later
 
@@ -140,5 +140,5 @@ class CRF(torch.nn.Module):
         return scores
 
     def extra_repr(self) -> str:
-        """What `repr` shows of the layer."""
+        """The arguments that `repr` shows."""
         return f"tags={self.tags}"

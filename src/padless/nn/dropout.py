@@ -1,4 +1,4 @@
-"""Dropout with one mask a sequence."""
+"""Dropout with one mask per sequence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LockedDropout(torch.nn.Module):
     Source: Gal and Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks", 2016.
 
     Args:
-        p: probability that an element of a row is 0 in a whole sequence; the others are divided by `1 - p`.
+        p: probability that an element of the row is 0 in the whole sequence; the others are divided by `1 - p`.
 
     Raises:
         ValueError: `p` is not in [0, 1].
@@ -37,7 +37,7 @@ class LockedDropout(torch.nn.Module):
         self.p = p
 
     def forward(self, packed: Any) -> Any:
-        """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`, with its masks applied in training."""
+        """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`; with its masks applied in training."""
         batch = opened(packed, "LockedDropout")
         if not self.training or self.p == 0:
             return packed
@@ -48,5 +48,5 @@ class LockedDropout(torch.nn.Module):
         return packed._replace(data=packed.data * of_row) if batch is not packed else packed.map(of_row.mul)
 
     def extra_repr(self) -> str:
-        """What `repr` shows of the layer."""
+        """The arguments that `repr` shows."""
         return f"p={self.p}"

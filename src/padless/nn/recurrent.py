@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU: torch's own modules with a forward that skips the padding."""
+"""RNN, LSTM and GRU: torch's modules with a forward that skips the padding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 _dynamo.allow_rnn()
 
-# Each class is its torch twin with another forward and nothing else: constructor, parameters, state_dict,
-# repr and every helper method are inherited, and `accelerate` may turn one into the other.
+# Each class differs from its torch counterpart only in forward: constructor, parameters, state_dict, repr and
+# all helper methods are inherited, so `accelerate` can turn one into the other.
 
 
 class RNN(torch.nn.RNN):
-    """`torch.nn.RNN` (tanh or relu) whose cost follows the real rows.
+    """`torch.nn.RNN` (tanh or relu) whose cost depends only on the real rows.
 
     Constructor, parameters, initial values, `state_dict`, `repr` and errors are torch's.
 
@@ -29,31 +29,31 @@ class RNN(torch.nn.RNN):
     """
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # type: ignore[override]
-        """Output of the last layer, in the kind of `input`, and each sequence's own last state.
+        """Output of the last layer, of the same kind as `input`, and the last state of each sequence.
 
         Args:
             input: `PackedSequence`, `padless.Packed` or jagged nested tensor with rows `(N, I)`; or a padded
                 tensor `(T, B, I)`, `(B, T, I)` with `batch_first`, `(T, I)` unbatched.
             hx: initial state `(L*D, B, H)` in the caller's order (`(L*D, H)` unbatched); zeros if None.
-            lengths: for a padded batch, `(B,)` whole numbers: rows past a length are neither computed nor
-                read, and their output is 0.
+            lengths: for a padded batch, `(B,)` whole numbers: cells past a length are neither read nor
+                computed, and their output is 0.
 
         Returns:
-            `(output, h_n)`: output of width `D*H`; `h_n (L*D, B, H)` in the caller's order. A sequence of
-            length 0 returns its initial state.
+            `(output, h_n)`: output of width `D*H`; `h_n (L*D, B, H)` in the caller's order. The last state of a
+            sequence of length 0 is its initial state.
 
         Raises:
-            ValueError, RuntimeError: as torch's for wrong widths, dtypes and state shapes.
-            LengthsError, LayoutError: lengths or `batch_sizes` that no batch can have (ValueErrors).
+            ValueError, RuntimeError: as in torch, for wrong widths, dtypes and state shapes.
+            LengthsError, LayoutError: invalid lengths or `batch_sizes` (both are ValueErrors).
         """
         return _forward(self, input, hx, lengths)
 
 
 class GRU(torch.nn.GRU):
-    """`torch.nn.GRU` whose cost follows the real rows.
+    """`torch.nn.GRU` whose cost depends only on the real rows.
 
-    Constructor, parameters, initial values, `state_dict`, `repr` and errors are torch's; `forward` takes and
-    gives what `RNN.forward` does.
+    Constructor, parameters, initial values, `state_dict`, `repr` and errors are torch's; `forward` is like
+    `RNN.forward`.
 
     >>> gru = GRU(10, 20, bidirectional=True)
     >>> packed = torch.nn.utils.rnn.pack_sequence([torch.randn(4, 10), torch.randn(2, 10)])
@@ -68,7 +68,7 @@ class GRU(torch.nn.GRU):
 
 
 class LSTM(torch.nn.LSTM):
-    """`torch.nn.LSTM` whose cost follows the real rows.
+    """`torch.nn.LSTM` whose cost depends only on the real rows.
 
     Constructor, parameters, initial values, `state_dict`, `repr` and errors are torch's.
 

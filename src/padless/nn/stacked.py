@@ -17,12 +17,12 @@ __all__ = ["LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCe
 
 
 class Recurrent(torch.nn.Module):
-    """A cell run over time by `padless.scan`, stacked over layers and directions as torch's layers are.
+    """A cell run over time by `padless.scan`, stacked over layers and directions like torch's layers.
 
     Args:
         cell: `cell(input_size, hidden_size) -> module`, whose output is `hidden_size` wide: `torch.nn.LSTMCell`,
-            `GRUCell`, `RNNCell`, or a class with `forward(rows, state) -> (output, state)`. It begins with
-            `module.initial_state(rows)`, states for `rows (B, I)`, or else with zeros `(B, hidden_size)`.
+            `GRUCell`, `RNNCell`, or a class with `forward(rows, state) -> (output, state)`. Initial states come from
+            `module.initial_state(rows)`, for `rows (B, I)`, if it exists, and are otherwise zeros `(B, hidden_size)`.
         input_size, hidden_size, num_layers, bidirectional, dropout: as in `torch.nn.LSTM`.
 
     >>> rnn = Recurrent(torch.nn.GRUCell, 3, 4, num_layers=2, bidirectional=True)
@@ -59,15 +59,15 @@ class Recurrent(torch.nn.Module):
 
         Args:
             packed: `Packed` or `PackedSequence`, data `(N, I)`.
-            hx: initial states, a pytree like the cell's with one leading dimension more, `(L*D, B, *)`, in the caller's
-                order; the cell's own if None.
+            hx: initial states, a pytree like the cell's with one more leading dimension, `(L*D, B, *)`, in the
+                caller's order; those of the cell if None.
 
         Returns:
             The output, of the kind and layout of `packed`, and the final states, like `hx`.
 
         Raises:
-            TypeError: another kind of input.
-            ValueError: data of another width, or states of another size.
+            TypeError: an unsupported kind of input.
+            ValueError: data of the wrong width, or states of the wrong size.
         """
         batch = opened(packed, "Recurrent")
         if batch.data.dim() != 2 or batch.data.shape[1] != self.input_size:
@@ -120,7 +120,7 @@ class _LayerNormCell(torch.nn.Module):
 
 
 class LayerNormLSTMCell(_LayerNormCell):
-    """An LSTM cell that normalises its input product, its hidden product, and the cell where h reads it.
+    """An LSTM cell that normalises its input product, its hidden product, and the cell state used for h.
 
     Source: Ba, Kiros and Hinton, "Layer Normalization", 2016, equations 20 to 22. Gates in torch's order: i, f, g, o.
 

@@ -1,4 +1,4 @@
-"""ONNX: models with padless layers, as ONNX's own LSTM, GRU and RNN with `sequence_lens`."""
+"""ONNX export: padless layers become ONNX's own LSTM, GRU and RNN with `sequence_lens`."""
 
 from .exporting import export, translation_table
 

@@ -1,4 +1,4 @@
-"""`export`: a model with padless layers as an ONNX file, by `torch.onnx.export`."""
+"""`export`: exports a model with padless layers to ONNX, by `torch.onnx.export`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["export", "translation_table"]
 
 
 def export(model: torch.nn.Module, args: tuple[Any, ...], path: Any = None, **options: Any) -> Any:
-    """`torch.onnx.export(model, args, path, dynamo=True, ...)` that knows padless's layers.
+    """`torch.onnx.export(model, args, path, dynamo=True, ...)` with support for padless's layers.
 
-    RNN, LSTM and GRU become ONNX's nodes of these names with `sequence_lens`, so the file runs at other B and T
-    (`dynamic_shapes`), on unsorted batches and on sequences of length 0.
+    RNN, LSTM and GRU become the ONNX nodes of the same names with `sequence_lens`, so the file supports other B and T
+    (`dynamic_shapes`), unsorted batches and sequences of length 0.
 
     Args:
-        model: any module; it is exported in the mode that it is in, so call `.eval()` first.
-        args: an example of its arguments.
-        path: the file; None returns the program alone.
-        options: of `torch.onnx.export`; entries of `custom_translation_table` come before padless's own.
+        model: any module; it is exported in its current mode, so call `.eval()` first.
+        args: example arguments.
+        path: the file to write; None only returns the program.
+        options: of `torch.onnx.export`; entries of `custom_translation_table` override padless's own.
 
     Returns:
         `torch.onnx.ONNXProgram`.
@@ -35,7 +35,7 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], path: Any = None, **op
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What `torch.onnx.export(..., dynamo=True, custom_translation_table=...)` needs for padless's operators.
+    """The `custom_translation_table` of padless's operators for `torch.onnx.export(..., dynamo=True)`.
 
     Raises:
         ImportError: onnxscript is missing (extra `onnx`).

@@ -1,4 +1,4 @@
-"""padless's operators as ONNX graphs: one function an operator, with the operator's arguments.
+"""padless's operators as ONNX graphs: one function per operator, with the operator's arguments.
 
 A layer's rows are gathered into a grid (T, B, I) with the longest sequence first, go through ONNX's own node with
 `sequence_lens`, and are gathered back.
@@ -20,13 +20,13 @@ __all__ = ["table"]
 
 # torch's gates are i f g o and r z n; ONNX's are i o f c and z r h.
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
-op: Any = opset18  # its annotations do not know that a value may be absent
+op: Any = opset18  # its annotations do not allow missing values
 _INT64 = onnx_ir.DataType.INT64
 Value = Any
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """A translation for each operator."""
+    """The translation of each operator."""
     return {
         layers.layer: layer,
         torch.ops.padless.checked_lengths.default: checked_lengths,
@@ -53,7 +53,7 @@ def _scalar(value: Value) -> Value:
 
 
 def _vector(value: Value) -> Value:
-    """An int or a tensor of one element as (1,)."""
+    """An int or a tensor of one element as a tensor (1,)."""
     return _ints(value) if isinstance(value, int) else op.Reshape(value, _ints(1))
 
 
@@ -75,7 +75,7 @@ def _line(vector: Value) -> Value:
 
 
 def _is_run(batch_sizes: Value, slots: Value) -> Value:
-    """Bool (T, B): whether a step runs a slot."""
+    """Bool (T, B): whether a slot runs at a step."""
     return op.Less(_line(slots), _column(batch_sizes))
 
 
@@ -95,12 +95,12 @@ def _inverse(order: Value) -> Value:
 
 
 def _before(counts: Value) -> Value:
-    """Sums of the counts before each."""
+    """For each count, the sum of the counts before it."""
     return op.CumSum(counts, op.Constant(value_int=0), exclusive=1)
 
 
 def _where_true(mask: Value) -> Value:
-    """Positions in the flat mask, (N,)."""
+    """Positions of True in the flattened mask, (N,)."""
     return op.Reshape(op.NonZero(op.Reshape(mask, _ints(-1))), _ints(-1))
 
 
@@ -108,7 +108,7 @@ def _where_true(mask: Value) -> Value:
 
 
 def checked_lengths(lengths: Value, steps: Value | None) -> Value:
-    return op.Cast(lengths, to=_INT64)  # ONNX has no errors of its own: lengths are trusted
+    return op.Cast(lengths, to=_INT64)  # ONNX cannot raise errors: lengths are trusted
 
 
 def batch_sizes(lengths: Value) -> Value:
@@ -116,8 +116,8 @@ def batch_sizes(lengths: Value) -> Value:
 
 
 def padded_rows(lengths: Value, steps: Value, batch_first: bool, left: bool) -> Value:
-    """The back-to-back row of each cell, and one past the last where a cell has none."""
-    place = _line(_range(steps))  # in the sequence, (1, T) or (B, T)
+    """The back-to-back row of each cell, or one past the last if the cell has none."""
+    place = _line(_range(steps))  # position in the sequence, (1, T) or (B, T)
     if left:
         place = op.Sub(place, _column(op.Sub(_vector(steps), lengths)))
     is_row = op.And(op.GreaterOrEqual(place, _ints(0)), op.Less(place, _column(lengths)))

@@ -1,7 +1,7 @@
 """Operations on each sequence of a batch, without padding and without a loop over sequences.
 
-Every function takes a `Packed` or a `PackedSequence`, on any device, and is differentiable twice. bfloat16 and
-float16 are summed in float32. NaN and infinity of one sequence never reach another.
+Every function accepts a `Packed` or a `PackedSequence`, on any device, and is twice differentiable. bfloat16 and
+float16 are summed in float32. NaN and infinity in one sequence never affect another.
 """
 
 from .along import cumsum, log_softmax, softmax

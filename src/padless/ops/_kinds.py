@@ -1,4 +1,4 @@
-"""Opens both kinds of input as a `Packed`, and returns results as the kind that came in."""
+"""Converts both kinds of input to a `Packed`, and results back to the kind of the input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opened(batch: Any, name: str) -> Packed:
 
 
 def of_kind(result: Packed, batch: Batch) -> Batch:
-    """The result as a `PackedSequence` if `batch` is one; without indices if it has none and needs none."""
+    """The result as a `PackedSequence` if `batch` is one; without indices if `batch` has and needs none."""
     if not isinstance(batch, PackedSequence):
         return cast(Batch, result)
     layout = result._layout
@@ -45,12 +45,12 @@ def of_kind(result: Packed, batch: Batch) -> Batch:
 
 
 def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]) -> Tensor:
-    """The rows of `other` in the order of `batch.data`; both are of one kind, with the same lengths.
+    """The rows of `other` in the order of `batch.data`; both must be of the same kind and have the same lengths.
 
     Raises:
         TypeError: `other` is of another kind.
-        LayoutError: the lengths differ; the message names the first.
-        RuntimeError: the same when a compiled program runs, which also needs the same order of two `PackedSequence`.
+        LayoutError: the lengths differ; the message names the first difference.
+        RuntimeError: the same in a compiled program, where two `PackedSequence` must also have the same order.
     """
     if type(other) is not type(batch):
         raise TypeError(
@@ -72,7 +72,7 @@ def _layout_of(batch: Packed | PackedSequence) -> Layout:
 
 
 def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) -> None:
-    """Let the compiled program check that both have the same batch sizes and indices."""
+    """Make the compiled program check that both have the same batch sizes and indices."""
     pairs = [(batch.batch_sizes, other.batch_sizes)]
     ours, theirs = batch.sorted_indices, other.sorted_indices
     given = ours if ours is not None else theirs

@@ -1,4 +1,4 @@
-"""Operations along every sequence: as many rows as came in."""
+"""Operations along every sequence that keep the number of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def softmax(packed: Batch) -> Batch:
     """Softmax over the rows of every sequence, element by element; same kind and layout.
 
     Raises:
-        TypeError: data that are not floating-point.
+        TypeError: the data are not floating-point.
 
     >>> softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([0.5000, 0.5000, 1.0000])
@@ -36,7 +36,7 @@ def softmax(packed: Batch) -> Batch:
 
 
 class _Softmax(torch.autograd.Function):
-    """Softmax whose derivative is y (g - sum(g y)): two large tensors in backward instead of six."""
+    """Softmax with derivative y (g - sum(g y)): two large tensors in backward instead of six."""
 
     @staticmethod
     def forward(data: Tensor, layout: Layout) -> Tensor:
@@ -63,12 +63,12 @@ class _Softmax(torch.autograd.Function):
 
 
 class _LogSoftmax(torch.autograd.Function):
-    """Its logarithm, whose derivative is g - exp(y) sum(g)."""
+    """Logarithm of softmax, with derivative g - exp(y) sum(g)."""
 
     @staticmethod
     def forward(data: Tensor, layout: Layout) -> Tensor:
         batch = Packed._of(data, layout)
-        # Two differences: one of the sum would lose the digits of the logarithm beside a large row.
+        # Two subtractions: subtracting the sum of both would lose the logarithm's digits if the maximum is large.
         rows = shifted(batch)[0]
         powers = rows.exp()
         logs = row_sums(Packed._of(powers, layout)).log_()
@@ -93,7 +93,7 @@ def log_softmax(packed: Batch) -> Batch:
     """Logarithm of the softmax over the rows of every sequence, element by element; same kind and layout.
 
     Raises:
-        TypeError: data that are not floating-point.
+        TypeError: the data are not floating-point.
 
     >>> log_softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([-0.6931, -0.6931,  0.0000])
@@ -109,16 +109,16 @@ def log_softmax(packed: Batch) -> Batch:
 
 
 def cumsum(packed: Batch) -> Batch:
-    """Running sums of every sequence's rows; same kind and layout; integers in int64.
+    """Cumulative sum of every sequence's rows; same kind and layout; integers are summed in int64.
 
-    One addition a time step over the sequences still running, so nothing of one sequence enters another.
+    One addition per time step over the sequences still running, so no value leaks from one sequence into another.
 
     >>> cumsum(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
     tensor([1, 3, 6, 4])
     """
     batch = opened(packed, "cumsum")
     layout, dtype = batch._layout, _sum_dtype(batch.dtype)
-    if torch.compiler.is_compiling():  # a graph has no loop over steps
+    if torch.compiler.is_compiling():  # a graph cannot loop over steps
         rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
@@ -134,7 +134,7 @@ def cumsum(packed: Batch) -> Batch:
 
 
 class _GridCumsum(torch.autograd.Function):
-    """`grid.cumsum(1)`, whose own derivative asks for the number of elements, which a graph does not know."""
+    """`grid.cumsum(1)`; torch's derivative reads the number of elements, which is unknown in a graph."""
 
     @staticmethod
     def forward(grid: Tensor) -> Tensor:

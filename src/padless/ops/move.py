@@ -41,7 +41,7 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
 
 
 def last(packed: Batch, *, default: Any = None) -> Tensor:
-    """Last row of every sequence, `(B, *)`, in the caller's order; arguments and errors as those of `first`.
+    """Last row of every sequence, `(B, *)`, in the caller's order; arguments and errors as in `first`.
 
     >>> last(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]))
     tensor([3, 4])
@@ -62,7 +62,7 @@ def reverse(packed: Batch) -> Batch:
 
 
 def roll(packed: Batch, shift: int) -> Batch:
-    """Every sequence with its rows moved `shift` steps later; those that leave at the end come in at the start.
+    """Every sequence with its rows moved `shift` steps later; rows moved past the end reappear at the start.
 
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
@@ -91,7 +91,7 @@ def head(packed: Batch, k: int) -> Batch:
     """The first `k` rows of every sequence, or all of a shorter one.
 
     Raises:
-        ValueError: a negative `k`.
+        ValueError: `k` is negative.
 
     >>> head(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([1, 2]), tensor([4])]
@@ -104,7 +104,7 @@ def tail(packed: Batch, k: int) -> Batch:
     """The last `k` rows of every sequence, or all of a shorter one.
 
     Raises:
-        ValueError: a negative `k`.
+        ValueError: `k` is negative.
 
     >>> tail(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([2, 3]), tensor([4])]
@@ -118,7 +118,7 @@ def cat(batches: Iterable[Batch]) -> Batch:
     """Sequence i of each batch joined in time, in the order given.
 
     Args:
-        batches: at least one, each with B sequences and rows of the same shape; the result is of the first one's kind.
+        batches: at least one, each with B sequences and rows of the same shape; the result has the kind of the first.
 
     Raises:
         ValueError: no batches.
@@ -144,11 +144,11 @@ def cat(batches: Iterable[Batch]) -> Batch:
 
 
 def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> list[Batch]:
-    """Every sequence cut at the same steps: a list of batches of B sequences, with length 0 where one has ended.
+    """Every sequence cut at the same steps: a list of batches of B sequences, of length 0 once a sequence has ended.
 
     Args:
         packed: data `(N, *)`.
-        sizes: steps of each piece; one number cuts into pieces of that size (`chunks`).
+        sizes: steps of each piece; a single number cuts into pieces of that size (`chunks`).
 
     Raises:
         ValueError: a negative size.
@@ -179,7 +179,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
 
 
 def chunks(packed: Batch, k: int) -> list[Batch]:
-    """Windows of `k` steps, for truncated back-propagation: each has all B sequences, of length 0 where one has ended.
+    """Windows of `k` steps of all B sequences, of length 0 once a sequence has ended; for truncated back-propagation.
 
     Raises:
         ValueError: `k` below 1.
@@ -194,18 +194,18 @@ def chunks(packed: Batch, k: int) -> list[Batch]:
 
 
 def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
-    """Every sequence cut before the rows where `where` is true: the pieces, and the sequence that each piece is of.
+    """Every sequence cut before the rows where `where` is true: the pieces, and the sequence of each piece.
 
     Args:
         packed: data `(N, *)`.
         where: bool `(N,)`, in the order of `packed.data`, or a batch of the same kind and layout. The first row of a
-            sequence begins a piece whatever it says. A sequence of length 0 has no piece.
+            sequence always begins a piece. A sequence of length 0 has no piece.
 
     Returns:
         A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
 
     Raises:
-        LayoutError: `where` is not bool `(N,)`, or a batch of other lengths.
+        LayoutError: `where` is not bool `(N,)`, or is a batch with other lengths.
         TypeError: `where` is a batch of the other kind.
 
     >>> pieces, owner = cut(Packed(torch.arange(5), [3, 2]), torch.tensor([False, True, False, False, True]))
@@ -222,7 +222,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
     if isinstance(packed, PackedSequence):
         marks = opened(packed._replace(data=marks), "cut").data
-    begins = marks.cpu().clone()  # synchronises when the mask lives on a device: lengths are host values
+    begins = marks.cpu().clone()  # synchronises if the mask is on a device: lengths are host values
     offsets, lengths = batch._layout.offsets, batch._layout.lengths
     begins[offsets[:-1][lengths > 0]] = True
     starts = begins.nonzero().squeeze(1)
@@ -235,7 +235,7 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     """`values[i]` as every row of sequence i: the kind and layout of `packed`.
 
     Args:
-        packed: gives the layout; its data are not read.
+        packed: batch with the layout; its data are not read.
         values: `(B, *)`, on the data's device.
 
     Raises:
@@ -278,7 +278,7 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
 
 
 def _rank(dtype: torch.dtype) -> int:
-    """0 to 3 for bool, whole, real, complex: each can hold those before it (`torch.can_cast` does not compile)."""
+    """0 to 3 for bool, integer, real, complex: each can hold those before it (`torch.can_cast` does not compile)."""
     return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
 
 
@@ -301,7 +301,7 @@ def _window(batch: Packed, begin: int, count: int) -> Packed:
 
 
 def _at_most(count: int, batch: Packed) -> int:
-    """The count, or T if it is larger: any number of steps fits a tensor then."""
+    """The count, or T if the count is larger, so that it fits into a tensor."""
     return min(count, batch._layout.steps)
 
 

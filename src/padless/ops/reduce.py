@@ -1,4 +1,4 @@
-"""Reductions: one row a sequence, `(B, *)`, in the caller's order."""
+"""Reductions: one row per sequence, `(B, *)`, in the caller's order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     """Sum of every sequence's rows, `(B, *)`; 0 for length 0.
 
     Args:
-        packed: data `(N, *)`; integers and booleans are summed in int64, as torch does.
+        packed: data `(N, *)`; integers and booleans are summed in int64, as in torch.
 
     >>> from padless import Packed
     >>> sum(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
@@ -35,7 +35,7 @@ def mean(packed: Batch) -> Tensor:
     """Mean of every sequence's rows, `(B, *)`; 0 for length 0.
 
     Raises:
-        TypeError: data that are not floating-point or complex.
+        TypeError: the data are not floating-point or complex.
 
     >>> from padless import Packed
     >>> mean(Packed(torch.tensor([1.0, 2.0, 3.0, 4.0]), [3, 0, 1]))
@@ -49,9 +49,9 @@ def mean(packed: Batch) -> Tensor:
 
 
 def max(packed: Batch) -> Tensor:  # noqa: A001
-    """Largest value of every sequence, element by element, `(B, *)`; -inf, or the dtype's lowest value, for length 0.
+    """Maximum of every sequence, element by element, `(B, *)`; -inf, or the dtype's lowest value, for length 0.
 
-    A gradient is shared by the rows that tie, as in `torch.amax`.
+    The gradient is divided among ties, as in `torch.amax`.
 
     >>> from padless import Packed
     >>> max(Packed(torch.tensor([1.0, 5.0, 3.0, 4.0]), [3, 0, 1]))
@@ -61,7 +61,7 @@ def max(packed: Batch) -> Tensor:  # noqa: A001
 
 
 def min(packed: Batch) -> Tensor:  # noqa: A001
-    """Smallest value of every sequence, element by element, `(B, *)`; inf, or the dtype's highest value, for length 0.
+    """Minimum of every sequence, element by element, `(B, *)`; inf, or the dtype's highest value, for length 0.
 
     >>> from padless import Packed
     >>> min(Packed(torch.tensor([1, 5, 3, 4]), [3, 1]))
@@ -73,7 +73,7 @@ def min(packed: Batch) -> Tensor:  # noqa: A001
 def prod(packed: Batch) -> Tensor:
     """Product of every sequence's rows, `(B, *)`; 1 for length 0.
 
-    Gradients are exact where factors are 0.
+    Gradients are exact even if factors are 0.
 
     >>> from padless import Packed
     >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
@@ -83,7 +83,7 @@ def prod(packed: Batch) -> Tensor:
     rows = _wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
-    if torch.compiler.is_compiling():  # a graph cannot ask whether a factor is 0
+    if torch.compiler.is_compiling():  # a graph cannot branch on whether a factor is 0
         return _GridProd.apply(Packed._of(rows, batch._layout).pad(1)).to(_sum_dtype(batch.dtype))
     is_transformed = peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
     product = (_tree_of_products if is_transformed else _Prod.apply)(rows, batch._layout)
@@ -91,7 +91,7 @@ def prod(packed: Batch) -> Tensor:
 
 
 class _GridProd(torch.autograd.Function):
-    """`grid.prod(1)`, whose derivative is the product of all other factors: of those before times those after."""
+    """`grid.prod(1)`; the derivative is the product of the factors before times the product of those after."""
 
     @staticmethod
     def forward(grid: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class _GridProd(torch.autograd.Function):
 
 
 class _Prod(torch.autograd.Function):
-    """Products whose derivative is product / factor, or that of a tree of products where this cannot be divided."""
+    """Products; the derivative is product / factor, or that of a tree of products if it cannot be divided."""
 
     @staticmethod
     def forward(rows: Tensor, layout: Layout) -> Tensor:
@@ -142,7 +142,7 @@ class _Prod(torch.autograd.Function):
 
 
 def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:
-    """Neighbouring rows multiplied, then neighbouring products: differentiable where factors are 0."""
+    """Multiplies neighbouring rows, then neighbouring products: differentiable even if factors are 0."""
     lengths = layout.lengths
     while lengths.numel() and int(lengths.max()) > 1:
         halves = (lengths + 1) // 2
@@ -167,7 +167,7 @@ def logsumexp(packed: Batch) -> Tensor:
     """log(sum(exp(rows))) of every sequence, `(B, *)`; -inf for length 0. Large values do not overflow.
 
     Raises:
-        TypeError: data that are not floating-point.
+        TypeError: the data are not floating-point.
 
     >>> from padless import Packed
     >>> logsumexp(Packed(torch.tensor([0.0, 0.0, 1000.0]), [2, 0, 1]))
@@ -183,7 +183,7 @@ def logsumexp(packed: Batch) -> Tensor:
 
 
 def row_sums(batch: Packed) -> Tensor:
-    """Sums in float32 or wider, int64 for integers: `(B, *)`."""
+    """Sums `(B, *)` in float32 or wider; int64 for integers."""
     rows = _wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
@@ -191,9 +191,9 @@ def row_sums(batch: Packed) -> Tensor:
 
 
 def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows less the largest of their sequence `(N, *)`, and that largest `(B, *)`, a constant of the graph.
+    """Rows minus the maximum of their sequence `(N, *)`, and that maximum `(B, *)`, a constant for autograd.
 
-    With `finite` an infinite largest is replaced by 0; else an infinite row less itself is NaN.
+    With `finite` an infinite maximum is replaced by 0; otherwise infinity minus itself is NaN.
     """
     rows = _wide(batch.data)
     largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
@@ -211,7 +211,7 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
         return _extreme(batch.map(lambda flags: flags.to(torch.uint8)), kind).bool()
     shape, index = (len(batch), *rows.shape[1:]), _per_element(batch)
     if rows.is_floating_point():
-        # The start is NaN, which ties with nothing: torch would give it a share of the gradient.
+        # Start with NaN, which ties with nothing: otherwise torch would give the start a share of the gradient.
         result = rows.new_full(shape, torch.nan).scatter_reduce(0, index, rows, kind, include_self=False)
         is_empty = (batch._layout.lengths == 0).to(rows.device).view(-1, *(1,) * (rows.dim() - 1))
         return result.masked_fill(is_empty, -torch.inf if is_max else torch.inf)
@@ -222,7 +222,7 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
 
 
 def _per_element(batch: Packed) -> Tensor:
-    """The sequence of every element, `(N, *)`, without memory of its own."""
+    """The sequence of every element, `(N, *)`, without allocating that size."""
     return owners(batch).view(-1, *(1,) * (batch.data.dim() - 1)).expand_as(batch.data)
 
 

@@ -1,4 +1,4 @@
-"""`Packed`, B sequences without padding: value, indexing, arithmetic, packing, padding, conversions."""
+"""`Packed`, a batch of B sequences without padding: value, indexing, arithmetic, packing, padding, conversions."""
 
 from . import registration as _registration  # noqa: F401 - for what importing it does
 from .packing import pack

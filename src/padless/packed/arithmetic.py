@@ -1,4 +1,4 @@
-"""Arithmetic of `Packed`: between batches of equal lengths, and with numbers."""
+"""Arithmetic of `Packed` with batches of equal lengths and with numbers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Arithmetic:
         def _of(cls, data: Tensor, layout: Layout) -> Self: ...
 
     def _combined(self, other: Any, function: Callable[[Any, Any], Tensor]) -> Self:
-        """`function` of the two batches' rows, which broadcast as two tensors of the rows' shapes do."""
+        """`function` of the rows of both batches, which broadcast like two tensors of the shapes of a row."""
         if isinstance(other, type(self)):
             _check_equal(self._layout, other._layout)
             dim = max(self._data.dim(), other._data.dim())
             return self._of(function(_aligned(self._data, dim), _aligned(other._data, dim)), self._layout)
         if isinstance(other, Tensor) and other.dim() > 0:
             raise TypeError(
-                f"arithmetic of a Packed is with a Packed of equal lengths or a number, "
+                f"arithmetic of a Packed needs a Packed of equal lengths or a number, "
                 f"got a tensor of shape {tuple(other.shape)}: use .map(lambda rows: ...)"
             )
         if isinstance(other, (numbers.Number, Tensor)):
@@ -98,7 +98,7 @@ class Arithmetic:
 
 
 def _check_equal(left: Layout, right: Layout) -> None:
-    """Raise LengthsError unless both have the same lengths."""
+    """Raise LengthsError unless both layouts have the same lengths."""
     if left.agrees_with(right):
         return
     if left.batch != right.batch:
@@ -111,8 +111,8 @@ def _check_equal(left: Layout, right: Layout) -> None:
 
 
 def _aligned(data: Tensor, dim: int) -> Tensor:
-    """`data` with `dim` dimensions, ones put between the rows and their shape.
+    """`data` with `dim` dimensions: ones are inserted after the first dimension.
 
-    Without them torch would take a row number for a feature where N happens to be the width.
+    Without them torch would broadcast rows along features if N happens to equal the width.
     """
     return data if data.dim() == dim else data[(slice(None), *[None] * (dim - data.dim()))]

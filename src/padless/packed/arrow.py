@@ -17,22 +17,22 @@ __all__ = ["arrow_of_rows", "rows_of_arrow"]
 def rows_of_arrow(array: Any) -> tuple[Tensor, Layout]:
     """Rows `(N, *)` and layout of a list array of B sequences; the rows are Arrow's memory.
 
-    Booleans, which Arrow keeps as bits, and an array in several chunks are copied.
+    Booleans, which Arrow stores as bits, and arrays of several chunks are copied.
     """
     pa = _pyarrow("from_arrow")
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # some versions of pyarrow keep an empty one chunked
+        if isinstance(array, pa.ChunkedArray):  # some versions of pyarrow, if the array is empty
             array = pa.concat_arrays([*array.chunks, pa.array([], array.type)])
     if isinstance(array, pa.FixedSizeListArray):
         array = array.cast(pa.large_list(array.type.value_type))
     if not isinstance(array, (pa.ListArray, pa.LargeListArray)):
         kind = array.type if isinstance(array, pa.Array) else type(array).__name__
-        raise TypeError(f"from_arrow takes a list array, one list a sequence, got {kind}")
+        raise TypeError(f"from_arrow takes a list array, one list per sequence, got {kind}")
     if array.null_count:
         i = array.is_null().index(True).as_py()
         raise ValueError(f"from_arrow: sequence {i} is null; an empty list is a sequence of length 0")
-    # A slice of an array keeps all values of the whole; its offsets say which are its own.
+    # A slice of an array keeps the values of the whole array; its offsets say which belong to it.
     offsets = torch.from_numpy(array.offsets.to_numpy().copy()).to(torch.int64)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
     rows = _tensor_of_values(pa, array.values.slice(first, last - first))
@@ -40,9 +40,9 @@ def rows_of_arrow(array: Any) -> tuple[Tensor, Layout]:
 
 
 def arrow_of_rows(data: Tensor, layout: Layout) -> Any:
-    """`pyarrow.LargeListArray` of B lists; the values are the memory of `data (N, *)`.
+    """`pyarrow.LargeListArray` of B lists whose values share the memory of `data (N, *)`.
 
-    A row of more than one number is a fixed-size list, one level a dimension.
+    A row of more than one number becomes nested fixed-size lists, one level per dimension.
     """
     pa = _pyarrow("to_arrow")
     if data.requires_grad:
@@ -61,7 +61,7 @@ def arrow_of_rows(data: Tensor, layout: Layout) -> Any:
 
 
 def _tensor_of_values(pa: ModuleType, values: Any) -> Tensor:
-    """Values as a tensor `(N, *)`, one trailing dimension a level of fixed-size lists."""
+    """Values as a tensor `(N, *)` with one trailing dimension per level of fixed-size lists."""
     sizes = []
     count = len(values)
     while True:
@@ -77,7 +77,7 @@ def _tensor_of_values(pa: ModuleType, values: Any) -> Tensor:
     elif pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         flat = torch.from_dlpack(values)
     else:
-        raise TypeError(f"from_arrow: a tensor has no type for values of {values.type}")
+        raise TypeError(f"from_arrow: torch has no dtype for values of type {values.type}")
     return flat.reshape(count, *sizes)
 
 

@@ -1,4 +1,4 @@
-"""Indexing of `Packed`: one sequence, a slice, or any sequences by number or mask."""
+"""Indexing of `Packed`: one sequence, a slice, or several sequences by number or mask."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def one_sequence(data: Tensor, layout: Layout, index: Any) -> Tensor:
     """Return sequence `index`, `(len, *)`, as a view of the data; negative numbers count from the end."""
     batch = layout.lengths.shape[0]
     try:
-        i = operator.index(index)  # synchronises when the index is a tensor on a device
+        i = operator.index(index)  # synchronises if the index is a tensor on a device
     except TypeError:
         raise TypeError(
-            f"a Packed is indexed by a number, a slice, a list, or an array of numbers or booleans, "
+            f"the index of a Packed must be a number, a slice, a list, or an array of numbers or booleans, "
             f"got {type(index).__name__}"
         ) from None
     if not -batch <= i < batch:
@@ -31,7 +31,7 @@ def one_sequence(data: Tensor, layout: Layout, index: Any) -> Tensor:
 
 
 def slice_sequences(data: Tensor, layout: Layout, index: slice) -> tuple[Tensor, Layout]:
-    """Return the rows and the layout of a slice of the sequences: a view where its step is 1."""
+    """Return the rows and the layout of a slice of the sequences: a view if its step is 1."""
     start, stop, step = index.indices(layout.lengths.shape[0])
     if step != 1:
         return _gather(data, layout, torch.tensor(range(start, stop, step), dtype=torch.int64, device="cpu"))
@@ -49,23 +49,23 @@ def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, La
     shift = layout.offsets[sequences] - gathered.offsets[:-1]
     source = torch.arange(gathered.rows, device="cpu") + torch.repeat_interleave(shift, gathered.lengths)
     if torch.compiler.is_compiling() or (len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1):
-        # A row taken twice has two gradients to be added, which a row map cannot do.
+        # If a row is used twice, its gradients must be added, which a row map cannot do.
         return data.index_select(0, source.to(data.device)), gathered
     kept = RowMap.placing(source, layout.rows).inverted()
     return move_rows(data, kept), gathered
 
 
 def _sequence_numbers(index: Any, batch: int) -> Tensor:
-    """`(K,)` which of `batch` sequences a list, array or tensor of numbers or booleans names, on the host."""
+    """The sequence numbers `(K,)`, on the host, of a list, array or tensor of numbers or booleans."""
     try:
-        numbers = torch.as_tensor(index, device="cpu")  # synchronises when the index is on a device
+        numbers = torch.as_tensor(index, device="cpu")  # synchronises if the index is on a device
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"an index must hold whole numbers or booleans: {error}") from error
     if numbers.dim() != 1:
         raise IndexError(f"an index must be one-dimensional, got shape {tuple(numbers.shape)}")
     if numbers.dtype == torch.bool:
         if len(numbers) != batch:
-            raise IndexError(f"a mask must have one boolean a sequence, {batch}, got {len(numbers)}")
+            raise IndexError(f"a mask must have one boolean per sequence, {batch}, got {len(numbers)}")
         return numbers.nonzero()[:, 0]
     if len(numbers) == 0:
         return torch.zeros(0, dtype=torch.int64, device="cpu")

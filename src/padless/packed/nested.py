@@ -16,7 +16,7 @@ __all__ = ["nested_of_rows", "rows_of_nested"]
 def rows_of_nested(nested: Tensor) -> tuple[Tensor, Layout]:
     """Rows `(N, *)` and layout of a nested tensor of B sequences `(len, *)`.
 
-    The rows of a jagged tensor are a view; where it has holes, and where it is strided, they are a copy.
+    The rows of a jagged tensor are a view; if it has holes or is strided, they are a copy.
     """
     if not isinstance(nested, Tensor) or not nested.is_nested:
         kind = "an ordinary tensor" if isinstance(nested, Tensor) else type(nested).__name__
@@ -49,7 +49,7 @@ def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
 
 
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:
-    layout, starts = Layout(lengths), starts.cpu()  # synchronises when the values live on a device
+    layout, starts = Layout(lengths), starts.cpu()  # synchronises if the values are on a device
     _check_ranges(starts, starts + lengths, values.shape[0])
     shift = starts - layout.offsets[:-1]
     source = torch.arange(layout.rows, device="cpu") + torch.repeat_interleave(shift, lengths)
@@ -57,7 +57,7 @@ def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tupl
 
 
 def _check_ranges(starts: Tensor, ends: Tensor, rows: int) -> None:
-    """Raise LayoutError unless the rows `[starts[i], ends[i])` exist, and each belongs to one sequence only."""
+    """Raise LayoutError unless the rows `[starts[i], ends[i])` exist and each belongs to only one sequence."""
     is_wrong = (ends > starts) & ((starts < 0) | (ends > rows))
     if bool(is_wrong.any()):
         i = int(is_wrong.nonzero()[0, 0])

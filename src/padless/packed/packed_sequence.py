@@ -1,4 +1,4 @@
-"""Conversions between layouts and torch's `PackedSequence`, which is checked, since it may be made by hand."""
+"""Conversions between layouts and torch's `PackedSequence`, which is checked, since users can construct it directly."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["layout_of_packed_sequence", "packed_sequence_of_rows"]
 
 
 def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
-    """Layout of a `PackedSequence`: its lengths in the caller's order, its slots as its own indices say.
+    """Layout of a `PackedSequence`: lengths in the caller's order, slots according to its indices.
 
-    `layout.time_major` therefore moves back-to-back rows to exactly the rows of `sequence.data`, and
-    `layout.time_major.inverted()` moves those back to back, whichever way ties were broken.
+    `layout.time_major` therefore moves back-to-back rows to exactly the order of `sequence.data`, and
+    `layout.time_major.inverted()` moves them back, however ties were broken.
 
     Args:
-        sequence: made by torch, by padless or by hand; everything in it but `data` is checked.
+        sequence: created by torch, by padless or directly; everything in it except `data` is checked.
             Sequences of length 0 are the entries of the indices beyond `batch_sizes[0]`.
 
     Raises:
-        LayoutError: `batch_sizes`, `sorted_indices` or `unsorted_indices` that no batch can have.
+        LayoutError: invalid `batch_sizes`, `sorted_indices` or `unsorted_indices`.
 
     >>> data = torch.tensor([4, 1, 5, 2, 6])
     >>> sequence = PackedSequence(data, torch.tensor([2, 2, 1]), torch.tensor([2, 0, 1]))
@@ -40,7 +40,7 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         raise LayoutError(f"data of a PackedSequence must be a tensor (N, *), got {kind}")
     rows = data.shape[0]
     lengths = lengths_of_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows)
-    if lengths is not None:  # nothing is wrong
+    if lengths is not None:  # all valid
         if sorted_indices is None or unsorted_indices is None:
             sorted_indices = unsorted_indices = torch.arange(lengths.shape[0], device="cpu")
         return Layout.of_slots(lengths, batch_sizes, sorted_indices, unsorted_indices, rows=rows)
@@ -60,13 +60,13 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
 
 def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
     check_permutation(indices, at_least=at_least, name=name)
-    return indices.detach().cpu()  # synchronises when the batch lives on a device
+    return indices.detach().cpu()  # synchronises if the batch is on a device
 
 
 def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
     """Return `unsorted_indices` on the host, checked to be the inverse of `order`."""
     check_inverse(unsorted_indices, order, slots=order.numel())
-    return unsorted_indices.detach().cpu()  # synchronises when the batch lives on a device
+    return unsorted_indices.detach().cpu()  # synchronises if the batch is on a device
 
 
 def packed_sequence_of_rows(data: Tensor, layout: Layout) -> PackedSequence:

@@ -1,4 +1,4 @@
-"""`pack`: makes a `Packed` of a list of sequences or of a padded tensor."""
+"""`pack`: creates a `Packed` from a list of sequences or a padded tensor."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["pack"]
 
 
 def pack(sequences: Iterable[Tensor] | Tensor, lengths: Any = None, batch_first: bool = True) -> Packed:
-    """The batch of B sequences, or of the first `lengths[b]` steps of each row of a padded tensor: a copy.
+    """The batch of B sequences, or of the first `lengths[b]` steps of each sequence of a padded tensor: a copy.
 
     Args:
-        sequences: tensors `(len, *)` alike in all but `len`; or, with `lengths`, one padded tensor
+        sequences: tensors `(len, *)` that differ only in `len`; or, with `lengths`, one padded tensor
             `(B, T, *)`, whose cells past the lengths are never read.
         lengths: B whole numbers up to T: list, tuple, NumPy array or tensor on any device.
-        batch_first: whether sequences or steps are dimension 0 of the padded tensor.
+        batch_first: whether the padded tensor is `(B, T, *)` or `(T, B, *)`.
 
     Raises:
-        TypeError: something other than tensors.
-        ValueError: sequences that differ in trailing shape, dtype or device; the message names the first.
-        LengthsError: lengths that do not fit the padded tensor; the message names the first.
+        TypeError: the sequences are not tensors.
+        ValueError: sequences differ in trailing shape, dtype or device; the message names the first that does.
+        LengthsError: lengths do not fit the padded tensor; the message names the first that does not.
 
     >>> pack([torch.tensor([1, 2, 3]), torch.tensor([4])])
     Packed(B=2, N=4, T=3, fill=0.67, shape=(4,), dtype=torch.int64)
@@ -39,7 +39,7 @@ def pack(sequences: Iterable[Tensor] | Tensor, lengths: Any = None, batch_first:
     if isinstance(sequences, Tensor):
         return _pack_padded(sequences, lengths, batch_first)
     if lengths is not None:
-        raise TypeError(f"lengths go with a padded tensor only, got {type(sequences).__name__} and lengths")
+        raise TypeError(f"lengths are only for a padded tensor, got {type(sequences).__name__} and lengths")
     if isinstance(sequences, PackedSequence):
         raise TypeError("pack takes tensors (len, *), got PackedSequence: use Packed.from_packed_sequence")
     if isinstance(sequences, (str, bytes, dict)) or not isinstance(sequences, Iterable):

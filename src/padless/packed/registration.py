@@ -1,4 +1,4 @@
-"""Makes `Packed` known to torch: as a pytree node, to `torch.load(..., weights_only=True)`, and to compilers."""
+"""Registers `Packed` with torch: as a pytree node, for `torch.load(..., weights_only=True)`, and for compilers."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ register_pytree_node(
     from_dumpable_context=lambda lengths: Layout(as_lengths(lengths)),
     flatten_with_keys_fn=_flatten_with_keys,
 )
-# torch.load(..., weights_only=True) may call it, also under the name that files of version 0.1 hold.
+# torch.load(..., weights_only=True) may call it, also under the name in files of version 0.1.
 torch.serialization.add_safe_globals([Packed, (Packed, "padless._packed.Packed")])

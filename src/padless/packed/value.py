@@ -1,4 +1,4 @@
-"""`Packed`: B sequences back to back, an immutable value of data and layout."""
+"""`Packed`: B sequences back to back, as an immutable pair of data and layout."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 __all__ = ["Packed"]
 
 
-# A dataclass for torch's sake: DDP looks for the tensors of an output in the fields of dataclasses, and FSDP with
-# mixed precision replaces them. So the fields are the arguments of `__init__`.
+# A dataclass because DDP finds the tensors of an output in the fields of dataclasses, and FSDP with mixed precision
+# replaces them. So the fields are the arguments of `__init__`.
 @dataclass(init=False, repr=False, eq=False)
 class Packed(Arithmetic):
     """B sequences of different lengths without padding: rows `(N, *)` back to back, and B lengths.
 
-    A value: its lengths never change and its attributes cannot be set. Its rows are a tensor like any
-    other, part of the autograd graph. `==` is identity: compare `.data` and `.lengths`.
+    Immutable: its lengths never change and its attributes cannot be set. Its rows are an ordinary tensor, part of
+    the autograd graph. `==` compares identity; to compare values, compare `.data` and `.lengths`.
 
     Args:
-        data: `(N, *)`, sequence after sequence, any dtype and device; kept, not copied.
+        data: `(N, *)`, sequence after sequence, any dtype and device; not copied.
         lengths: B whole numbers that sum to N: list, tuple, NumPy array or tensor on any device.
 
     Raises:
-        LengthsError: lengths that are not whole, negative, or do not sum to N.
+        LengthsError: lengths that are not whole, are negative, or do not sum to N.
 
     >>> packed = Packed(torch.arange(6), [3, 1, 2])
     >>> packed
@@ -54,7 +54,7 @@ class Packed(Arithmetic):
     """
 
     __slots__ = ("__weakref__", "_data", "_layout")
-    __array_ufunc__ = None  # NumPy scalars leave arithmetic to Packed instead of iterating over it
+    __array_ufunc__ = None  # makes NumPy scalars defer to Packed instead of iterating over it
 
     if TYPE_CHECKING:
         _data: Tensor
@@ -72,7 +72,7 @@ class Packed(Arithmetic):
 
     @classmethod
     def _of(cls, data: Tensor, layout: Layout) -> Packed:
-        """The batch of `data (N, *)` and `layout`, which are trusted."""
+        """The batch of `data (N, *)` and `layout`, without checks."""
         packed = object.__new__(cls)
         object.__setattr__(packed, "_data", data)
         object.__setattr__(packed, "_layout", layout)
@@ -84,10 +84,10 @@ class Packed(Arithmetic):
 
         Args:
             data: `(N, *)`.
-            offsets: B+1 whole numbers (others call them `cu_seqlens`) that start at 0, never fall, end at N.
+            offsets: B+1 whole numbers (elsewhere called `cu_seqlens`) that start at 0, never decrease, and end at N.
 
         Raises:
-            LayoutError: offsets that break one of these rules; the message says which one does.
+            LayoutError: offsets that break one of these rules; the message names the first that does.
 
         >>> Packed.from_offsets(torch.arange(6), [0, 3, 3, 6]).lengths
         tensor([3, 0, 3])
@@ -97,10 +97,10 @@ class Packed(Arithmetic):
 
     @classmethod
     def from_packed_sequence(cls, sequence: PackedSequence) -> Packed:
-        """The batch of a `PackedSequence`, in the caller's order, those of length 0 included: a copy.
+        """The batch of a `PackedSequence`, in the caller's order, including sequences of length 0: a copy.
 
         Raises:
-            LayoutError: `batch_sizes` or indices (made by hand) that no batch can have.
+            LayoutError: invalid `batch_sizes` or indices, in a `PackedSequence` constructed directly.
 
         >>> sequence = torch.nn.utils.rnn.pack_sequence([torch.tensor([1, 2]), torch.tensor([3])])
         >>> Packed.from_packed_sequence(sequence).unpack()
@@ -115,12 +115,12 @@ class Packed(Arithmetic):
     def from_nested(cls, nested: Tensor) -> Packed:
         """The batch of a nested tensor of sequences `(len, *)`.
 
-        A jagged tensor without holes gives a view of its data; one with holes, or a strided one, is copied.
+        The data are a view of a jagged tensor without holes; one with holes, or a strided one, is copied.
 
         Raises:
             TypeError: not a nested tensor.
             ValueError: a dimension other than the sequences' first is ragged.
-            LayoutError: offsets that do not cut all values of a jagged tensor.
+            LayoutError: invalid offsets of a jagged tensor.
 
         >>> sequences = [torch.tensor([1, 2]), torch.tensor([3])]
         >>> nested = torch.nested.nested_tensor(sequences, layout=torch.jagged)
@@ -131,10 +131,10 @@ class Packed(Arithmetic):
 
     @classmethod
     def from_arrow(cls, array: Any) -> Packed:
-        """The batch of an Arrow list array, one list a sequence, on the CPU.
+        """The batch of an Arrow list array, one list per sequence, on the CPU.
 
-        The data are Arrow's memory: do not write to them (`packed.map(torch.clone)` gives a batch to write to).
-        Booleans and arrays of several chunks are copied. Fixed-size lists inside become trailing dimensions.
+        The data share Arrow's memory: do not write to them (`packed.map(torch.clone)` returns a writable copy).
+        Booleans and arrays of several chunks are copied. Nested fixed-size lists become trailing dimensions.
 
         Args:
             array: `pyarrow.ListArray`, `LargeListArray`, `FixedSizeListArray`, or a `ChunkedArray` of them.
@@ -152,7 +152,7 @@ class Packed(Arithmetic):
 
     @property
     def data(self) -> Tensor:
-        """The rows `(N, *)`, sequence after sequence: the tensor itself, not a copy."""
+        """The rows `(N, *)`, sequence after sequence; not a copy."""
         return self._data
 
     @property
@@ -162,7 +162,7 @@ class Packed(Arithmetic):
 
     @property
     def offsets(self) -> Tensor:
-        """`(B+1,)` int64 on the data's device, where each sequence starts, and N: a copy."""
+        """`(B+1,)` int64 on the data's device, the start of each sequence and N: a copy."""
         return self._layout.offsets.to(self._data.device, copy=True)
 
     @property
@@ -186,16 +186,16 @@ class Packed(Arithmetic):
     @overload
     def __getitem__(self, index: slice | list[int] | list[bool] | NDArray[Any] | Tensor) -> Packed: ...
     def __getitem__(self, index: Any) -> Tensor | Packed:
-        """Sequence `index` `(len, *)`, a view; or the batch of several.
+        """Sequence `index`, `(len, *)`, as a view; or a batch of several sequences.
 
         Args:
-            index: a whole number, from -B to B-1; a slice, with any step (a view where the step is 1);
-                or a list, NumPy array or tensor `(K,)` of whole numbers, in any order and as often
-                as wished, or of B booleans (copies).
+            index: a whole number from -B to B-1; a slice with any step (a view if the step is 1); or a list,
+                NumPy array or tensor `(K,)` of whole numbers, in any order and with repetitions, or of B
+                booleans (copies).
 
         Raises:
             IndexError: a number outside -B..B-1, or a wrong number of booleans.
-            TypeError: anything else.
+            TypeError: an unsupported index.
 
         >>> packed = Packed(torch.arange(6), [3, 1, 2])
         >>> packed[1:].unpack()
@@ -210,14 +210,14 @@ class Packed(Arithmetic):
         return one_sequence(self._data, self._layout, index)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Packed:
-        """The batch of `fn(data)`, which must keep the number of rows, of the same lengths.
+        """The batch of `fn(data)` with the same lengths; `fn` must keep the number of rows.
 
         Args:
-            fn: any function or module from rows `(N, *)` to rows `(N, *)`, each by itself.
+            fn: any function or module from rows `(N, *)` to rows `(N, *)` that treats each row by itself.
 
         Raises:
             TypeError: `fn` returned something other than a tensor.
-            LengthsError: `fn` returned another number of rows.
+            LengthsError: `fn` changed the number of rows.
 
         >>> Packed(torch.zeros(6, 4), [3, 1, 2]).map(torch.nn.Linear(4, 7)).data.shape
         torch.Size([6, 7])
@@ -233,9 +233,9 @@ class Packed(Arithmetic):
         return Packed._of(rows, self._layout)
 
     def to(self, *args: Any, **kwargs: Any) -> Packed:
-        """The batch with its data on another device or of another dtype; arguments as `Tensor.to` takes them.
+        """The batch with its data on another device or of another dtype; arguments as for `Tensor.to`.
 
-        Itself where nothing changes, as torch does.
+        Returns itself if nothing changes, as in torch.
 
         >>> Packed(torch.arange(3), [1, 2]).to(torch.float32).data
         tensor([0., 1., 2.])
@@ -247,7 +247,7 @@ class Packed(Arithmetic):
         return self._moved(self._data.cpu())
 
     def detach(self) -> Packed:
-        """The batch with its data cut off from the autograd graph: a view."""
+        """The batch with its data detached from the autograd graph: a view."""
         return Packed._of(self._data.detach(), self._layout)
 
     def pin_memory(self) -> Packed:
@@ -280,13 +280,13 @@ class Packed(Arithmetic):
         """The padded batch `(B, T, *)`, or `(T, B, *)`: a copy.
 
         Args:
-            value: what the cells without a row hold.
-            total_length: pads to this many steps instead of to the longest length.
+            value: value of the cells without a row.
+            total_length: number of steps to pad to; the longest length if None.
             side: where the padding goes.
             batch_first: whether sequences or steps are dimension 0.
 
         Raises:
-            ValueError: `total_length` below the longest length, or no such side.
+            ValueError: `total_length` is below the longest length, or `side` is unknown.
 
         >>> Packed(torch.arange(1, 5), [1, 3]).pad(side="left")
         tensor([[0, 0, 1],
@@ -310,10 +310,10 @@ class Packed(Arithmetic):
         return row_mask(self._data, self._layout, total_length, side, batch_first)
 
     def to_packed_sequence(self) -> PackedSequence:
-        """The batch as a `PackedSequence`, longest first, as torch's packing sorts: a copy.
+        """The batch as a `PackedSequence`, sorted longest first like torch's: a copy.
 
-        A batch that came from a `PackedSequence` keeps that one's order. Sequences of length 0 are
-        counted by `sorted_indices`, which has B entries, and not by `batch_sizes`.
+        A batch created from a `PackedSequence` keeps its order. Sequences of length 0 are counted in
+        `sorted_indices`, which has B entries, but not in `batch_sizes`.
 
         >>> Packed(torch.tensor([1, 2, 3]), [1, 2]).to_packed_sequence().data
         tensor([2, 1, 3])
@@ -323,7 +323,7 @@ class Packed(Arithmetic):
     def to_nested(self) -> Tensor:
         """The batch as a jagged nested tensor `(B, len, *)`: a view of the data.
 
-        Batches of one layout give nested tensors of one raggedness, so those can be added and multiplied.
+        Batches derived from one another give nested tensors that can be added and multiplied.
 
         >>> Packed(torch.tensor([1, 2, 3]), [1, 2]).to_nested().unbind()
         (tensor([1]), tensor([2, 3]))
@@ -331,14 +331,14 @@ class Packed(Arithmetic):
         return nested_of_rows(self._data, self._layout)
 
     def to_arrow(self) -> Any:
-        """The batch as a `pyarrow.LargeListArray` of B lists, on the data's own memory.
+        """The batch as a `pyarrow.LargeListArray` of B lists that shares the data's memory.
 
-        Rows of more than one number become fixed-size lists, one level per dimension. Booleans,
-        which Arrow stores as bits, and data that are not contiguous are copied.
+        Rows of more than one number become nested fixed-size lists, one level per dimension. Booleans,
+        which Arrow stores as bits, and non-contiguous data are copied.
 
         Raises:
             ImportError: pyarrow is not installed (extra `arrow`).
-            TypeError: Arrow has no such type (bfloat16, complex).
+            TypeError: Arrow lacks the data's type (bfloat16, complex).
             RuntimeError: the data require grad, or are not on the CPU.
 
         >>> Packed(torch.tensor([1, 2, 3]), [1, 2]).to_arrow().to_pylist()
@@ -351,7 +351,7 @@ class Packed(Arithmetic):
         cells = layout.batch * layout.steps
         fill = layout.rows / cells if cells else 1.0
         text = f"B={layout.batch}, N={layout.rows}, T={layout.steps}, fill={fill:.2f}"
-        if not isinstance(self._data, Tensor):  # a tree map may put anything in place of the data
+        if not isinstance(self._data, Tensor):  # a tree map may replace the data by anything
             return f"Packed({text}, data={self._data!r})"
         text += f", shape={tuple(self._data.shape)}, dtype={self._data.dtype}"
         if self._data.device.type != "cpu":
@@ -359,13 +359,13 @@ class Packed(Arithmetic):
         return f"Packed({text})"
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a Packed cannot be changed: make another, by .map(...) or pack(...) (.{name})")
+        raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Packed cannot be changed: make another, by .map(...) or pack(...) (.{name})")
+        raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")
 
     def __reduce__(self) -> tuple[type[Packed], tuple[Tensor, list[int]]]:
-        # A list, because a tensor between processes costs a file descriptor; and through __init__,
+        # Lengths as a list, because sending a tensor between processes costs a file descriptor; through __init__,
         # because a file may have been tampered with.
         return (Packed, (self._data, self._layout.lengths.tolist()))
 

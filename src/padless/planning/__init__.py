@@ -1,4 +1,4 @@
-"""Plans of batches: which sequences go into which batch, on which rank, in which epoch. Needs NumPy, not torch."""
+"""Plans batches: which sequences go into which batch, on which rank, in which epoch; needs NumPy, not torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def batches(
     padded: bool = False,
     pool: int | None = None,
 ) -> Iterator[NDArray[np.int64]]:
-    """The batches of `plan`, one at a time, each an int64 array of indices.
+    """The batches of `plan`, one at a time, as int64 arrays of indices.
 
-    Arguments are checked at once; planning goes pool by pool as batches are asked for, and holds no more than a pool.
+    Arguments are checked at once; pools are planned as batches are requested, and only one is in memory at a time.
 
     >>> [batch.tolist() for batch in batches([4, 6, 8, 5], batch_size=2, policy="sorted")]
     [[2, 1], [3, 0]]
@@ -55,31 +55,31 @@ def plan(
 ) -> list[list[int]]:
     """The batches of one rank in one epoch, each a list of indices into `lengths`.
 
-    A function of its arguments and of nothing else, on every machine: it asks no other rank. Over all ranks every
-    index comes once, every rank has the same number of batches, none of them empty, and batch k of one rank
-    is about as much work as batch k of another. Each batch keeps to `batch_size` or `tokens`.
+    The result depends only on the arguments and is the same on every machine; ranks need not communicate. Over all
+    ranks every index occurs once, every rank has the same number of batches, none of them empty, and batch k takes
+    about the same work on all ranks. No batch exceeds `batch_size` or `tokens`.
 
     Args:
-        lengths: `(B,)` list, tuple, NumPy array or tensor of whole numbers, 0 allowed. An array of whole numbers
-            is neither copied nor to be changed meanwhile: it may be a memory map.
-        batch_size: sequences a batch, on each rank, at most.
-        tokens: rows a batch, on each rank, at most; give this or `batch_size`. A sequence of length 0 counts as
-            one row. A longer sequence than this is a batch of its own, with a warning.
-        policy: `"random"`: any sequences go together, as in a shuffled `DataLoader`. `"bucket"`: sequences of
-            about the same length, from a random pool, in random order. `"sorted"`: longest first, the same in
-            every epoch. `"binpack"`: `tokens` rows a batch, filled by best fit, longest first, from a random
-            pool, in random order.
-        seed, epoch: of everything random.
-        world_size, rank: how many ranks share the sequences, and which of them this plan is for.
-        padded: the batches will be padded: `tokens` then bounds the cells of the grid; and with `batch_size` the
-            ranks of a step take sequences of about the same length, instead of the same number of rows.
-        pool: sequences that are planned at a time. Larger pools pack better and take more memory; smaller ones mix
-            better. By default some thousands to a million, as the policy needs.
+        lengths: `(B,)` list, tuple, NumPy array or tensor of whole numbers, 0 allowed. An integer array is not
+            copied, so do not change it meanwhile; it may be a memory map.
+        batch_size: maximum sequences per batch on each rank.
+        tokens: maximum rows per batch on each rank; give this or `batch_size`. A sequence of length 0 counts as
+            one row. A sequence longer than `tokens` becomes a batch of its own, with a warning.
+        policy: `"random"`: random batches, as in a shuffled `DataLoader`. `"bucket"`: sequences of about the same
+            length, from a random pool, in random order. `"sorted"`: longest first, the same in every epoch.
+            `"binpack"`: batches of up to `tokens` rows, filled by best fit, longest first, from a random pool, in
+            random order.
+        seed, epoch: both seed the random numbers.
+        world_size, rank: the number of ranks that share the sequences, and the rank of this plan.
+        padded: whether the batches will be padded: `tokens` then bounds the cells of the grid, and with `batch_size`
+            the ranks of a step get sequences of about the same length instead of the same number of rows.
+        pool: sequences planned at a time. Larger pools pack better but need more memory; smaller ones mix better.
+            By default some thousands to a million, depending on the policy.
 
     Raises:
         LengthsError: lengths that are negative or not whole; fewer sequences than ranks; or sequences that
             cannot be dealt evenly within the budget (5 to 2 ranks with `batch_size=1`).
-        ValueError: options that make no sense.
+        ValueError: invalid options.
 
     >>> plan([4, 6, 8, 5, 4, 3, 7, 8], tokens=16, policy="binpack", seed=1)
     [[3, 0, 4, 5], [2, 7], [6, 1]]

@@ -14,8 +14,8 @@ from ..errors import LengthsError
 
 __all__ = ["Lengths", "as_lengths", "chunks"]
 
-_CHUNK = 1 << 20  # lengths looked at at a time: 8 MB as int64
-_MOST_ROWS = 2**61  # sums of lengths and budgets stay far from where int64 wraps
+_CHUNK = 1 << 20  # lengths checked at a time: 8 MB as int64
+_MOST_ROWS = 2**61  # keeps sums of lengths and budgets far from int64 overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Lengths:
         return count, first
 
     def checksum(self) -> int:
-        """A number that other lengths, or these in another order, hardly share; the same for every dtype."""
+        """Checksum of the lengths and their order; the same for every dtype."""
         number = 0
         for _, chunk in chunks(self.values):
             number = zlib.crc32(chunk.astype("<i8").tobytes(), number)
@@ -51,15 +51,15 @@ class Lengths:
 
 
 def as_lengths(lengths: Any, *, name: str = "lengths") -> Lengths:
-    """`lengths` as an array; an array of whole numbers is neither copied nor widened, so it may be a memory map.
+    """`lengths` as an array; an integer array is neither copied nor widened, so it may be a memory map.
 
     Args:
         lengths: list, tuple, NumPy array or tensor `(B,)` on any device, or any other iterable of whole
-            numbers; floats that are whole (`4.0`) count as such.
-        name: how the caller knows the argument.
+            numbers; whole floats (`4.0`) are accepted.
+        name: the argument's name in error messages.
 
     Raises:
-        LengthsError: not one-dimensional, or a length that is negative or not whole; the first is named.
+        LengthsError: not one-dimensional, or a length is negative or not whole; the message names the first one.
 
     >>> as_lengths([4, 6.0, 0]).values
     array([4, 6, 0])
@@ -85,12 +85,12 @@ def as_lengths(lengths: Any, *, name: str = "lengths") -> Lengths:
             rows += int(chunk.sum(dtype=np.int64))
         if rows > _MOST_ROWS:
             i = int(chunk.argmax())
-            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum is no row count")
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
     return Lengths(values, rows, longest)
 
 
 def chunks(values: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Where each piece of `values` starts, and the piece, a view; so that no scan needs memory for all."""
+    """Start and view of each chunk of `values`, so that scans need little memory."""
     for start in range(0, len(values), _CHUNK):
         yield start, values[start : start + _CHUNK]
 
@@ -99,9 +99,9 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
     if isinstance(lengths, (str, bytes, bytearray)):
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
     if hasattr(lengths, "detach"):
-        lengths = lengths.detach().cpu()  # a tensor on a device crosses to the host here, once
+        lengths = lengths.detach().cpu()  # a tensor on a device is copied to the host here, once
         if lengths.is_floating_point():
-            lengths = lengths.double()  # NumPy knows no bfloat16
+            lengths = lengths.double()  # NumPy has no bfloat16
     if not hasattr(lengths, "__array__"):
         if not isinstance(lengths, Iterable):
             raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
@@ -119,13 +119,13 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
 
 
 def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
-    """Whether NumPy understood what was given: it takes True for 1, and makes strings of numbers beside a string."""
+    """Whether `given` holds only numbers: NumPy converts True to 1, and numbers next to a string to strings."""
     return values.dtype.kind in "iuf" and bool not in set(map(type, given))
 
 
 def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     rounded = np.empty(values.shape, np.int64)
-    wide = np.promote_types(values.dtype, np.float64)  # the bound below is over what float16 holds
+    wide = np.promote_types(values.dtype, np.float64)  # the bound below exceeds float16
     for start, chunk in chunks(values):
         chunk = chunk.astype(wide, copy=False)
         fits = np.isfinite(chunk) & (chunk == np.floor(chunk))
@@ -134,7 +134,7 @@ def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is not a whole number")
         if len(chunk) and np.abs(chunk).max() > _MOST_ROWS:
             i = int(np.abs(chunk).argmax())
-            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum is no row count")
+            raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
         rounded[start : start + len(chunk)] = chunk
     return rounded
 
@@ -150,5 +150,5 @@ def _whole_entry(value: Any, i: int, name: str) -> int:
     if isinstance(value, (str, bytes)) or not exact:
         raise LengthsError(f"{name}[{i}] must be a whole number, got {type(value).__name__}")
     if abs(number) > _MOST_ROWS:
-        raise LengthsError(f"{name}[{i}] = {number} is too large: the sum is no row count")
+        raise LengthsError(f"{name}[{i}] = {number} is too large: the sum overflows")
     return number

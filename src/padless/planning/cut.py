@@ -16,14 +16,14 @@ Bounds = NDArray[np.int64]  # (K+1,) batch k holds the sequences from bounds[k] 
 
 
 def cut_rows(costs: Costs, budget: int) -> Bounds:
-    """As many sequences a batch as `budget` rows hold, in the order given; at least one."""
+    """As many sequences per batch as fit into `budget` rows, in the order given; at least one."""
     ends = costs.cumsum()
     following = np.searchsorted(ends, ends - costs + budget, side="right")
     return _follow(np.maximum(following, np.arange(1, len(costs) + 1)))
 
 
 def cut_cells(costs: Costs, budget: int) -> Bounds:
-    """As many sequences a batch as a padded grid of `budget` cells holds, in the order given; at least one."""
+    """As many sequences per batch as fit into a padded grid of `budget` cells, in the order given; at least one."""
     if (costs[1:] <= costs[:-1]).all():  # the first of a batch is its longest
         return _follow(np.arange(len(costs)) + np.maximum(budget // costs, 1))
     bounds, start, longest = [0], 0, 0
@@ -36,7 +36,7 @@ def cut_cells(costs: Costs, budget: int) -> Bounds:
 
 
 def _follow(following: NDArray[np.int64]) -> Bounds:
-    """Bounds from 0 to the end, where `following[i]` is the end of a batch that starts at i."""
+    """Bounds from 0 to the end; `following[i]` is the end of a batch that starts at i."""
     ends, bounds, place = following.tolist(), [0], 0
     while place < len(ends):
         place = min(ends[place], len(ends))
@@ -47,9 +47,9 @@ def _follow(following: NDArray[np.int64]) -> Bounds:
 def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
     """Batches of up to `budget` rows by best fit, longest first: the order of the sequences, and bounds.
 
-    Batches come fullest first. A sequence goes to the fullest batch that has space for it. Batches with the same
-    space left are alike, and so are sequences of the same length; so whole groups of both are placed at once, and
-    the time is proportional to the number of different lengths.
+    Batches are ordered fullest first. A sequence goes to the fullest batch that has space for it. Batches with the
+    same space left are interchangeable, and so are sequences of the same length, so whole groups of both are placed at
+    once, and the time is proportional to the number of different lengths.
 
     Args:
         costs: `(n,)`, longest first.
@@ -81,10 +81,10 @@ def best_fit(costs: Costs, budget: int) -> tuple[NDArray[np.int64], Bounds]:
 
 
 class _OpenBatches:
-    """Batches that are not full, by the rows that they still have space for."""
+    """Batches that are not full, by the number of rows that still fit."""
 
     def __init__(self) -> None:
-        self.sizes: list[int] = []  # those of `groups`, smallest first
+        self.sizes: list[int] = []  # the keys of `groups`, smallest first
         self.groups: dict[int, list[int]] = {}  # none is empty
 
     def put(self, space: int, group: list[int]) -> None:
@@ -96,10 +96,10 @@ class _OpenBatches:
         self.groups[space] += group
 
     def take(self, cost: int, count: int) -> Iterator[tuple[int, list[int]]]:
-        """Groups of batches and the share that each batch of them takes of `count` sequences of this cost.
+        """Groups of batches, and how many of `count` sequences of this cost each batch in the group takes.
 
         The batch with the least sufficient space is filled first. It then has even less space, so the same batch takes
-        sequences until it has no space for another.
+        sequences until no other fits.
         """
         while count and (at := bisect_left(self.sizes, cost)) < len(self.sizes):
             space = self.sizes[at]
@@ -110,7 +110,7 @@ class _OpenBatches:
             count -= share * len(group)
 
     def _draw(self, space: int, at: int, most: int) -> list[int]:
-        """Up to `most` batches of this space, which is `sizes[at]`, and no longer among those waiting."""
+        """Remove and return up to `most` batches with this space, which is `sizes[at]`."""
         waiting = self.groups[space]
         if most < len(waiting):
             group = waiting[-most:]
@@ -121,9 +121,9 @@ class _OpenBatches:
 
 
 def split_evenly(bounds: Bounds, parts: int) -> Bounds | None:
-    """`bounds` with batches split until their number is a multiple of `parts`; None where no split is enough.
+    """`bounds` with batches split until their number is a multiple of `parts`; None if that is impossible.
 
-    Batches are split at the end, the one of most sequences first, so that the parts of a split batch are neighbours.
+    The batch with the most sequences is split first, and the parts of a split batch stay neighbours.
     """
     batches, end = len(bounds) - 1, int(bounds[-1])
     missing = -batches % parts

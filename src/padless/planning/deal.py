@@ -1,4 +1,4 @@
-"""Deals the sequences of a step to ranks so that their work is equal."""
+"""Deals the sequences of a step to ranks so that their work is balanced."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["deal_longest_first", "deal_runs"]
 
 Costs = NDArray[np.int64]  # (n,) rows of each sequence, at least 1
 Bounds = NDArray[np.int64]  # (G+1,) step g holds the sequences from bounds[g] to bounds[g + 1]
-_CELLS = 1 << 18  # of the grids of steps that are dealt at a time: 2 MB of int64
-_FULL = 2**62  # more than any rank's rows
+_CELLS = 1 << 18  # in the grids of the steps dealt at a time: 2 MB of int64
+_FULL = 2**62  # more than the rows of any rank
 
 
 def deal_longest_first(costs: Costs, bounds: Bounds, ranks: int, most: int) -> NDArray[np.int64]:
-    """`(n,)` the batch of each sequence, step * ranks + rank: the longest first to the rank of fewest rows.
+    """`(n,)` the batch of each sequence, step * ranks + rank: longest first, to the rank with the fewest rows.
 
-    A rank takes at most `most` sequences of a step, and at least one where the step has one for each.
+    A rank takes at most `most` sequences of a step, and at least one if the step has enough.
     """
     batch_of = np.empty(len(costs), np.int64)
     sizes = np.diff(bounds)
-    steps = (-sizes).argsort(kind="stable")  # grids of steps alike in size are hardly padded
+    steps = (-sizes).argsort(kind="stable")  # steps of similar size need little padding in a grid
     first = 0
     while first < len(steps):
         block = steps[first : first + max(_CELLS // int(sizes[steps[first]]), 1)]
@@ -38,7 +38,7 @@ def deal_longest_first(costs: Costs, bounds: Bounds, ranks: int, most: int) -> N
 
 
 def _least_loaded(grid: NDArray[np.int64], ranks: int, most: int) -> NDArray[np.int64]:
-    """`(G, M)` the rank of each cost in `grid (G, M)`, whose rows fall and may end in zeros for nothing."""
+    """`(G, M)` the rank of each cost in `grid (G, M)`, whose rows are non-increasing and may be padded with zeros."""
     steps = len(grid)
     loads = np.zeros((steps, ranks), np.int64)
     flat, counts = loads.reshape(-1), np.zeros(steps * ranks, np.int64)
@@ -58,9 +58,9 @@ def _least_loaded(grid: NDArray[np.int64], ranks: int, most: int) -> NDArray[np.
 
 
 def deal_runs(costs: Costs, bounds: Bounds, ranks: int) -> NDArray[np.int64]:
-    """`(n,)` the batch of each sequence, step * ranks + rank: a rank takes neighbours in length, as many as another.
+    """`(n,)` the batch of each sequence, step * ranks + rank: neighbours in length, equally many for each rank.
 
-    Padded, these are the fewest cells.
+    This gives the fewest cells when padded.
     """
     sizes = np.diff(bounds)
     step_of = np.arange(len(sizes)).repeat(sizes)

@@ -1,7 +1,7 @@
-"""The order of sequences, a block at a time: shuffled, or longest first. Holds one block in memory.
+"""The order of sequences, shuffled or longest first, with one block in memory at a time.
 
-Integers only, and of NumPy's random numbers only the raw output of PCG64 seeded by SeedSequence, which NumPy
-promises never to change: an order is the same on every machine and under every version.
+Uses integers only, and only the raw output of PCG64 seeded by SeedSequence, which NumPy promises never to change: an
+order is the same on every machine and with every version.
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ from .checks import Lengths, chunks
 __all__ = ["Shuffle", "longest_first", "raw_bits", "shuffled"]
 
 Indices = NDArray[np.int64]
-_AT_ONCE = (
-    1 << 22
-)  # up to here a shuffle is sorted out in memory, 64 MB; beyond, it is computed block by block
+_AT_ONCE = 1 << 22  # up to this size a shuffle is computed in memory, 64 MB; beyond, block by block
 _ROUNDS = 8
-_PIECE = 1 << 14  # numbers that stay in the second-level cache over all rounds
+_PIECE = 1 << 14  # numbers that stay in the L2 cache over all rounds
 
 
 def raw_bits(count: int, seed: int, *key: int) -> NDArray[np.uint64]:
-    """`count` random 64-bit numbers of `seed` and `key`."""
+    """`count` random 64-bit numbers from `seed` and `key`."""
     return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(count)
 
 
 def shuffled(count: int, seed: int, *key: int) -> Indices:
-    """0 to `count` - 1 in random order: the ranks of random numbers, so every order is as likely as another."""
+    """0 to `count` - 1 in random order: the ranks of random numbers, so every order is equally likely."""
     return raw_bits(count, seed, *key).argsort(kind="stable")
 
 
 class Shuffle:
-    """A random order of `count` numbers of which any block can be computed without the others.
+    """A random order of `count` numbers; any block can be computed without the others.
 
-    Up to four million are shuffled at once. Beyond, place i holds the image of i under a keyed permutation: a
-    Feistel network of eight rounds on pairs (i // width, i % width), whose few images outside of the range are
+    Up to four million are shuffled at once. Beyond, position i holds the image of i under a keyed permutation: a
+    Feistel network of eight rounds on pairs (i // width, i % width), whose few images outside the range are
     mapped again until they are inside.
     """
 
@@ -51,7 +49,7 @@ class Shuffle:
         self.keys = raw_bits(2 * _ROUNDS, seed, *key).reshape(_ROUNDS, 2)
 
     def block(self, start: int, stop: int) -> Indices:
-        """`(stop - start,)` what comes up at the places from `start` to `stop`."""
+        """`(stop - start,)` the numbers at positions `start` to `stop`."""
         if self.order is not None:
             return self.order[start:stop]
         block = np.arange(start, stop, dtype=np.uint64)
@@ -65,7 +63,7 @@ class Shuffle:
         return block.astype(np.int64)
 
     def _permute(self, numbers: NDArray[np.uint64]) -> None:
-        """Send numbers of `height * width` to their images, in place."""
+        """Replace numbers below `height * width` by their images, in place."""
         height, width = np.uint64(self.height), np.uint64(self.width)
         left, right = np.divmod(numbers, width)
         for number, key in enumerate(self.keys):
@@ -80,7 +78,7 @@ class Shuffle:
 def _add_hash(half: Any, other: Any, key: NDArray[np.uint64], size: np.uint64) -> None:
     """`half` plus a number below `size` that depends on `other`, modulo `size`, in place.
 
-    For halves below 2**32; the constants are those of the splitmix64 generator's finaliser.
+    For halves below 2**32; the constants are those of the finaliser of the splitmix64 generator.
     """
     mixed = other + key[0]
     mixed ^= mixed >> np.uint64(30)
@@ -95,9 +93,9 @@ def _add_hash(half: Any, other: Any, key: NDArray[np.uint64], size: np.uint64) -
 
 
 def longest_first(lengths: Lengths, block: int) -> Iterator[Indices]:
-    """Every index, longest first, ties in their order: blocks of up to `block`, or as many as share a length.
+    """All indices, longest first, ties in their order, in blocks of up to `block` or as many as share a length.
 
-    One pass over the lengths for each block; they may lie in a file.
+    Takes one pass over the lengths per block; they may be a memory map.
     """
     shift = max(lengths.longest.bit_length() - 16, 0)
     counts = np.zeros((lengths.longest >> shift) + 1, np.int64)

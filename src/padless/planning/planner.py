@@ -19,27 +19,25 @@ from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_s
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
 
 Numbers = NDArray[np.int64]
-Marks = dict[
-    int, int
-]  # pool number -> batches that a rank has before that pool; filled in as pools are planned
+Marks = dict[int, int]  # pool number -> batches per rank before that pool; filled in as pools are planned
 
-# Sequences that are planned at a time, where the caller does not say. A random order is the same in pools of any
-# size; buckets mix better in small ones, bins fill better in large ones (benchmarks/results/planning.json).
+# Default number of sequences planned at a time. A random order is the same in pools of any size; buckets mix better
+# in small pools, bins fill better in large ones (benchmarks/results/planning.json).
 _POOL = {"random": 1 << 18, "bucket": 1 << 12, "sorted": 1 << 20, "binpack": 1 << 16}
-_STEPS = 64  # steps that a pool should have at least
-_LARGEST = 1 << 22  # sequences that a pool should not exceed to have them, unless 8 steps need more
+_STEPS = 64  # minimum number of steps of a pool, if possible
+_LARGEST = 1 << 22  # sequences that a pool should not exceed for that, unless 8 steps need more
 
-# Raised when the same options come to mean other batches, so that no state of a sampler is misread.
+# Incremented when the same options give different batches, so that no state of a sampler is misread.
 PLAN_VERSION = 1
 
-_LARGEST_BUDGET = 2**62  # more rows than there can be, and int64 holds their sum
+_LARGEST_BUDGET = 2**62  # more rows than there can be; sums still fit int64
 _ORDER, _STEP_ORDER = 0, 1  # keys of the random numbers
 
 
 def rule_of(
     *, batch_size: int | None, tokens: int | None, policy: str, padded: bool, world_size: int
 ) -> Rule:
-    """The options as a `Rule`, or a ValueError that names the one that makes no sense."""
+    """The options as a `Rule`; raise a ValueError that names the first invalid one."""
     named("policy", policy, POLICIES)
     world_size = whole("world_size", world_size, 1)
     if (batch_size is None) == (tokens is None):
@@ -55,7 +53,7 @@ def rule_of(
 
 
 class Planner:
-    """Batches for every epoch of one set of lengths; checks everything, and warns of lengths over the budget, once."""
+    """Batches for every epoch of one set of lengths; checks all arguments and warns once of lengths over the budget."""
 
     def __init__(self, lengths: Any, rule: Rule, *, seed: int = 0, pool: int | None = None) -> None:
         self.lengths = as_lengths(lengths)
@@ -73,7 +71,7 @@ class Planner:
         return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
     def count(self, epoch: int, marks: Marks | None = None) -> int:
-        """Batches per rank in this epoch. With `tokens` the epoch is planned to count them; `marks` keeps counts."""
+        """Batches per rank in this epoch. With `tokens` the epoch is planned to count them; `marks` caches counts."""
         if self.steps is not None:
             return self.steps
         marks = {0: 0} if marks is None else marks
@@ -85,11 +83,11 @@ class Planner:
         return marks[len(self.bounds) - 1]
 
     def batches(self, epoch: int, rank: int, start: int = 0, marks: Marks | None = None) -> Iterator[Numbers]:
-        """The batches of `rank` from number `start` on, each an array of indices.
+        """The batches of `rank` from number `start` on, as arrays of indices.
 
         Args:
             marks: pool number -> batches per rank before that pool, as far as known; filled in as pools are planned.
-                Pools that are known to lie before `start` are not planned again.
+                Pools known to end before `start` are not planned again.
         """
         ranks = self.rule.world_size
         marks = {0: 0} if marks is None else marks
@@ -103,7 +101,7 @@ class Planner:
             step += steps
 
     def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
-        """The last pool that is known to start at `batch` or before, and the batches per rank before that pool."""
+        """The last pool known to start at or before `batch`, and the batches per rank before that pool."""
         size = self.rule.step_size
         if not size:
             return max((pool, before) for pool, before in marks.items() if before <= batch)
@@ -112,14 +110,14 @@ class Planner:
         return pool, firsts[pool]
 
     def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
-        """For each pool from `first` on: its indices, batch after batch, and the bounds of its batches."""
+        """The indices, batch after batch, and batch bounds of each pool from `first` on."""
         for number, indices in enumerate(self._indices(epoch, first), first):
             costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
             order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
             yield indices[order], bounds
 
     def _indices(self, epoch: int, first: int) -> Iterator[Numbers]:
-        """The sequences of each pool from `first` on, in the order in which they come up."""
+        """The sequences of each pool from `first` on, in the order of the epoch."""
         bounds = self.bounds[first:]
         if self.rule.policy != "sorted":
             shuffle = Shuffle(len(self.lengths), self.seed, epoch, _ORDER)
@@ -129,7 +127,7 @@ class Planner:
         yield from islice(_cut_anew(blocks, self.bounds), first, None)
 
     def _pool_bounds(self) -> list[int]:
-        """Where each pool starts and ends in the order of an epoch: whole steps, pools of about the same size."""
+        """Start and end of each pool in the order of an epoch: whole steps, pools of about the same size."""
         rule, count, size = self.rule, len(self.lengths), self.rule.step_size
         if size:
             steps = -(-count // size)
@@ -163,7 +161,7 @@ class Planner:
 
 
 def _cut_anew(blocks: Iterator[Numbers], bounds: list[int]) -> Iterator[Numbers]:
-    """What `blocks` hold one after another, cut at `bounds`."""
+    """The concatenation of `blocks`, cut at `bounds`."""
     held = np.zeros(0, np.int64)
     for start, stop in pairwise(bounds):
         while len(held) < stop - start:

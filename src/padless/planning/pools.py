@@ -1,4 +1,4 @@
-"""Turns a pool of sequences into whole steps with one batch for each rank: sort, cut, split, deal, shuffle."""
+"""Turns a pool of sequences into whole steps with one batch per rank: sort, cut, split, deal, shuffle."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rule:
-    """How batches are made; checked where it comes from."""
+    """How batches are made; already checked."""
 
     policy: str
-    batch_size: int | None  # sequences a batch,
-    tokens: int | None  # or rows, or cells where padded
+    batch_size: int | None  # sequences per batch,
+    tokens: int | None  # or rows, or cells if padded
     padded: bool
     world_size: int
 
     @property
     def step_size(self) -> int:
-        """Sequences a step; 0 where their rows are bounded instead."""
+        """Sequences per step; 0 if their rows are bounded instead."""
         return (self.batch_size or 0) * self.world_size
 
 
 def step_start(step: int, size: int, count: int, ranks: int) -> int:
-    """Where a step of `size` of `count` sequences starts, so that the last one has one for each of `ranks`."""
+    """The start of a step of `size` of `count` sequences, such that the last step has one for each of `ranks`."""
     return count if step * size >= count else min(step * size, count - ranks)
 
 
 def batch_in_step(rank: int, step: int, ranks: int) -> int:
-    """Which batch of a step a rank takes: the one of the longest sequence falls to another rank at every step."""
+    """The batch of a step that a rank takes; the batch with the longest sequence rotates between the ranks."""
     return (rank + step) % ranks
 
 
 def check_count(count: int, rule: Rule, name: str = "lengths") -> None:
-    """Raise LengthsError where `count` sequences are too few for all ranks, or are known not to go round."""
+    """Raise LengthsError if `count` sequences are too few for all ranks, or certainly cannot be dealt evenly."""
     if count < rule.world_size:
         raise LengthsError(
             f"{name} has {count} sequences for world_size={rule.world_size}: every rank needs at least one"
@@ -56,14 +56,14 @@ def check_count(count: int, rule: Rule, name: str = "lengths") -> None:
 
 
 def plan_pool(costs: Numbers, rule: Rule, seed: int, *key: int) -> tuple[Numbers, Numbers]:
-    """The order of a pool's sequences, and the bounds of its batches: `world_size` a step, step after step.
+    """The order of a pool's sequences, and the bounds of its batches: `world_size` per step, step after step.
 
     Args:
-        costs: `(n,)` rows of each sequence, at least 1, in the order in which they came up.
-        seed, key: of the order of the steps.
+        costs: `(n,)` rows of each sequence, at least 1, in the order of the epoch.
+        seed, key: determine the order of the steps.
 
     Raises:
-        LengthsError: so many sequences are alone in their batch that these do not go round.
+        LengthsError: too many sequences are alone in their batch for the batches to be dealt evenly.
     """
     order = np.arange(len(costs)) if rule.policy == "random" else (-costs).argsort(kind="stable")
     if rule.tokens is None:
@@ -104,7 +104,7 @@ def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Number
 
 
 def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple[Numbers, Numbers]:
-    """The batches of each step dealt anew, longest first, where that keeps to the budget and shortens the step."""
+    """The batches of each step, dealt again longest first if that keeps the budget and shortens the step."""
     dealt = deal_longest_first(costs, bounds[::ranks], ranks, len(costs))
     order, new = _grouped(dealt)
     before = np.add.reduceat(costs, bounds[:-1]).reshape(-1, ranks)
@@ -116,7 +116,7 @@ def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple
 
 
 def _grouped(batch_of: Numbers) -> tuple[Numbers, Numbers]:
-    """The order of sequences, and bounds, that put those of a batch together; no batch is empty."""
+    """The order of sequences, and bounds, that group them by batch; no batch is empty."""
     return batch_of.argsort(kind="stable"), np.append(0, np.bincount(batch_of).cumsum())
 
 
@@ -133,6 +133,6 @@ def _shuffled_steps(
 
 def _undealt(count: int, ranks: int, budget: str) -> str:
     return (
-        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few go together, "
-        f"and ranks would differ in their number of batches; leave out {count % ranks} or raise the budget"
+        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few fit together, "
+        f"and ranks would have different numbers of batches; leave out {count % ranks} or raise the budget"
     )

@@ -1,4 +1,4 @@
-"""Stacks layers and directions over any backend, with dropout between layers."""
+"""Stacks layers and directions on top of any backend, with dropout between layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Options", "reads_in_place", "run"]
 
 
 class Options(NamedTuple):
-    """What a recurrent network is, besides its weights."""
+    """The options of a recurrent network."""
 
     cell: Cell
     num_layers: int
@@ -35,10 +35,10 @@ class Options(NamedTuple):
 
 
 def reads_in_place(rows: Tensor, options: Options) -> bool:
-    """Whether `run` takes rows that are not time-major: those of `schedule.place`.
+    """Whether `run` accepts rows placed by `schedule.place`, not only time-major rows.
 
-    Not with dropout between layers: its mask falls on time-major rows, so that a seed means the same for
-    every kind of input and every backend.
+    Not with dropout between layers: its mask is drawn for time-major rows, so that a seed gives the same result
+    for every kind of input and every backend.
     """
     drops = options.dropout > 0 and options.training and options.num_layers > 1
     return _kernels_of(rows, options) is native and not drops
@@ -55,17 +55,17 @@ def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
 def run(
     rows: Tensor, schedule: Schedule, states: States, weights: list[Tensor], options: Options
 ) -> tuple[Tensor, States]:
-    """Output `(N, D*P)` of the last layer, placed as the rows, and final states `(L*D, B, *)`.
+    """Output `(N, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`.
 
     Args:
-        rows: `(N, I)`, time-major; or, where `reads_in_place`, `(M, I)` placed as `schedule` says.
+        rows: `(N, I)`, time-major; or, if `reads_in_place`, `(M, I)` placed as `schedule` says.
         schedule: which rows run at which step.
         states: LSTM `(h0, c0)`, else `(h0,)`, each `(L*D, B, *)` in the caller's order.
         weights: torch's flat list, layer by layer, direction by direction.
-        options: the network.
+        options: of the network.
     """
     kernels = _kernels_of(rows, options)
-    if kernels is native:  # which finds the states where they stand
+    if kernels is native:  # it takes states in the caller's order
         return _run_layers(native, rows, schedule, states, weights, options)
     in_slots = into_slots(states, schedule)
     if kernels is None and schedule.steps:
@@ -81,7 +81,7 @@ def run(
             training=options.training,
             bidirectional=options.bidirectional,
         )
-    else:  # torch's operators refuse a batch without steps
+    else:  # torch's operators do not accept a batch without steps
         output, finals = _run_layers(portable, rows, schedule, in_slots, weights, options)
     return output, out_of_slots(finals, states, schedule)
 
@@ -94,12 +94,12 @@ def _run_layers(
     weights: list[Tensor],
     options: Options,
 ) -> tuple[Tensor, States]:
-    """As `run`, with states as `kernels` takes and gives them."""
+    """Like `run`, with states in the form that `kernels` takes and returns."""
     initial = list(zip(*(s.unbind(0) for s in states), strict=True))
     precision = precision_of(rows.dtype) if kernels is native else "highest"
     finals: list[States] = []
     for layer in range(options.num_layers):
-        # In inference both directions write their halves of one output.
+        # In inference the two directions write to the two halves of one output.
         joined, outputs = None, []
         if options.bidirectional and kernels is native and not autograd.is_recorded(rows, *states, *weights):
             joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
@@ -119,17 +119,17 @@ def _run_layers(
         else:
             rows = joined
         if options.dropout and options.training and layer < options.num_layers - 1:
-            # On the same rows in the same order as torch, so that a seed draws the same mask.
+            # On the same rows in the same order as in torch, so that a seed gives the same mask.
             rows = functional.dropout(rows, options.dropout, training=True)
     if options.directions == 1 and rows.requires_grad:
-        rows = rows.clone()  # callers change outputs in place (ReLU, dropout); the node below keeps its own
+        rows = rows.clone()  # callers may change outputs in place (ReLU, dropout); the node keeps its own
     if len(finals) == 1:
         return rows, tuple(state.unsqueeze(0) for state in finals[0])
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
 
 def _weights_of(weights: list[Tensor], place: int, options: Options) -> LayerWeights:
-    """The parameters of one layer and direction out of torch's flat list."""
+    """The parameters of one layer and direction from torch's flat list."""
     count = (4 if options.bias else 2) + (1 if options.projected else 0)
     mine = list(weights[place * count : (place + 1) * count])
     w_hr = mine.pop() if options.projected else None

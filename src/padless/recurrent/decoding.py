@@ -23,24 +23,24 @@ def decode(
     stop: int | Callable[[Tensor], Tensor],
     max_length: int,
 ) -> Packed:
-    """Generate B sequences row by row; a sequence that has stopped is computed no more.
+    """Generate B sequences row by row; sequences that have stopped are no longer computed.
 
     Args:
-        step: `step(rows, state) -> (scores, state)`, called on the n sequences that go on. For tokens, `rows` is
-            `(n,)` int64, and `scores` is `(n, V)`, whose largest is the next token; or it is the next tokens
-            themselves, `(n,)`, where `step` samples. For other rows it is the next rows, like `start`.
+        step: `step(rows, state) -> (scores, state)`, called on the n sequences that continue. For tokens, `rows` is
+            `(n,)` int64, and `scores` is `(n, V)`, whose argmax is the next token, or, if `step` samples, the next
+            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`.
         start: `(B, *)`, the rows before the first; not part of the result.
         state: a tensor `(B, *)` or a pytree of them.
-        stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The row that ends it is part of the result.
-        max_length: rows of a sequence at most.
+        stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.
+        max_length: maximum number of rows per sequence.
 
     Returns:
-        The generated rows, sequence i those after `start[i]`.
+        The generated rows; sequence i has those after `start[i]`.
 
     Raises:
-        TypeError: `start` or a state is no tensor.
-        ValueError: a negative `max_length`; a state with another number of rows; or rows, scores or a mask of
-            another shape.
+        TypeError: `start` or a state is not a tensor.
+        ValueError: a negative `max_length`, a state with a wrong number of rows, or rows, scores or a mask of the
+            wrong shape.
 
     >>> def count_up(tokens, state):
     ...     return tokens + 1, state
@@ -64,7 +64,7 @@ def decode(
         owners.append(alive)
         ends = stop(rows) if callable(stop) else rows == stop
         if not isinstance(ends, Tensor) or ends.shape != alive.shape or ends.dtype != torch.bool:
-            raise ValueError(f"decode: stop must give a bool tensor (n,) = ({len(alive)},)")
+            raise ValueError(f"decode: stop must return a bool tensor (n,) = ({len(alive)},)")
         going = (~ends).nonzero().squeeze(1)  # synchronises: the next batch has that many rows
         if len(going) < len(alive):
             _check_states(state, len(alive))

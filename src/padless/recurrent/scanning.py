@@ -23,7 +23,7 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     """Apply `cell` to every row of every sequence in time order; return all outputs and the final states.
 
     Args:
-        cell: `cell(input_rows, state_rows) -> (output_rows, state_rows)`, called once a step on the n sequences that
+        cell: `cell(input_rows, state_rows) -> (output_rows, state_rows)`, called once per step on the n sequences that
             have that step, `(n, *)`; or a `torch.nn.LSTMCell`, `GRUCell` or `RNNCell`, whose output is h.
         packed: data `(N, *)`.
         state: initial states, a tensor `(B, *)` or a pytree of them, in the caller's order; a sequence of length 0
@@ -31,12 +31,12 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
         reverse: whether time runs from each sequence's last row to its first.
 
     Returns:
-        The outputs, of the kind and layout of `packed` (a pytree of those where the cell returns a pytree), and the
+        The outputs, of the kind and layout of `packed` (a pytree of those if the cell returns a pytree), and the
         final states, like `state`.
 
     Raises:
-        TypeError: `packed` is no batch, or a state is no tensor.
-        ValueError: a state or output with another number of rows, or a state of another structure.
+        TypeError: `packed` is not a batch, or a state is not a tensor.
+        ValueError: a state or output with a wrong number of rows, or a state of another structure.
 
     >>> def running_sum(x, total):
     ...     return total + x, total + x
@@ -59,18 +59,18 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     rows, sizes = move_rows(batch.data, layout.time_major), layout.batch_sizes.tolist()
     slots = sizes[0] if sizes else 0
     current = [s[:0] for s in initial] if reverse else [s[:slots] for s in initial]
-    ended: list[list[Tensor]] = []  # of the shortest sequences first
+    ended: list[list[Tensor]] = []  # states of the shortest sequences first
     outputs: list[Any] = [None] * len(sizes)
     parts = rows.split(sizes) if sizes else ()
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         size, running = sizes[t], len(current[0]) if current else sizes[t]
-        if running > size:  # the shortest sequences ended before this step
+        if running > size:  # the shortest sequences have ended before this step
             ended.append([s[size:] for s in current])
             current = [s[:size] for s in current]
-        elif running < size:  # in reverse, longer batches begin here
+        elif running < size:  # in reverse, more sequences begin here
             current = [torch.cat([s, first[running:size]]) for s, first in zip(current, initial, strict=True)]
         outputs[t], current = _step(apply, parts[t], current, structure, size)
-    if not sizes:  # to know what the cell returns
+    if not sizes:  # call the cell once to learn what it returns
         outputs = [_step(apply, rows, current, structure, 0)[0]]
     finals = []
     for i in range(len(leaves)):
@@ -101,7 +101,7 @@ def _step(
 
 
 def _with_output(cell: Any) -> Cell:
-    """The cell with an output: torch's own cells return their state alone, and its h is the output."""
+    """The cell with an output: torch's cells return only their state, whose h is the output."""
     if isinstance(cell, torch.nn.LSTMCell):
 
         def lstm(rows: Tensor, state: Any) -> tuple[Any, Any]:

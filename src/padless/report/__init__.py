@@ -1,6 +1,6 @@
-"""What padding costs: numbers, and a report of a file as table, page or JSON. Needs no torch.
+"""The cost of padding: numbers, and a report of a file as table, page or JSON; needs no torch.
 
-Every name is loaded when it is first used, so that the command line starts without any of them.
+Every name is loaded when it is first used, so that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOMES = {
     "Waste": "measure",
     "waste": "measure",
     "waste_table": "table",
-}  # name -> the module that it lives in
+}  # name -> the module that defines it
 
 
 def __getattr__(name: str) -> Any:

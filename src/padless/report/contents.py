@@ -17,7 +17,7 @@ __all__ = ["Measured", "Report", "Timing", "seconds_text"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that the sampled batches of one policy took, padded and by padless."""
+    """Seconds for the sampled batches of one policy, padded and by padless."""
 
     batches: int
     rows: int
@@ -27,13 +27,13 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """How many times as long the padded batches take."""
+        """Time of the padded batches relative to padless."""
         return self.padded_seconds / self.padless_seconds
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Timings by policy, and how they were taken, in words."""
+    """Timings by policy, and a description of how they were measured."""
 
     how: tuple[str, ...]
     timings: dict[str, Timing]
@@ -41,25 +41,25 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is known of one file."""
+    """All results for one file."""
 
     source: str
     column: str | None
     unit: str  # what was counted: "lengths" (nothing), "words" or "items"
     spread: Spread
     policies: tuple[PolicyWaste, ...]
-    over: int  # sequences that are longer than a batch's tokens
+    over: int  # sequences longer than the tokens of a batch
     width: int
     network: Network | None
     measured: Measured | None = None
-    note: str | None = None  # how the file was understood, where it could be understood otherwise
+    note: str | None = None  # how the file was read, if that is ambiguous
 
     def with_measured(self, measured: Measured) -> Report:
-        """The same report, and times in it."""
+        """The same report with timings."""
         return replace(self, measured=measured)
 
     def title(self) -> str:
-        """Where the sequences come from, and how many there are."""
+        """The source of the sequences, and their number."""
         where = self.source if self.column is None else f"{self.source}, column {printable(self.column)}"
         if self.note is not None:
             where += f" ({self.note})"
@@ -68,11 +68,11 @@ class Report:
         return f"{where}: {sequences}, {rows}"
 
     def spread_text(self) -> str:
-        """How long they are."""
+        """Statistics of the lengths."""
         return f"{self.spread}" + (f"; {self.spread.empty:,} empty" if self.spread.empty else "")
 
     def headings(self) -> tuple[str, ...]:
-        """Of the columns of `lines`."""
+        """Headings of `lines`."""
         flops = ("FLOPs",) if self.network else ()
         return (
             "policy",
@@ -87,7 +87,7 @@ class Report:
         )
 
     def lines(self) -> list[tuple[str, ...]]:
-        """One a policy, and one of what is needed, whatever the policy."""
+        """One line per policy, and one for what is needed with any policy."""
         lines = [
             (each.batching.policy, f"{each.batches:,}", *self._cells(each, each.cells, padded=True))
             for each in self.policies
@@ -109,10 +109,10 @@ class Report:
         )
 
     def notes(self) -> list[str]:
-        """What the columns mean, and what batches were made of."""
+        """The meaning of the columns, and how batches were made."""
         notes = [
             *self._batch_notes(),
-            "needed: what the real rows take in any batches, and what padless computes",
+            "needed: the work for the real rows, however they are batched, which is what padless computes",
         ]
         width = f"rows of width {self.width:,}"
         notes.append(f"multiplications, additions: of one output column of a matrix product over {width}")
@@ -129,12 +129,12 @@ class Report:
         if self.over:
             notes.append(
                 f"{_plural(self.over, 'sequence')} longer than the budget: "
-                + ("a batch of its own" if self.over == 1 else "a batch of its own for each")
+                + ("a batch of its own" if self.over == 1 else "each is a batch of its own")
             )
         return notes
 
     def text(self) -> str:
-        """For the terminal."""
+        """The report as text for the terminal."""
         parts = [self.title(), self.spread_text(), "", aligned([self.headings(), *self.lines()]), ""]
         parts += self.notes()
         if self.measured:
@@ -142,11 +142,11 @@ class Report:
         return "\n".join(parts)
 
     def timing_headings(self) -> tuple[str, ...]:
-        """Of the columns of `timing_lines`."""
+        """Headings of `timing_lines`."""
         return ("measured", "batches", "of the rows", "epoch padded", "epoch padless", "ratio")
 
     def timing_lines(self) -> list[tuple[str, ...]]:
-        """One a policy that was timed: the sample, and the seconds of an epoch that follow from it."""
+        """One line per timed policy: the sample, and the estimated seconds of an epoch."""
         lines = []
         for each in self.policies:
             timing = self._timing(each)
@@ -168,7 +168,7 @@ class Report:
         return self.measured.timings.get(each.batching.policy) if self.measured else None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The report as JSON-serialisable data."""
         return {
             "sequences": self.spread.sequences,
             "rows": self.spread.rows,
@@ -208,9 +208,9 @@ class Report:
 
 
 def _epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
-    """Seconds of all batches, padded and by padless: those of the sample, in proportion to cells and to rows.
+    """Seconds of all batches, padded and by padless: those of the sample, scaled by cells and by rows.
 
-    Where policies share lines, the sample does not, and rows are what both know.
+    If the policy shares lines, both scale by rows, because the sampled grids do not share lines.
     """
     rows = counted.rows / timing.rows
     cells = rows if counted.batching.is_shared else counted.cells / timing.cells
@@ -218,17 +218,17 @@ def _epoch_seconds(counted: PolicyWaste, timing: Timing) -> tuple[float, float]:
 
 
 def seconds_text(seconds: float) -> str:
-    """A time in words: that of a small file is in milliseconds."""
+    """A time as text, in milliseconds if it is short."""
     return f"{seconds:,.3f} s" if seconds >= 0.1 else f"{1000 * seconds:.3f} ms"
 
 
 def _size_text(each: PolicyWaste) -> str:
     batching = each.batching
     if batching.tokens is None:
-        return f"{_plural(batching.batch_size or 0, 'sequence')} a batch"
+        return f"{_plural(batching.batch_size or 0, 'sequence')} per batch"
     if batching.is_shared:
-        return f"up to {batching.tokens:,} rows a batch, back to back in one line of as many cells"
-    return f"up to {batching.tokens:,} {'cells' if batching.padded else 'rows'} a batch"
+        return f"up to {batching.tokens:,} rows per batch, back to back in one line of as many cells"
+    return f"up to {batching.tokens:,} {'cells' if batching.padded else 'rows'} per batch"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers derived from rows and cells: fill, multiplications, additions, FLOPs. Integers only."""
+"""Numbers derived from rows and cells: fill, multiplications, additions, FLOPs; in exact integers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 class Count(NamedTuple):
-    """How often something is done: as often as needed, and as often as padding makes it."""
+    """The number of operations that are needed, and that are executed with padding."""
 
     needed: int
     padded: int
 
     @property
     def saved(self) -> int:
-        """What is done for nothing when padded."""
+        """The number of operations wasted by padding."""
         return self.padded - self.needed
 
 
@@ -39,23 +39,23 @@ class Counted:
 
     @property
     def sums(self) -> Count:
-        """Sums over time: one for a sequence that has rows, and padded one for a line of the grid."""
+        """Sums over time: needed, one per non-empty sequence; padded, one per line of the grid."""
         raise NotImplementedError
 
     @property
     def fill(self) -> float:
-        """The part of the cells that is real, 0 to 1; 1.0 where there are no cells, for nothing is wasted."""
+        """The fraction of real cells, 0 to 1; 1.0 if there are no cells, since nothing is wasted."""
         return self.rows / self.cells if self.cells else 1.0
 
     @property
     def wasted_percent(self) -> float:
-        """Per cent of the cells that are padding."""
+        """Percentage of cells that are padding."""
         return 100 * (1 - self.fill)
 
     def product(self, width: int = 1) -> Product:
         """Multiplications and additions, needed and padded, of one output column of a product over time.
 
-        A sequence of n rows of `width` numbers is multiplied with one column of n * width weights: n * width
+        A sequence of n rows of `width` numbers is multiplied by one column of n * width weights: n * width
         multiplications, and one addition fewer. A sequence of length 0 needs neither.
 
         >>> from padless import waste
@@ -79,14 +79,14 @@ class Counted:
     ) -> Count:
         """Floating-point operations of the matrix products of a recurrent network, needed and padded.
 
-        A multiply-add counts 2. A row costs 2 * G * (I + H) a layer and direction, with G gate rows (H, 3 H or
-        4 H); training costs three times as much, for backward has two products for each one of forward. Element-wise
-        work is not counted.
+        A multiply-add counts as 2. A row costs 2 * G * (I + H) per layer and direction, with G gate rows (H, 3 H or
+        4 H); training costs three times as much, since backward has two products for each one in forward. Element-wise
+        operations are not counted.
 
         Args:
             cell: `"rnn"`, `"lstm"` or `"gru"`.
-            input_size, hidden_size, num_layers, bidirectional: as of `torch.nn.LSTM`.
-            training: whether backward runs too.
+            input_size, hidden_size, num_layers, bidirectional: as in `torch.nn.LSTM`.
+            training: whether to include backward.
 
         >>> from padless import waste
         >>> waste([3, 1]).flops("lstm", 10, 20)

@@ -1,4 +1,4 @@
-"""Batches filled in the order in which lengths are given, with integers only and without NumPy."""
+"""Batches filled in the order of the given lengths, with integers only and without NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Numbers = tuple[int, int, int, int, int]  # the fields of a `BatchWaste`
 def given_batches(
     lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
 ) -> Iterator[Numbers]:
-    """The fields of `BatchWaste` of each batch, filled in the order given; neither number: one batch of all."""
+    """The fields of `BatchWaste` for each batch, filled in the order given; without a size, one batch of all."""
     for start, stop in given_bounds(lengths, batch_size=batch_size, tokens=tokens, padded=padded):
         batch = lengths[start:stop]
         yield len(batch), len(batch) - batch.count(0), sum(batch), len(batch), max(batch)
@@ -21,7 +21,7 @@ def given_batches(
 def given_bounds(
     lengths: Sequence[int], *, batch_size: int | None, tokens: int | None, padded: bool
 ) -> Iterator[tuple[int, int]]:
-    """Where each of these batches starts and ends."""
+    """Start and end of each of these batches."""
     if tokens is not None:
         return _by_tokens(lengths, tokens, padded)
     size = batch_size or max(len(lengths), 1)
@@ -29,7 +29,7 @@ def given_bounds(
 
 
 def _by_tokens(lengths: Sequence[int], tokens: int, padded: bool) -> Iterator[tuple[int, int]]:
-    """As many as the budget holds, at least one; a sequence of length 0 costs a row, as in `plan`."""
+    """As many sequences as fit the budget, at least one; a sequence of length 0 counts as a row, as in `plan`."""
     start = rows = longest = 0
     for place, length in enumerate(lengths):
         cost = length or 1

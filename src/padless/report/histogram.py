@@ -10,13 +10,13 @@ __all__ = ["bin_text", "histogram_svg"]
 
 _WIDTH, _HEIGHT = 760, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 14, 46  # margins, for the labels
-_LABELS = 10  # at most, below the bars
-_TICKS = 4  # about as many, beside them
+_LABELS = 10  # maximum, below the bars
+_TICKS = 4  # approximate, beside the bars
 _GAP = 1  # between bars; the open bin is set off by half a bar
 
 
 def histogram_svg(spread: Spread) -> str:
-    """An `<svg>` element: a bar a bin, axes, a title for each bar, and a description of the whole."""
+    """An `<svg>` element: one bar per bin with a title, axes, and a description."""
     bins = spread.bins
     top = max(each.count for each in bins)
     step = _round_step(top / _TICKS)
@@ -38,7 +38,7 @@ def histogram_svg(spread: Spread) -> str:
         is_open = each.high is None
         x = _LEFT + slot * (place + (0.5 if is_open else 0))
         height = (floor - _TOP) * each.count / ceiling
-        height = max(height, 1.0) if each.count else 0.0  # one sequence among millions is seen too
+        height = max(height, 1.0) if each.count else 0.0  # keeps one sequence among millions visible
         parts.append(
             f'<rect class="bar" x="{x + _GAP / 2:.1f}" y="{floor - height:.1f}" width="{slot - _GAP:.1f}" '
             f'height="{height:.1f}"><title>{bin_text(each)}: {each.count:,}</title></rect>'
@@ -53,7 +53,7 @@ def histogram_svg(spread: Spread) -> str:
 
 
 def bin_text(each: Bin) -> str:
-    """The lengths of a bin, in words."""
+    """The lengths of a bin as text."""
     if each.high is None:
         return f"{each.low:,} and more"
     return f"{each.low:,}" if each.low == each.high else f"{each.low:,} to {each.high:,}"
@@ -70,7 +70,7 @@ def _description(spread: Spread) -> str:
 
 
 def _round_step(least: float) -> int:
-    """The least of 1, 2, 5, 10, 20, ... that is no less than `least`."""
+    """The smallest of 1, 2, 5, 10, 20, ... that is at least `least`."""
     power = 1
     while True:
         for factor in (1, 2, 5):

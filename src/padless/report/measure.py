@@ -18,13 +18,13 @@ POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 
 @dataclass(frozen=True)
 class BatchWaste(Counted):
-    """One batch and its padded grid: one line per sequence, those of length 0 included, and T steps.
+    """One batch and its padded grid: one line per sequence, including those of length 0, and T steps.
 
     With `policy="binpack"` the grid is a single line of `tokens` steps; the sequences share it.
     """
 
     sequences: int
-    nonempty: int  # sequences that have a row at all
+    nonempty: int  # sequences with rows
     rows: int
     lines: int  # of the grid
     steps: int  # T, the longest length or more
@@ -42,7 +42,7 @@ class BatchWaste(Counted):
 
 @dataclass(frozen=True)
 class Waste(Counted):
-    """What all batches need and what padding makes of it.
+    """The rows that all batches need and the cells that padding computes.
 
     >>> numbers = waste([4, 6, 8, 5, 4, 3, 7, 8])
     >>> numbers.rows, numbers.cells, numbers.fill
@@ -63,7 +63,7 @@ class Waste(Counted):
 
     @property
     def sequences(self) -> int:
-        """B, the sequences of all batches, those of length 0 included."""
+        """B, the number of sequences in all batches, including those of length 0."""
         return sum(batch.sequences for batch in self.batches)
 
     @property
@@ -90,21 +90,21 @@ def waste(
     seed: int = 0,
     padded: bool = False,
 ) -> Waste:
-    """Rows needed and cells computed when sequences of these lengths are padded batch by batch.
+    """Rows needed and cells computed if sequences of these lengths are padded batch by batch.
 
     Args:
         lengths: list, tuple, NumPy array, tensor `(B,)` on any device, or any other iterable of whole
-            numbers, 0 allowed. No sequences at all give no batch and waste nothing.
-        batch_size: sequences a batch; the last batch may have fewer.
-        tokens: rows a batch, instead of `batch_size`; where neither is given, all sequences are one batch.
+            numbers, 0 allowed. Without sequences there is no batch and no waste.
+        batch_size: sequences per batch; the last batch may have fewer.
+        tokens: rows per batch, instead of `batch_size`; if neither is given, all sequences form one batch.
         policy: how batches are filled. `"given"`: in the order given, in plain Python. `"random"`,
             `"bucket"`, `"sorted"` and `"binpack"`: as `padless.data.plan` fills them in epoch 0; these need NumPy.
-        seed: of everything random.
-        padded: `tokens` bounds the cells of the padded grid, not the rows.
+        seed: seed of the random numbers.
+        padded: whether `tokens` bounds the cells of the padded grid instead of the rows.
 
     Raises:
         LengthsError: a length is negative or not whole; the message names the first one.
-        ValueError: options that make no sense, or a policy that is not there.
+        ValueError: invalid options, or an unknown policy.
 
     >>> waste([4, 6, 8, 5, 4, 3, 7, 8], batch_size=4, policy="sorted").cells
     52

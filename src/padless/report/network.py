@@ -11,7 +11,7 @@ __all__ = ["Network"]
 
 @dataclass(frozen=True)
 class Network:
-    """Options as of `torch.nn.LSTM`, and whether backward runs too.
+    """Options as in `torch.nn.LSTM`, and whether backward is included.
 
     >>> print(Network("lstm", 64, 128, num_layers=2, bidirectional=True, training=True))
     LSTM 64 -> 128, 2 layers, bidirectional, training
@@ -25,7 +25,7 @@ class Network:
     training: bool = False
 
     def flops(self, counted: Counted) -> Count:
-        """Of the matrix products over the rows and over the cells of `counted`."""
+        """FLOPs of the matrix products over the rows and over the cells of `counted`."""
         return counted.flops(
             self.cell,
             self.input_size,

@@ -1,4 +1,4 @@
-"""A report as one HTML page without scripts, fonts or requests; light and dark."""
+"""A report as a self-contained HTML page without scripts, fonts or requests, in light and dark."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _figure(report: Report) -> str:
     bins = [[bin_text(each), f"{each.count:,}"] for each in report.spread.bins]
     return (
         f"<figure>\n{histogram_svg(report.spread)}\n"
-        "<figcaption>How many sequences have which length.</figcaption>\n</figure>\n"
+        "<figcaption>Number of sequences by length.</figcaption>\n</figure>\n"
         "<details>\n<summary>The same as numbers</summary>\n"
         f"{_table(['length', 'sequences'], bins, 'Sequences by length')}\n</details>"
     )
@@ -95,7 +95,7 @@ def _policies(report: Report) -> str:
         '<span class="key"><span style="background:var(--bar)"></span> real rows '
         '<span style="background:var(--lost)"></span> padding</span>'
     )
-    return _table(headings, rows, f"By the way that batches are made: {key}", last="needed")
+    return _table(headings, rows, f"By batching policy: {key}", last="needed")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str, last: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Counts the rows and cells of planned batches, a pool at a time, so that ten million sequences take seconds.
+"""Counts the rows and cells of planned batches, pool by pool, so that ten million sequences take seconds.
 Needs NumPy.
 """
 
@@ -21,7 +21,7 @@ _Column = NDArray[np.int64]
 
 
 class Columns(NamedTuple):
-    """The fields of `BatchWaste`, each an int64 array with one entry a batch."""
+    """The fields of `BatchWaste`, each an int64 array with one entry per batch."""
 
     sequences: _Column
     nonempty: _Column
@@ -31,7 +31,7 @@ class Columns(NamedTuple):
 
 
 def planned_pools(lengths: Any, rule: Rule, *, seed: int) -> Iterator[tuple[_Column, _Column]]:
-    """The lengths of epoch 0 as `padless.data.plan` puts them into batches, a pool at a time, and the batches' bounds.
+    """The lengths and batch bounds of each pool, as `padless.data.plan` batches them in epoch 0.
 
     Warns:
         UserWarning: sequences are longer than the budget.
@@ -43,7 +43,7 @@ def planned_pools(lengths: Any, rule: Rule, *, seed: int) -> Iterator[tuple[_Col
 
 
 def planned(lengths: Any, rule: Rule, *, seed: int) -> Iterator[Columns]:
-    """What the batches of each pool need."""
+    """The numbers of the batches of each pool."""
     for rows, bounds in planned_pools(lengths, rule, seed=seed):
         starts = bounds[:-1]
         lines = sequences = np.diff(bounds)
@@ -57,11 +57,11 @@ def planned(lengths: Any, rule: Rule, *, seed: int) -> Iterator[Columns]:
 def planned_batches(
     lengths: Any, policy: str, *, batch_size: int | None, tokens: int | None, seed: int, padded: bool
 ) -> Iterator[Numbers]:
-    """The same, a batch at a time; none where there are no lengths.
+    """The same, one batch at a time; none if there are no lengths.
 
     Raises:
         LengthsError: a length is negative or not whole.
-        ValueError: options that make no sense.
+        ValueError: invalid options.
     """
     rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=1)
     pools = planned(lengths, rule, seed=seed)

@@ -1,4 +1,4 @@
-"""Statistics of lengths: a few numbers and a histogram. Needs NumPy."""
+"""Statistics of lengths: a few numbers and a histogram; needs NumPy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 __all__ = ["Bin", "Spread", "spread_of"]
 
 _BINS = 40
-_TAIL = 0.995  # of the lengths have bins of their own; what is longer by far shares the last
+_TAIL = 0.995  # of the lengths have bins of the normal width; far longer ones share the last bin
 
 
 class Bin(NamedTuple):
-    """Sequences of lengths from `low` to `high`; to any length where `high` is None."""
+    """Sequences of lengths from `low` to `high`; without an upper bound if `high` is None."""
 
     low: int
     high: int | None
@@ -24,7 +24,7 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Spread:
-    """Numbers of B lengths, at least one."""
+    """Statistics of B lengths, at least one."""
 
     sequences: int
     rows: int
@@ -65,7 +65,7 @@ def spread_of(values: array[int]) -> Spread:
 
 
 def _bins(ordered: np.ndarray, shortest: int, far: int, longest: int) -> tuple[Bin, ...]:
-    """Bins of one round width; the last is open where it would take many more to come to the longest."""
+    """Bins of one round width; the last is open if reaching the longest would take many more."""
     width = _round_width(far - shortest + 1)
     first = shortest // width * width
     closed = (longest - first) // width + 1
@@ -82,7 +82,7 @@ def _bins(ordered: np.ndarray, shortest: int, far: int, longest: int) -> tuple[B
 
 
 def _round_width(span: int) -> int:
-    """The least of 1, 2, 5, 10, 20, ... that covers `span` in `_BINS` bins."""
+    """The smallest of 1, 2, 5, 10, 20, ... that covers `span` in `_BINS` bins."""
     power = 1
     while True:
         for factor in (1, 2, 5):

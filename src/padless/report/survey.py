@@ -20,17 +20,17 @@ from .planned import planned, planned_pools
 
 __all__ = ["Batching", "PolicyWaste", "batches_at", "batchings", "survey"]
 
-_BATCHES = 1 << 12  # added up at a time, where they come one by one
+_BATCHES = 1 << 12  # summed at a time, if they come one by one
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How sequences are put together: a policy, and the size of a batch, in sequences or in rows or cells."""
+    """How sequences are batched: a policy, and the size of a batch in sequences, rows or cells."""
 
     policy: str
     batch_size: int | None
     tokens: int | None
-    padded: bool = False  # `tokens` are cells of the grid
+    padded: bool = False  # whether `tokens` are cells of the grid
     seed: int = 0
 
     @property
@@ -66,7 +66,7 @@ def batchings(
     padded: bool,
     seed: int,
 ) -> list[Batching]:
-    """One a policy. By batch size, `binpack` gets as many tokens as such a batch has rows on average.
+    """One per policy. With a batch size, `binpack` gets as many tokens as such a batch has rows on average.
 
     >>> batchings([4, 6, 8], ["binpack"], batch_size=2, tokens=None, padded=False, seed=0)
     [Batching(policy='binpack', batch_size=2, tokens=12, padded=False, seed=0)]
@@ -87,12 +87,12 @@ def survey(
     *,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> PolicyWaste:
-    """The totals of the batches of `values`, lengths as `array("i")`.
+    """The totals of the batches of `values`.
 
     Args:
-        values: lengths.
-        batching: how they are put together.
-        progress: called with how many sequences have their batch, and how many there are.
+        values: lengths, as `array("i")`.
+        batching: how they are batched.
+        progress: called with the number of sequences batched so far and the number of all sequences.
     """
     totals = [0] * len(_Totals._fields)
     for part in _given(values, batching) if batching.policy == "given" else _planned(values, batching):
@@ -102,7 +102,7 @@ def survey(
 
 
 def batches_at(values: array[int], batching: Batching, numbers: Sequence[int]) -> list[list[int]]:
-    """The lengths in the batches of these numbers, in the order of the batches.
+    """The lengths in the batches with these numbers, in the order of the batches.
 
     >>> batches_at(array("i", [4, 6, 8, 5, 3]), Batching("given", batch_size=2, tokens=None), [2, 0])
     [[4, 6], [3]]
@@ -149,7 +149,7 @@ def _planned(values: array[int], batching: Batching) -> Iterator[_Totals]:
 
 
 def _size(batching: Batching) -> dict[str, int | None]:
-    """By tokens, where there are both: those of `binpack` were made from the batch size."""
+    """The size option: `tokens` if both are set, since those of `binpack` are derived from the batch size."""
     return {
         "batch_size": batching.batch_size if batching.tokens is None else None,
         "tokens": batching.tokens,
@@ -161,5 +161,5 @@ def _rule(batching: Batching) -> Rule:
 
 
 def _view(values: array[int]) -> NDArray[np.int32]:
-    """The same memory for NumPy."""
+    """The same memory as a NumPy array."""
     return np.frombuffer(values, np.int32)

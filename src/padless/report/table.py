@@ -1,4 +1,4 @@
-"""Waste as a text table; returns strings and prints nothing."""
+"""Waste as a text table, returned as strings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEADINGS = ("", "sequences", "batches", "rows needed", "cells padded", "fill", 
 
 
 def waste_table(wastes: Mapping[str, Waste]) -> str:
-    """A table with one line a waste, by name; columns are aligned, lines do not end in blanks.
+    """A table with one line per named waste; columns are aligned, lines have no trailing blanks.
 
     >>> from padless.report import waste
     >>> lengths = [4, 6, 8, 5, 4, 3, 7, 8]
@@ -25,7 +25,7 @@ def waste_table(wastes: Mapping[str, Waste]) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells one below the other, the first cell of each to the left and the others to the right."""
+    """Lines of cells in columns, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

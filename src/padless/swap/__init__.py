@@ -1,1 +1,1 @@
-"""Run existing models on padless: `accelerate` swaps layers, `install` replaces torch's operators."""
+"""Runs existing models on padless: `accelerate` swaps layers, `install` replaces torch's operators."""

@@ -26,26 +26,26 @@ _ORIGINALS = {twin: original for original, twin in _TWINS.items()}
 
 
 def accelerate(model: Model) -> Model:
-    """The same model, whose torch RNN, LSTM and GRU layers now run on padless.
+    """The same model, with its torch RNN, LSTM and GRU layers now running on padless.
 
     The layers stay the same objects: only their class changes, so parameters, optimizers, hooks, training
-    mode, attributes and every reference held elsewhere stay as they are. `restore` undoes it.
+    mode, attributes and references elsewhere are not affected. `restore` undoes it.
 
-    Your own subclasses are accelerated too, if their `forward` calls `super().forward(...)`: that call then runs on
-    padless. A subclass that computes by itself (or calls `nn.LSTM.forward` by name) is left as it is.
+    Your own subclasses are accelerated too if their `forward` calls `super().forward(...)`: that call then runs on
+    padless. A subclass with its own computation (or that calls `nn.LSTM.forward` by name) is left unchanged.
 
-    `torch.ao.quantization.quantize_dynamic` finds layers by their exact class, so it skips accelerated ones in
-    silence: call `restore(model)` first, quantize, and leave the quantized layers to torch.
+    `torch.ao.quantization.quantize_dynamic` finds layers by their exact class, so it silently skips accelerated
+    ones: call `restore(model)` first, then quantize; the quantized layers run on torch.
 
     Args:
-        model: any module; itself a recurrent layer, or with such layers anywhere inside.
+        model: a recurrent layer, or any module that contains such layers.
 
     Raises:
-        TypeError: no module.
+        TypeError: not a module.
 
     Warns:
-        UserWarning: once, naming the layers that are left unchanged because they are not plain torch
-            layers (a subclass that computes by itself, a quantized, scripted or parametrized layer).
+        UserWarning: once, naming the layers left unchanged because they are not plain torch layers (a subclass
+            with its own computation, a quantized, scripted or parametrized layer).
 
     >>> model = torch.nn.Sequential(torch.nn.LSTM(3, 4))
     >>> accelerate(model)[0].__class__.__module__
@@ -72,7 +72,7 @@ def accelerate(model: Model) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """The same model, whose padless RNN, LSTM and GRU layers are torch's own again.
+    """The same model, with its padless RNN, LSTM and GRU layers turned back into torch's.
 
     >>> type(restore(accelerate(torch.nn.GRU(3, 4)))) is torch.nn.GRU
     True
@@ -84,12 +84,12 @@ def restore(model: Model) -> Model:
     return model
 
 
-# Methods that torch's forward calls and padless's does not: overriding one changes what torch computes.
+# Methods that torch's forward calls but padless's does not: overriding one changes what torch computes.
 _OF_TORCHS_FORWARD = ("check_forward_args", "check_hidden_size", "get_expected_hidden_size", "permute_hidden")
 
 
 def _twin(kind: type[torch.nn.Module]) -> type[torch.nn.Module] | None:
-    """The class that runs a layer of class `kind` on padless; None where there is none."""
+    """The class that runs a layer of class `kind` on padless, or None."""
     if kind in _TWINS or kind in _ORIGINALS:
         return _TWINS.get(kind)
     base = next(
@@ -101,12 +101,12 @@ def _twin(kind: type[torch.nn.Module]) -> type[torch.nn.Module] | None:
         return None
     try:
         return _joined(kind)
-    except Exception:  # a metaclass of the user's that refuses the new class
+    except Exception:  # a user's metaclass rejects the new class
         return None
 
 
 class _Quiet:
-    """Comes before the user's class, whose `__init_subclass__` is for the classes that the user writes."""
+    """Mixin that keeps the user's `__init_subclass__` from running for generated classes."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         pass
@@ -123,14 +123,14 @@ def _leaves_computing_to(base: type, kind: type) -> bool:
 
 
 def _calls_super(kind: type, name: str, seen: set[str]) -> bool:
-    """Whether the method `name` of `kind` calls `super().forward`, by itself or by another method of `kind`."""
+    """Whether the method `name` of `kind` calls `super().forward`, directly or through another method of `kind`."""
     seen.add(name)
     method = inspect.unwrap(getattr(vars(kind)[name], "__func__", vars(kind)[name]))
     codes = [getattr(method, "__code__", None)]
-    for code in codes:  # grows by the functions that are defined inside
+    for code in codes:  # grows while iterating, by nested functions
         if not isinstance(code, CodeType):
             continue
-        if "__class__" in code.co_freevars and "forward" in code.co_names:  # the compiler's mark of `super()`
+        if "__class__" in code.co_freevars and "forward" in code.co_names:  # a sign of `super()`
             return True
         codes += code.co_consts
         others = [other for other in code.co_names if other in vars(kind) and other not in seen]
@@ -141,7 +141,7 @@ def _calls_super(kind: type, name: str, seen: set[str]) -> bool:
 
 @cache
 def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """A subclass of `kind` and of the padless layer, in which `super().forward` of `kind` is the padless layer's."""
+    """A subclass of `kind` and the padless layer, in which `super().forward` in `kind` calls the padless layer."""
     base = next(base for base in _TWINS if issubclass(kind, base))
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     metaclass: Any = type(kind)
@@ -153,7 +153,7 @@ def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
 
 
 def _reduce_joined(self: torch.nn.Module, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-    """What pickle and `copy` keep: how the user's class, which can be found by its name, is made, and its state."""
+    """Reduce for pickle and `copy`: the construction of the user's class, which can be imported, and the state."""
     joined = type(self)
     kind = _ORIGINALS[joined]
     reduced = kind.__reduce_ex__(self, protocol)
@@ -174,7 +174,7 @@ def _made_joined(make: Callable[..., Any], *arguments: Any) -> Any:
 
 def _is_foreign_layer(module: torch.nn.Module) -> bool:
     if isinstance(module, (RNN, LSTM, GRU)):
-        return False  # padless already
+        return False  # already padless
     if isinstance(module, torch.nn.RNNBase):
         return True
     if isinstance(module, torch.jit.ScriptModule):

@@ -1,8 +1,8 @@
-"""`install`: runs torch's own recurrent operators on padless in the whole process; `uninstall` undoes it.
+"""`install`: runs torch's recurrent operators on padless in the whole process; `uninstall` undoes it.
 
-torch has one kernel for these operators, which calls other operators (CompositeImplicitAutograd). Kernels
-for CPU tensors alone take precedence over it, whoever calls: a module, a subclass, TorchScript, `torch.lstm`.
-What padless does not compute goes on to torch's kernel.
+torch has one kernel for these operators, which calls other operators (CompositeImplicitAutograd). Kernels registered
+for CPU tensors take precedence over it for every caller: a module, a subclass, TorchScript, `torch.lstm`. Calls that
+padless does not support are passed on to torch's kernel.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _library: torch.library.Library | None = None
 class install:  # noqa: N801 - called like a function, like torch.no_grad
     """Run every torch RNN, LSTM and GRU on CPU tensors in this process on padless.
 
-    No model changes: subclasses, scripted modules and calls of `torch.lstm` are taken over too, for float32
-    and float64. Everything else, autocast, `torch.func` and tracing among it, stays with torch's own kernels.
-    Installing twice is harmless. As a context manager, `with install(): ...` restores the
-    previous state at the end.
+    Models need no change: subclasses, scripted modules and calls of `torch.lstm` run on padless too, in float32
+    and float64. Everything else, including autocast, `torch.func` and tracing, stays with torch's own kernels.
+    Installing twice has no effect. As a context manager, `with install(): ...` restores the previous state at the
+    end.
 
     >>> layer = torch.nn.GRU(3, 4)
     >>> with install():
-    ...     output, _ = layer(torch.randn(5, 2, 3))  # one node in the graph instead of one a step and gate
+    ...     output, _ = layer(torch.randn(5, 2, 3))  # one node in the graph instead of one per step and gate
     >>> uninstall()
     """
 
     def __init__(self) -> None:
         global _library
-        self._library: torch.library.Library | None = None  # what this call itself registered
+        self._library: torch.library.Library | None = None  # registered by this call
         if _library is not None:
             return
         library = torch.library.Library("aten", "IMPL")
@@ -65,7 +65,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
                 ("data", _packed_kernel(name, cell)),
                 ("input", _padded_kernel(name, cell)),
             ):
-                for key in ("AutogradCPU", "CPU"):  # the second is what inference mode calls
+                for key in ("AutogradCPU", "CPU"):  # inference mode uses the second
                     library.impl(f"{name}.{overload}", kernel, key)
         _library = self._library = library
 
@@ -73,13 +73,13 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        # If `uninstall` ran before, what is installed now belongs to another call.
+        # If `uninstall` ran in between, the current installation belongs to another call.
         if self._library is not None and self._library is _library:
             uninstall()
 
 
 def uninstall() -> None:
-    """Put torch's own kernels back; harmless where padless is not installed."""
+    """Restore torch's own kernels; no effect if padless is not installed."""
     global _library
     if _library is not None:
         _library._destroy()
@@ -136,8 +136,8 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def _torchs_own(operator: Any) -> Callable[..., tuple[Tensor, ...]]:
-    """The one kernel that torch has for an operator, whatever is registered beside it."""
-    # Not operator.decompose: that prefers the decompositions in Python, which are meant for tracing.
+    """Torch's own kernel of an operator, whatever else is registered."""
+    # Not operator.decompose, which prefers the Python decompositions meant for tracing.
     return partial(operator._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)  # type: ignore[attr-defined]
 
 
@@ -150,14 +150,14 @@ def _options(
     train: bool,
     bidirectional: bool,
 ) -> Options:
-    """The network that an operator's arguments after `params` describe, as torch orders them."""
+    """The network described by an operator's arguments after `params`, in torch's order."""
     places = num_layers * (2 if bidirectional else 1)
     projected = cell == "LSTM" and len(params) == places * (5 if has_biases else 3)
     return Options(cell, num_layers, has_biases, dropout, train, bidirectional, projected)
 
 
 def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options) -> bool:
-    """Whether padless takes a call; torch's own kernel takes the others and raises their errors."""
+    """Whether padless computes a call; torch's own kernel handles the others and raises their errors."""
     places = options.num_layers * options.directions
     count = (4 if options.bias else 2) + (1 if options.projected else 0)
     return (
@@ -174,7 +174,7 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
 
 
 def _is_faster_in_torch(input: Tensor, options: Options) -> bool:
-    """A full grid through an LSTM without our kernels: torch has oneDNN's."""
+    """Whether torch is faster: for a grid without padding and an LSTM, without native kernels, it uses oneDNN."""
     return options.cell == "LSTM" and not options.projected and choose("cpu") == "portable"
 
 

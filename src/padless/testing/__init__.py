@@ -1,4 +1,4 @@
-"""Tools for the tests of models: whether a sequence's result depends on its company."""
+"""Tools for testing models: whether the result of a sequence depends on the other sequences in its batch."""
 
 from .invariance import Invariance, check_batch_invariance
 

@@ -1,4 +1,4 @@
-"""Runs each sequence alone and in company, and finds the first module whose output differs."""
+"""Runs each sequence alone and in a batch, and finds the first module whose output differs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Invariance", "check_batch_invariance"]
 
 @dataclass(frozen=True)
 class Invariance:
-    """What `check_batch_invariance` found.
+    """The result of `check_batch_invariance`.
 
     Attributes:
-        module: name of the first module whose output differs, "" for the model itself; None if none does.
+        module: name of the first module whose output differs; "" for the model itself; None if there is none.
         kind: class of that module.
         sequence: the sequence that differs most there.
         difference: its largest absolute difference.
-        compared: how many outputs of modules were compared.
-        skipped: modules whose outputs could not be taken apart into sequences.
+        compared: number of module outputs that were compared.
+        skipped: modules whose outputs could not be separated into sequences.
     """
 
     module: str | None
@@ -44,12 +44,12 @@ class Invariance:
         skipped = f"; not compared: {', '.join(self.skipped)}" if self.skipped else ""
         if self.module is None:
             return (
-                f"each sequence has the same result alone and in company ({self.compared} outputs{skipped})"
+                f"each sequence has the same result alone and in the batch ({self.compared} outputs{skipped})"
             )
         name = f"module {self.module!r} ({self.kind})" if self.module else f"the model itself ({self.kind})"
         return (
             f"{name} is the first whose output depends on the batch: sequence {self.sequence} differs by "
-            f"{self.difference:.3g} between alone and in company. Look for padding that it reads: a mean, softmax, "
+            f"{self.difference:.3g} between alone and in the batch. Look for padding that it reads: a mean, softmax, "
             f"normalisation, convolution or last step over padded steps{skipped}"
         )
 
@@ -62,25 +62,25 @@ def check_batch_invariance(
     tolerance: float = 1e-4,
     raise_exception: bool = True,
 ) -> Invariance:
-    """Whether a model gives each sequence the same result alone as in company, module by module.
+    """Check, module by module, whether a model gives each sequence the same result alone and in a batch.
 
-    The model runs in evaluation mode without gradients, once on all sequences and once on each. An output is compared
-    where it is a `Packed`, a `PackedSequence`, or a tensor that has one entry a sequence, one a row, or one a cell of
-    the padded batch, whose padding is left out.
+    The model runs in evaluation mode without gradients, once on all sequences and once on each. Compared outputs are
+    `Packed`, `PackedSequence`, and tensors with one entry per sequence, per row, or per cell of the padded batch,
+    without its padding.
 
     Args:
         model: any module.
         sequences: at least two tensors `(len, *)`, best of different lengths.
-        batch: makes the model's input from a list of sequences, a tuple of arguments or one: `pack`, or for a padded
+        batch: makes the model's input, one argument or a tuple, from a list of sequences: `pack`, or for a padded
             model `lambda s: (pad_sequence(s, batch_first=True), torch.tensor([len(x) for x in s]))`.
-        tolerance: largest difference that counts as equal, beside outputs of size 1 or to scale for larger ones.
-        raise_exception: whether a difference raises; else the result tells.
+        tolerance: largest difference that counts as equal: absolute for values up to 1, relative for larger ones.
+        raise_exception: whether to raise if outputs differ; otherwise the result is returned.
 
     Returns:
-        What was found. `str(result)` says it in a sentence.
+        The result; `str(result)` describes it in a sentence.
 
     Raises:
-        AssertionError: a module's output differs, and `raise_exception`.
+        AssertionError: a module's output differs, and `raise_exception` is True.
         ValueError: fewer than two sequences.
 
     >>> class MeanOfPadding(torch.nn.Module):
@@ -148,7 +148,7 @@ def _compared(
         singles = [
             outputs[at][1]
             for outputs in alone
-            if len(outputs) == len(together) and outputs[at][0] == name  # the same place
+            if len(outputs) == len(together) and outputs[at][0] == name  # the same call
         ]
         differences = _differences(output, singles, lengths) if len(singles) == len(lengths) else None
         if differences is None:
@@ -163,10 +163,10 @@ def _compared(
 
 
 def _differences(together: Any, alone: list[Any], lengths: list[int]) -> list[float] | None:
-    """How far each sequence of an output is from what it is alone, or None where it is unclear what belongs to it.
+    """The difference of each sequence of an output from its result alone, or None if it cannot be separated.
 
-    A shape can mean several things (3 steps of 3 sequences); what it means must hold for every run, and the reading
-    in which they differ least is taken.
+    A shape can have several meanings (3 steps of 3 sequences); the meaning must fit all runs, and the one with the
+    smallest difference is used.
     """
     whole = _readings(together, lengths)
     single = [_readings(output, [length]) for output, length in zip(alone, lengths, strict=True)]
@@ -179,7 +179,7 @@ def _differences(together: Any, alone: list[Any], lengths: list[int]) -> list[fl
 
 
 def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
-    """What of an output belongs to each sequence, by all that its shape can mean."""
+    """The part of an output that belongs to each sequence, for each possible meaning of its shape."""
     if isinstance(output, PackedSequence):
         output = Packed.from_packed_sequence(output)
     if isinstance(output, Packed):
@@ -190,7 +190,7 @@ def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
         found["(B, T, *)"] = [rows[:length] for rows, length in zip(output, lengths, strict=True)]
     if shape[:2] == (t, b):
         found["(T, B, *)"] = [output[:length, i] for i, length in enumerate(lengths)]
-    if len(shape) == 3 and shape[0] == b and shape[2] == t:  # as convolutions have them
+    if len(shape) == 3 and shape[0] == b and shape[2] == t:  # the layout of convolutions
         found["(B, C, T)"] = [rows[:, :length] for rows, length in zip(output, lengths, strict=True)]
     if shape[:1] == (n,):
         found["(N, *)"] = list(output.split(lengths))
@@ -202,7 +202,7 @@ def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    """The largest absolute difference, to scale for values over 1; infinite for other shapes."""
+    """The largest absolute difference, relative for values over 1; infinite if shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     if a.numel() == 0:

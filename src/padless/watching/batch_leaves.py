@@ -1,4 +1,4 @@
-"""The leaves of a batch of any loader: tensors and sequences inside it, their paths, and how errors name them."""
+"""The leaves of a batch of any loader: tensors and sequences inside it, their paths, and their names in errors."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..packed import Packed
 
 __all__ = ["Path", "at", "described", "grid", "leaves", "spelled", "vector"]
 
-Path = tuple[Any, ...]  # keys, places and `_Field`s, from the batch to a leaf
+Path = tuple[Any, ...]  # keys, positions and `_Field`s, from the batch to a leaf
 
-_DEPTH = 4  # batches like ((x, {...}), y); nothing deeper is looked at
-_SHOWN = 8  # parts of a batch that an error names
+_DEPTH = 4  # batches like ((x, {...}), y); deeper parts are ignored
+_SHOWN = 8  # parts of a batch listed in an error
 
 
 class _Field(str):
-    """The name of an attribute, where a plain string is a key."""
+    """The name of an attribute; a plain string is a key."""
 
     __slots__ = ()
 
 
 def leaves(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf and where it is; tuples, lists, mappings and dataclasses are gone through."""
+    """Path and value of every leaf of nested tuples, lists, mappings and dataclasses."""
     parts = _parts(batch) if len(path) < _DEPTH else None
     if parts is None:
         yield path, batch
@@ -39,28 +39,28 @@ def leaves(batch: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def at(batch: Any, path: Path) -> Any:
-    """The leaf at `path`; LengthsError where this batch is made otherwise."""
+    """The leaf at `path`; LengthsError if this batch has another structure."""
     try:
         for key in path:
             batch = getattr(batch, key) if isinstance(key, _Field) else batch[key]
     except (LookupError, TypeError, AttributeError):
         raise LengthsError(
-            f"there is no {spelled(path)}, where the lengths of the batches before were"
+            f"there is no {spelled(path)}, which held the lengths in the batches before"
         ) from None
     return batch
 
 
 def spelled(path: Path) -> str:
-    """`path` as Python would write it."""
+    """`path` as a Python expression."""
     return "batch" + "".join(f".{key}" if isinstance(key, _Field) else f"[{key!r}]" for key in path)
 
 
 def vector(leaf: Any) -> list[int] | None:
-    """The whole numbers `(B,)` that a leaf is; None where it is something else."""
+    """A leaf as integers `(B,)`, or None if it is something else."""
     if isinstance(leaf, Tensor):
         if leaf.dim() != 1 or leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool:
             return None
-        return leaf.tolist()  # synchronises where the loader's batches are on a device
+        return leaf.tolist()  # synchronises if the loader's batches are on a device
     if isinstance(leaf, np.ndarray):
         return leaf.tolist() if leaf.ndim == 1 and leaf.dtype.kind in "iu" else None
     if isinstance(leaf, (list, tuple)) and leaf and all(type(number) is int for number in leaf):
@@ -69,7 +69,7 @@ def vector(leaf: Any) -> list[int] | None:
 
 
 def grid(leaf: Any) -> Tensor | None:
-    """The tensor of two dimensions or more that a leaf is; None where it is something else."""
+    """A leaf as a tensor of at least two dimensions, or None if it is something else."""
     if isinstance(leaf, np.ndarray) and leaf.ndim >= 2 and leaf.dtype.kind in "fiub":
         leaf = torch.from_numpy(leaf)
     if isinstance(leaf, Tensor) and not leaf.is_nested and leaf.layout == torch.strided and leaf.dim() >= 2:
@@ -78,7 +78,7 @@ def grid(leaf: Any) -> Tensor | None:
 
 
 def described(batch: Any) -> str:
-    """What the batch is, for an error: kind and leaves with their shapes."""
+    """Description of the batch for an error: its leaves with their kinds and shapes."""
     parts = [f"{spelled(path)}: {_kind(leaf)}" for path, leaf in leaves(batch)]
     if len(parts) > _SHOWN:
         parts[_SHOWN:] = [f"and {len(parts) - _SHOWN} more"]

@@ -1,8 +1,8 @@
 """Finds the lengths in the batches of any loader by evidence, and raises if there is none.
 
-Evidence is, in this order: a kind that knows its lengths (`Packed`, `PackedSequence`, jagged tensors); a name
-(`attention_mask`, `lengths`); whole numbers behind which a tensor of the same batch holds nothing but padding. Class
-labels beside a tensor look like lengths too, so the last is settled only by a batch that proves it.
+Evidence is, in this order: a type that knows its lengths (`Packed`, `PackedSequence`, jagged tensors); a name
+(`attention_mask`, `lengths`); integers beyond which a tensor of the same batch holds nothing but padding. Class
+labels can look like lengths too, so the last kind is accepted only once a batch proves it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .batch_leaves import Path, at, described, grid, leaves, spelled, vector
 
 __all__ = ["BatchReader"]
 
-_ADVICE = "pass lengths=, a function that gives those of a batch"
+_ADVICE = "pass lengths=, a function that returns the lengths of a batch"
 
 
 class BatchReader:
-    """Counts the batches of one loader; what the first ones teach holds for those after them."""
+    """Counts the batches of one loader; where the first batches have their lengths, later ones must too."""
 
     def __init__(self, lengths: Callable[[Any], Any] | None) -> None:
         self.batches = 0
@@ -37,26 +37,26 @@ class BatchReader:
 
     @property
     def how(self) -> str:
-        """Where the lengths are, in words."""
+        """Description of where the lengths are."""
         return self._way.how if self._way is not None else "not known yet"
 
     @property
     def is_padded(self) -> bool | None:
-        """Whether batches are padded grids; None where no grid has been found in them."""
+        """Whether batches are padded grids; None if no grid has been found."""
         return self._way.is_padded if self._way is not None else None
 
     def __call__(self, batch: Any) -> BatchWaste:
         """The numbers of one batch.
 
         Raises:
-            LengthsError: its lengths cannot be known.
+            LengthsError: its lengths cannot be determined.
         """
         try:
             if self._way is None or not self._way.is_settled:
                 way = _way_of(batch)
                 if self._way is not None and way.how != self._way.how:
                     raise LengthsError(
-                        f"lengths seemed to be in {self._way.how}, and now in {way.how}; {_ADVICE}"
+                        f"lengths seemed to be in {self._way.how}, but now in {way.how}; {_ADVICE}"
                     )
                 self._way = way
             numbers = self._way.count(batch)
@@ -102,7 +102,7 @@ class _Mask:
 
 
 class _Numbers:
-    """Lengths as whole numbers, and, once it has been found, the grid that they belong to."""
+    """Lengths as integers, and the grid that they belong to once it has been found."""
 
     def __init__(
         self,
@@ -132,30 +132,30 @@ class _Numbers:
         steps = at(batch, self.grid.path).shape[self.grid.axis]
         if longest > steps:
             raise LengthsError(
-                f"{self.how} has a length of {longest}, and {spelled(self.grid.path)} has {steps} steps"
+                f"{self.how} has a length of {longest}, but {spelled(self.grid.path)} has {steps} steps"
             )
         return _counted(lengths, steps)
 
     def _look(self, batch: Any, lengths: list[int]) -> None:
-        """Take the grid that has these lengths; stop looking where some could have them and none has."""
+        """Use the grid that has these lengths; stop searching if some could have them but none has."""
         found = _grids(batch, lengths)
         self.grid = next((each for each in found if each.is_proved), None)
         self.is_looking = self.grid is None and all(each.is_proved is None for each in found)
 
 
 class _Grid(NamedTuple):
-    """A tensor of a batch that by its shape may be the grid of some lengths."""
+    """A tensor of a batch that may be the grid of some lengths, judging by its shape."""
 
     path: Path
     axis: int  # of the steps: 1 or 0
-    is_proved: bool | None  # whether what is beyond the lengths is padding; None where nothing is
+    is_proved: bool | None  # whether all cells beyond the lengths are padding; None if there are none
 
 
 def _way_of(batch: Any) -> _Own | _Mask | _Numbers:
-    """How the lengths of this batch are found.
+    """How to find the lengths of this batch.
 
     Raises:
-        LengthsError: in no way, or in more than one.
+        LengthsError: there is no way, or more than one.
     """
     found = list(leaves(batch))
     own = [(path, lengths) for path, leaf in found if (lengths := _own_lengths(leaf)) is not None]
@@ -166,7 +166,7 @@ def _way_of(batch: Any) -> _Own | _Mask | _Numbers:
     pairs = _pairs(batch, found) if not (own or masks or named) else []
     several = [path for path, _ in own] or masks or named or [path for path, _ in pairs]
     if not several:
-        raise LengthsError(f"no lengths are to be seen in it ({described(batch)}); {_ADVICE}")
+        raise LengthsError(f"found no lengths in it ({described(batch)}); {_ADVICE}")
     if len(several) > 1:
         places = " or ".join(map(spelled, several))
         raise LengthsError(f"its lengths could be those of {places} ({described(batch)}); {_ADVICE}")
@@ -179,7 +179,7 @@ def _way_of(batch: Any) -> _Own | _Mask | _Numbers:
 
 
 def _pairs(batch: Any, found: list[tuple[Path, Any]]) -> list[tuple[Path, _Grid]]:
-    """Leaves of whole numbers with a grid that may have these lengths; where some have proof, only those."""
+    """Leaves of integers with a grid that may have these lengths; if some are proved, only those."""
     pairs = []
     for path, leaf in found:
         lengths = vector(leaf)
@@ -191,7 +191,7 @@ def _pairs(batch: Any, found: list[tuple[Path, Any]]) -> list[tuple[Path, _Grid]
 
 
 def _grids(batch: Any, lengths: list[int]) -> list[_Grid]:
-    """The tensors of a batch that by their shape may have sequences of these lengths."""
+    """The tensors of a batch whose shape allows sequences of these lengths."""
     found = []
     for path, leaf in leaves(batch):
         tensor = grid(leaf)
@@ -205,7 +205,7 @@ def _grids(batch: Any, lengths: list[int]) -> list[_Grid]:
 
 
 def _is_padding_behind(tensor: Tensor, lengths: list[int], axis: int) -> bool | None:
-    """Whether all cells beyond the lengths are alike and those before differ; None where none is beyond."""
+    """Whether all cells beyond the lengths are equal and those before differ; None if there are none beyond."""
     rows = (tensor if axis == 1 else tensor.transpose(0, 1)).detach()
     real = (
         torch.arange(rows.shape[1], device=rows.device) < torch.tensor(lengths, device=rows.device)[:, None]
@@ -215,7 +215,7 @@ def _is_padding_behind(tensor: Tensor, lengths: list[int], axis: int) -> bool | 
     padding = rows[~real].flatten(1) if rows.dim() > 2 else rows[~real][:, None]
     if not torch.equal(padding, padding[:1].expand_as(padding)):
         return False
-    # Labels that are larger than the true lengths end inside the padding too, but not right before it.
+    # Labels larger than the true lengths also end inside the padding, but not right before it.
     ends = [(b, length - 1) for b, length in enumerate(lengths) if length]
     last = torch.stack([rows[end] for end in ends]).reshape(len(ends), -1) if ends else padding[:0]
     return bool((last != padding[:1]).any(1).all())

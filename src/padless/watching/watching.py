@@ -1,4 +1,4 @@
-"""`watch`: counts rows and cells of the batches of any loader while a training loop uses it."""
+"""`watch`: counts the rows and cells in the batches of any loader while a training loop uses it."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ def watch(
     lengths: Callable[[Any], Any] | None = None,
     report: Callable[[str], object] | None = print,
 ) -> Watch:
-    """A context in which every batch that `loader` gives is counted, and passed on as it is.
+    """A context manager that counts every batch of `loader` and passes it on unchanged.
 
-    The loop stays as it was, `for batch in loader`, wherever it runs; epochs add up. Workers, samplers and the order
-    of the data are not touched. When the context ends, also by an exception, the loader is as it was before.
+    The training loop, `for batch in loader`, does not change, wherever it is; epochs add up. Workers, samplers and the
+    order of the data are not affected. When the context ends, even by an exception, the loader is restored.
 
-    How the lengths of a batch are known, in this order:
+    The lengths of a batch are taken from the first of these that applies:
 
-    - `lengths`, where it is given;
+    - `lengths`, if given;
     - a `Packed`, a `PackedSequence` or a jagged nested tensor in the batch;
     - `"attention_mask"` `(B, T)`, or whole numbers named `"lengths"` in a dict, named tuple or dataclass;
-    - whole numbers `(B,)` beside a tensor `(B, T, *)` or `(T, B, *)` that beyond these lengths has nothing but padding.
+    - whole numbers `(B,)` next to a tensor `(B, T, *)` or `(T, B, *)` that is only padding beyond these lengths.
 
-    What is counted as computed is the grid that the batch holds, padding up to a fixed length included; where it
-    holds none, a grid padded to the longest sequence.
+    The cells are those of the grid in the batch, including padding up to a fixed length; if there is no grid, those of
+    a grid padded to the longest sequence.
 
     Args:
-        loader: a `DataLoader` or any other object of a Python class that can be iterated.
-        lengths: a function of a batch that gives its lengths `(B,)`, of any kind that `waste` takes.
-        report: called with a text of one line at the end; None for nobody.
+        loader: a `DataLoader` or any other iterable whose class is written in Python.
+        lengths: a function that returns the lengths `(B,)` of a batch, in any form that `waste` accepts.
+        report: called with a one-line text at the end; None for no report.
 
     Returns:
-        `Watch`: `.waste` has the numbers, in the midst of things too.
+        `Watch`, whose `.waste` has the numbers at any time.
 
     Raises:
-        LengthsError: (while iterating) lengths cannot be known, or those of two kinds contradict each other.
-        TypeError: the loader cannot be watched in place, for its class is not written in Python.
+        LengthsError: while iterating: lengths cannot be determined, or two sources of lengths contradict each other.
+        TypeError: the loader cannot be watched in place, because its class is not written in Python.
 
     >>> import padless, torch
     >>> sequences = [torch.ones(n) for n in (4, 6, 8, 5)]
@@ -62,14 +62,14 @@ def watch(
     from .batch_lengths import BatchReader
 
     if not hasattr(type(loader), "__iter__"):
-        raise TypeError(f"watch takes a loader, something to iterate over, got {type(loader).__name__}")
+        raise TypeError(f"watch takes an iterable loader, got {type(loader).__name__}")
     return Watch(loader, BatchReader(lengths), report)
 
 
 class Watch:
-    """A loader that is watched: a context, and what it has counted so far; `str` gives the report.
+    """A watched loader: a context manager with the counts so far; `str` returns the report.
 
-    A loader whose class is not written in Python, a list say, is watched by iterating over the watch instead.
+    To watch a loader whose class is not written in Python, such as a list, iterate over the watch instead.
 
     >>> import padless, torch
     >>> watched = padless.watch([padless.pack([torch.ones(n) for n in (4, 6, 8, 5)])])
@@ -83,13 +83,13 @@ class Watch:
         self._loader = loader
         self._reader = reader
         self._report = report
-        self._class: type | None = None  # the loader's own, while it is watched in place
-        self._numbers = [array("q") for _ in fields(BatchWaste)]  # millions of batches fit
+        self._class: type | None = None  # the loader's original class, while it is watched in place
+        self._numbers = [array("q") for _ in fields(BatchWaste)]  # compact, for millions of batches
 
     def __enter__(self) -> Watch:
         own = type(self._loader)
         if hasattr(own, _MARK):
-            raise PadlessError(f"watch: this {own.__name__} is watched already")
+            raise PadlessError(f"watch: this {own.__name__} is already watched")
         try:
             self._loader.__class__ = _watched_class(own, self)
         except TypeError:
@@ -116,17 +116,17 @@ class Watch:
         return Waste.of(BatchWaste(*numbers) for numbers in zip(*self._numbers, strict=True))
 
     def see(self, batch: Any) -> None:
-        """Count one batch, which some other way than iteration has brought here.
+        """Count one batch that does not come from iterating.
 
         Raises:
-            LengthsError: its lengths cannot be known.
+            LengthsError: its lengths cannot be determined.
         """
         for column, number in zip(self._numbers, astuple(self._reader(batch)), strict=True):
             column.append(number)
 
     def __str__(self) -> str:
         if not self._reader.batches:
-            return "padless.watch: no batch was seen"
+            return "padless.watch: no batches were counted"
         would = "" if self._reader.is_padded else "padded, they would be "
         return f"padless.watch: {would}{self.waste} (lengths: {self._reader.how})"
 
@@ -135,7 +135,7 @@ _MARK = "_padless_watch"
 
 
 class _Counted:
-    """An iterator that shows every batch to `see`; in all else it is the loader's own."""
+    """An iterator that passes every batch to `see`; otherwise it behaves like the loader's own."""
 
     def __init__(self, batches: Iterator[Any], see: Callable[[Any], None]) -> None:
         self._batches = batches
@@ -154,15 +154,15 @@ class _Counted:
 
 
 def _watched_class(own: type, watch: Watch) -> type:
-    """A subclass with nothing new but `__iter__`; a loader may change its class to it and back."""
+    """A subclass that only overrides `__iter__`, so that a loader's class can be changed to it and back."""
 
     def see(batch: Any) -> None:
-        if watch._class is not None:  # an iterator may outlive the context
+        if watch._class is not None:  # iterators may outlive the context
             watch.see(batch)
 
     def batches(self: Any) -> Iterator[Any]:
         found = own.__iter__(self)
-        return _Counted(found, see) if self is watch._loader else found  # a copy of the loader is not watched
+        return _Counted(found, see) if self is watch._loader else found  # copies are not watched
 
     names = {"__iter__": batches, "__slots__": (), "__module__": own.__module__, _MARK: True}
     return types.new_class(own.__name__, (own,), exec_body=lambda body: body.update(names))

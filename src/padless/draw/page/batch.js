@@ -91,7 +91,7 @@ function costs(batch) {
 
 /** What packing saves, in the words of the command line. */
 function saving(batch) {
-  return say("{rows} of {cells} cells are real: {saved} multiplications in {padded} saved",
+  return say("{rows} of {cells} cells are real: {saved} of {padded} multiplications saved",
     { rows: counted(batch.rows), cells: counted(batch.cells), saved: counted(batch.cells - batch.rows),
       padded: counted(batch.cells) });
 }

@@ -85,7 +85,7 @@ function showRuns() {
   }));
   const rest = batch.runs.length - shown.length;
   const more = rest ? say("; {lines} left out", { lines: counted(rest, "more line") }) : "";
-  find("runs-caption").textContent = say("Steps at which equally many sequences run") + more;
+  find("runs-caption").textContent = say("Steps with the same number of running sequences") + more;
 }
 
 function showStep() {
@@ -109,24 +109,25 @@ function showFound() {
   if (grid.share > 1) {
     scaled.push(say("one line is {n} sequences, paler where only some still run", { n: counted(grid.share) }));
   }
-  if (grid.cw < 1) scaled.push(say("one pixel across is {n} steps", { n: counted(Math.ceil(1 / grid.cw)) }));
+  if (grid.cw < 1) scaled.push(say("one pixel shows {n} steps", { n: counted(Math.ceil(1 / grid.cw)) }));
   if (!memory.exact) {
     scaled.push(say("memory is on the scale of all cells and shows the mean colour of neighbouring rows"));
   }
   find("scaled").textContent = scaled.length ? say("Scaled: {how}.", { how: scaled.join("; ") }) : "";
   find("found").textContent = found ? describe(found) :
-    say("Point at a cell to find its place in memory, and back; a click goes to its step.");
+    say("Point at a cell to see its place in memory, or the reverse; click to go to its step.");
 }
 
 function describe({ step, slot }) {
   const row = rowAt(batch, step, slot);
   const head = say("Sequence {sequence}, step {step}: ", { sequence: counted(batch.order[slot]), step: counted(step) });
   if (row < 0) {
-    return head + say("padding, for the sequence has {rows}. Padded computes it all the same; in memory it is nowhere.",
+    return head + say("padding, since the sequence has {rows}. The padded batch computes it anyway; " +
+      "the packed batch does not store it.",
       { rows: counted(batch.lengths[slot], "row") });
   }
   return head + say("row {row} in memory. Step {step} begins at row {first}, after the batches of the steps before, " +
-    "and the sequence is at place {place} in it.",
+    "and the sequence is at position {place} in it.",
     { row: counted(row), step: counted(step), first: counted(row - slot), place: counted(slot) });
 }
 

@@ -1,4 +1,4 @@
-"""Reads lengths from files and pipes, ten million of them in some tens of megabytes, without torch."""
+"""Reads lengths from files and pipes, ten million in some tens of megabytes, without torch."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def read_lengths(
     words: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Collected:
-    """The lengths that `file` holds, or those of the sequences that it holds.
+    """The lengths in `file`, or the lengths of the sequences in it.
 
     Args:
-        file: a path, or `-` for standard input. What begins as gzip does is unpacked.
+        file: a path, or `-` for standard input. Gzip is recognised by its first bytes and unpacked.
         format: one of `FORMATS`; None: by the suffix, or by the first line if the suffix is unknown.
-        column: whose values to take, for csv, tsv, parquet and objects in json and jsonl.
-        words: count words everywhere, where an integer would otherwise be a length (txt, csv, tsv).
-        progress: called now and then with the amount done and the total (None: unknown).
+        column: the column to read, for csv, tsv, parquet and objects in json and jsonl.
+        words: count words even if an integer would otherwise be a length (txt, csv, tsv).
+        progress: called occasionally with the amount done and the total (None: unknown).
 
     Raises:
-        LengthsError: what was read holds no lengths; the message names the file and the line.
-        UsageError: options that do not fit the file, a column that is not there.
+        LengthsError: the file does not hold lengths; the message names the file and the line.
+        UsageError: options that do not fit the file, or a column that does not exist.
         PadlessError: the file cannot be read, or pyarrow is missing.
     """
     with open_source(file, format, expects_columns=column is not None) as source:
         collected = Collected(source.name)
         if column is not None and source.format == "txt":
             raise UsageError(
-                f"--column is for csv, tsv, json, jsonl and parquet, and {source.name} is read as txt"
+                f"--column is for csv, tsv, json, jsonl and parquet, but {source.name} is read as txt"
             )
         if words and source.format not in ("txt", "csv", "tsv"):
-            raise UsageError(f"--words is for txt, csv and tsv, and {source.name} is read as {source.format}")
+            raise UsageError(f"--words is for txt, csv and tsv, but {source.name} is read as {source.format}")
         _read(source, collected, column, words, progress)
     if not collected.values:
         raise LengthsError(f"{source.name} holds no sequences")

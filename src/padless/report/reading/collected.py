@@ -1,4 +1,4 @@
-"""The lengths read so far, four bytes each and all of one kind, and the errors about them."""
+"""The lengths read so far, four bytes each and all of one kind, and errors about them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ...options import near
 
 __all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
 
-# No tensor on earth has a sequence of more steps, but columns of ids and of times in nanoseconds do get here by
-# mistake. It also keeps every sum and product over the lengths inside 64 bits.
+# No real sequence is longer, but columns of ids and of times in nanoseconds are passed by mistake. It also keeps all
+# sums and products of lengths within 64 bits.
 MOST = 2**31 - 1
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
@@ -27,10 +27,10 @@ class Collected:
     """The lengths read so far.
 
     values: `array("i")` of them.
-    unit: what was counted: `"lengths"` (nothing: the numbers were the lengths), `"words"` or `"items"`.
-    source: how errors call where they come from.
-    column: the name of the column, where there is one.
-    note: how the file was understood, where it could be understood otherwise; reports show it in their title.
+    unit: what was counted: `"lengths"` (nothing: the numbers are lengths), `"words"` or `"items"`.
+    source: the name of the source in error messages.
+    column: the name of the column, if there is one.
+    note: how the file was read, if that is ambiguous; reports show it in their title.
     """
 
     def __init__(self, source: str) -> None:
@@ -41,14 +41,14 @@ class Collected:
         self.note: str | None = None
 
     def add(self, counts: Sequence[int]) -> None:
-        """More lengths that were counted here, so cannot be wrong."""
+        """Add lengths that were counted here and so need no check."""
         try:
             self.values.extend(counts)
         except OverflowError:
             raise LengthsError(f"{self.source}: a sequence has more than {MOST:,} parts") from None
 
     def add_numbers(self, numbers: Sequence[int], place: Callable[[int], str]) -> None:
-        """More lengths as they were given; `place(i)` names the position of the i-th.
+        """Add lengths given as numbers; `place(i)` names the position of the i-th.
 
         Raises:
             LengthsError: one is negative or over `MOST`.
@@ -59,23 +59,23 @@ class Collected:
         self.values.extend(numbers)
 
     def refuse_number(self, number: int, place: str) -> NoReturn:
-        """Raise LengthsError: this one is negative, or else over `MOST`."""
+        """Raise LengthsError: the number is negative or over `MOST`."""
         if number < 0:
             raise self.error(place, f"{shown(number)} is negative")
         raise self.error(place, f"{shown(number)} is over {MOST:,}; are these lengths?")
 
     def error(self, place: str, what: str) -> LengthsError:
-        """What is wrong at a place, for raising."""
+        """An error about what is wrong at a place."""
         return LengthsError(f"{self.source}, {place}: {what}")
 
 
 def is_integer(text: str) -> bool:
-    """Whether `text` is one decimal integer, with blanks around it or not."""
+    """Whether `text` is one decimal integer, possibly surrounded by blanks."""
     return _INTEGER.fullmatch(text) is not None
 
 
 def integer_of(text: str) -> int:
-    """The integer that `text` is; where it has too many digits for Python to read, one of about that size."""
+    """`text` as an integer; one of about the same size if it has too many digits for Python."""
     text = text.strip()
     if len(text) > 4000:
         return (-1 if text.startswith("-") else 1) * 10 ** len(text)
@@ -83,12 +83,12 @@ def integer_of(text: str) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is one number, whole or not."""
+    """Whether `text` is one number, integer or not."""
     return _NUMBER.fullmatch(text) is not None
 
 
 def shown(value: object) -> str:
-    """`value` as an error shows it: a number as it is, anything else in quotes, and never long."""
+    """`value` for error messages: numbers as they are, anything else quoted, long values shortened."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of about {value.bit_length() * 3 // 10:,} digits"
     text = str(value) if isinstance(value, (int, float)) else repr(value)
@@ -96,12 +96,12 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with escapes for line ends and whatever else a terminal does not show: messages are one line."""
+    """`text` with line ends and non-printable characters escaped, so that messages stay on one line."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def columns_text(columns: Sequence[str], wanted: str | None = None) -> str:
-    """The names of the columns there are, and the nearest to the one that was wanted."""
+    """The names of the existing columns, and the closest match to the wanted one."""
     names = ", ".join(map(printable, columns[:_NAMED]))
     if len(columns) > _NAMED:
         names += f" and {len(columns) - _NAMED} more"

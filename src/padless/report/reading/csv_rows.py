@@ -16,24 +16,25 @@ __all__ = ["read_csv"]
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_ROWS = 1 << 14  # a batch of them
+_ROWS = 1 << 14  # per batch
 
 
 def read_csv(
     lines: Iterable[str], collected: Collected, column: str | None, *, words: bool, delimiter: str | None
 ) -> None:
-    """Add a length a row. The first row has the names of the columns, save where it is one lone number.
+    """Add one length per row. The first row has the column names, unless it is a single number.
 
     Args:
-        lines: with their ends.
+        lines: including line ends.
         collected: where the lengths go.
-        column: the name of the column; a table of one column needs none.
-        words: count words, where an integer would be a length.
-        delimiter: between cells; None: the comma, semicolon or tab that the first line has.
+        column: the name of the column; not needed if there is only one.
+        words: count words even if an integer would be a length.
+        delimiter: between cells; None: the comma, semicolon or tab in the first line.
 
     Raises:
-        UsageError: no such column, or several and none named; a first line with two kinds of delimiters.
-        LengthsError: a cell of another kind than those before it, a negative length, a broken row.
+        UsageError: the column does not exist, or there are several and none is named; a first line with two kinds of
+            delimiters.
+        LengthsError: a cell of another kind than those before it, a negative length, or a malformed row.
     """
     if words:
         collected.unit = "words"
@@ -42,7 +43,7 @@ def read_csv(
         head = next((line for line in lines if line.strip()), "")
         delimiter = _delimiter(head, collected)
         lines = chain([head], lines)
-    before = csv.field_size_limit(LONGEST_LINE)  # the process's own; given back below
+    before = csv.field_size_limit(LONGEST_LINE)  # global to the process; restored below
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         first = next(filter(None, reader), None)
@@ -65,14 +66,14 @@ def read_csv(
 
 
 def _delimiter(line: str, collected: Collected) -> str:
-    """The delimiter of a table, by its first line: a comma if there is none in it."""
+    """The delimiter of a table, by its first line; a comma if it has none."""
     bare = _QUOTED.sub("", line)
     found = [delimiter for delimiter in _DELIMITERS if delimiter in bare]
     if len(found) > 1:
         names = " and ".join(_DELIMITERS[delimiter] for delimiter in found)
         raise UsageError(
-            f"{collected.source}: the first line has {names}, so what separates columns is not clear; put quotes "
-            f"around the cells that hold them (--format tsv takes tabs, --format txt counts words a line)"
+            f"{collected.source}: the first line has {names}, so the column separator is ambiguous; quote the "
+            f"cells that contain them (--format tsv: separated by tabs, --format txt: count words per line)"
         )
     if found and found != [","]:
         collected.note = f"separated by {_DELIMITERS[found[0]]}"
@@ -80,7 +81,7 @@ def _delimiter(line: str, collected: Collected) -> str:
 
 
 class _Batch:
-    """Rows that are not blank, and where they stand, which is only counted out where somebody asks."""
+    """Rows that are not blank, and their line numbers, which are only computed if needed."""
 
     def __init__(self, rows: list[list[str]], lines_before: int) -> None:
         self.all = rows
@@ -88,7 +89,7 @@ class _Batch:
         self.lines_before = lines_before
 
     def line(self, i: int) -> str:
-        """The line in which row `i` ends."""
+        """The line number at which row `i` ends."""
         line = self.lines_before
         for cells in self.all:
             line += _lines(cells)
@@ -99,7 +100,7 @@ class _Batch:
 
 
 def _lines(cells: list[str]) -> int:
-    """How many lines a row takes: quoted cells may hold line ends."""
+    """The number of lines of a row: quoted cells may contain line ends."""
     return 1 + sum(cell.count("\n") for cell in cells)
 
 
@@ -120,7 +121,7 @@ def _place(names: list[str], column: str | None, source: str) -> int:
 def _add(batch: _Batch, place: int, width: int, words: bool, collected: Collected) -> None:
     if set(map(len, batch.rows)) - {width}:
         i, cells = next((i, cells) for i, cells in enumerate(batch.rows) if len(cells) != width)
-        raise collected.error(batch.line(i), f"{len(cells)} cells, where the first row has {width}")
+        raise collected.error(batch.line(i), f"{len(cells)} cells, but the first row has {width}")
     column = list(map(itemgetter(place), batch.rows))
     if collected.unit is None:
         first = next((cell for cell in column if cell.strip()), "")
@@ -132,14 +133,14 @@ def _add(batch: _Batch, place: int, width: int, words: bool, collected: Collecte
     if not words and 1 in counts:
         for i, (count, cell) in enumerate(zip(counts, column, strict=True)):
             if count == 1 and is_integer(cell):
-                what = f"{shown(cell.strip())} is an integer among words (--words counts it as one)"
+                what = f"{shown(cell.strip())} is an integer among words (--words counts it as a word)"
                 raise collected.error(batch.line(i), what)
     collected.add(counts)
 
 
 def _numbers(column: list[str], batch: _Batch, collected: Collected) -> list[int]:
     text = "".join(column)
-    if text.isascii() and "_" not in text:  # `int` reads other digits and `1_000` too
+    if text.isascii() and "_" not in text:  # `int` also accepts other digits and `1_000`
         try:
             return list(map(int, column))
         except ValueError:
@@ -148,11 +149,11 @@ def _numbers(column: list[str], batch: _Batch, collected: Collected) -> list[int
     for i, cell in enumerate(column):
         if is_integer(cell):
             numbers.append(integer_of(cell))
-        elif is_number(cell) and float(cell).is_integer():  # as tables write a column of integers with gaps
+        elif is_number(cell) and float(cell).is_integer():  # how integer columns with gaps are often written
             numbers.append(int(float(cell)))
         elif is_number(cell) or not cell.strip():
             raise collected.error(batch.line(i), f"{shown(cell.strip())} is not a whole number")
         else:
-            what = f"{shown(cell.strip())} is no integer, among lengths (--words counts words in every cell)"
+            what = f"{shown(cell.strip())} is not an integer, but lengths precede it (--words counts words)"
             raise collected.error(batch.line(i), what)
     return numbers

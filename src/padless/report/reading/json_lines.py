@@ -12,7 +12,7 @@ from .collected import Collected, columns_text, shown
 
 __all__ = ["read_json", "read_json_lines"]
 
-_LINES = 1 << 14  # a batch of them
+_LINES = 1 << 14  # per batch
 _UNITS = {int: "lengths", float: "lengths", str: "words", list: "items"}  # others have no length
 _NAMES = {
     int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
@@ -24,16 +24,16 @@ _decode = json.JSONDecoder().raw_decode
 
 
 def read_json_lines(lines: Iterable[str], collected: Collected, column: str | None) -> None:
-    """Add a length a line that is not blank.
+    """Add one length per line that is not blank.
 
     Args:
-        lines: with their ends or without.
+        lines: with or without line ends.
         collected: where the lengths go.
-        column: the key, where lines are objects; objects of one key need none.
+        column: the key, if lines are objects; not needed if they have only one.
 
     Raises:
-        UsageError: objects of several keys and none named, or the first has no such key.
-        LengthsError: a line that is no JSON, of another kind than those before it, a negative length.
+        UsageError: objects have several keys and none is named, or the first lacks the key.
+        LengthsError: a line that is not JSON or of another kind than those before it, or a negative length.
     """
     reader = _Reader(collected, column)
     lines = iter(lines)
@@ -44,28 +44,28 @@ def read_json_lines(lines: Iterable[str], collected: Collected, column: str | No
 
 
 def read_json(text: str, collected: Collected, column: str | None) -> None:
-    """Add a length for each item of the array that `text` is, as `read_json_lines` does for each line.
+    """Add one length per item of the JSON array `text`, as `read_json_lines` does per line.
 
     Raises:
-        UsageError, LengthsError: as `read_json_lines`; or the text is no JSON array.
+        UsageError, LengthsError: as in `read_json_lines`; or the text is not a JSON array.
     """
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        what = f"no JSON ({error.msg} at character {error.colno})"
+        what = f"not JSON ({error.msg} at character {error.colno})"
         raise collected.error(
             f"line {error.lineno}", f"{what}; if each line is a value, use --format jsonl"
         ) from None
     except RecursionError:
-        raise LengthsError(f"{collected.source}: no JSON that can be read (nested too deep)") from None
+        raise LengthsError(f"{collected.source}: JSON cannot be read (nested too deep)") from None
     except ValueError:
         raise LengthsError(
-            f"{collected.source}: no JSON that can be read (a number of thousands of digits)"
+            f"{collected.source}: JSON cannot be read (a number of thousands of digits)"
         ) from None
     if not isinstance(document, list):
         raise LengthsError(
             f"{collected.source} is {_NAMES[type(document)]}; a JSON file must be one array of lengths or sequences "
-            f"(--format jsonl reads a value a line)"
+            f"(--format jsonl reads one value per line)"
         )
     collected.note = "one JSON array"
     _Reader(collected, column).add_values(document)
@@ -77,7 +77,7 @@ class _Reader:
         self.column = column
 
     def add(self, lines: list[str], done: int) -> None:
-        """Add the lengths of these lines, before which `done` others were."""
+        """Add the lengths of these lines, which follow `done` others."""
         numbers: list[int] = []
         places: list[int] = []
         for number, line in enumerate(lines, done + 1):
@@ -106,7 +106,7 @@ class _Reader:
         if unit == "words":
             return len(value.split())
         if type(value) is float:
-            if not value.is_integer():  # nor are NaN and infinity
+            if not value.is_integer():  # including NaN and infinity
                 raise self.collected.error(place, f"{shown(value)} is not a whole number")
             return int(value)
         return value
@@ -118,16 +118,16 @@ class _Reader:
             what = f"{error.msg} at character {error.pos + 1}"
         except RecursionError:
             what = "nested too deep"
-        except ValueError:  # more digits than Python reads
+        except ValueError:  # more digits than Python accepts
             what = "a number of thousands of digits"
         else:
             if end == len(text):
                 return value
             what = f"more than one value, after character {end}"
-        raise self.collected.error(place, f"no JSON ({what})")
+        raise self.collected.error(place, f"not JSON ({what})")
 
     def _settle(self, value: Any) -> None:
-        """By the first line, say what is counted, and by which key."""
+        """Decide from the first line what is counted, and by which key."""
         source = self.collected.source
         if isinstance(value, dict):
             keys = list(value)
@@ -147,7 +147,7 @@ class _Reader:
 
     def _of_column(self, value: Any, place: str) -> Any:
         if not isinstance(value, dict):
-            raise self.collected.error(place, f"{shown(value)} is no object, so it has no {self.column!r}")
+            raise self.collected.error(place, f"{shown(value)} is not an object with key {self.column!r}")
         if self.column not in value:
             raise self.collected.error(place, f"the object has no {self.column!r}")
         return value[self.column]
@@ -155,8 +155,8 @@ class _Reader:
     def _mixed(self, value: Any, place: str) -> LengthsError:
         name, unit = _NAMES[type(value)], self.collected.unit
         if unit is None:
-            what = f"{name} has no length; take numbers, strings or lists"
+            what = f"{name} has no length; use numbers, strings or lists"
         else:
             named = f"{shown(value)} is {name}" if type(value) in _UNITS else name
-            what = f"{named}, where the {place.split()[0]}s before have {_BEFORE[unit]}"
+            what = f"{named}, but the {place.split()[0]}s before have {_BEFORE[unit]}"
         return self.collected.error(place, what)

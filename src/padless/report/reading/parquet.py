@@ -1,4 +1,4 @@
-"""Reads one Parquet column of integers (lengths), of lists, or of text; part of a row group at a time."""
+"""Reads one Parquet column of integers (lengths), lists or text, part of a row group at a time."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["read_parquet"]
 _ROWS = 1 << 16
 _BUFFER = 1 << 20
 _TEXTS = ("is_string", "is_large_string", "is_string_view")
-# Views are younger than the oldest pyarrow that we take.
+# The oldest supported pyarrow has no views.
 _LISTS = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
 
 
 def read_parquet(source: Source, collected: Collected, column: str | None, progress: Progress) -> None:
-    """Add a length a row.
+    """Add one length per row.
 
     Args:
-        source: a file; standard input only where it is one.
+        source: a file, or standard input if it is a file.
         collected: where the lengths go.
-        column: its name; a file of one column needs none.
-        progress: called with the rows done and their number.
+        column: the name of the column; not needed if there is only one.
+        progress: called with the rows done and the total.
 
     Raises:
-        UsageError: no such column, or several and none named.
-        LengthsError: not Parquet, a column of another type, a null, a negative length.
+        UsageError: the column does not exist, or there are several and none is named.
+        LengthsError: not Parquet, a column of another type, a null, or a negative length.
         PadlessError: pyarrow is not installed (extra `arrow`).
     """
     try:
@@ -40,9 +40,9 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
         raise PadlessError("reading Parquet needs pyarrow: pip install 'padless[arrow]'") from error
 
     if source.path is None and not source.raw.seekable():
-        raise PadlessError("Parquet is read from its end, which a pipe does not have; give the file itself")
+        raise PadlessError("Parquet cannot come from a pipe, since it is read from its end; pass the file")
     try:
-        # A buffer and no reading ahead: memory holds some pages of one column, however large a row group is.
+        # Buffered, without prefetching: only some pages of one column are in memory, however large a row group is.
         with pq.ParquetFile(source.path or source.raw, pre_buffer=False, buffer_size=_BUFFER) as file:
             schema = file.schema_arrow
             name = collected.column = _column(schema.names, column, source.name)
@@ -77,7 +77,7 @@ def _column(names: list[str], column: str | None, source: str) -> str:
 
 
 def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any], list[Any]]:
-    """How an array of this type becomes lengths; says in `collected` what is counted."""
+    """The function that turns arrays of this type into lengths; sets in `collected` what is counted."""
     if pa.types.is_dictionary(kind):
         count = _counter(pa, kind.value_type, collected)
         return lambda values: count(values.dictionary_decode())
@@ -93,7 +93,7 @@ def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any],
         collected.unit = "items"
         return lambda values: pc.list_value_length(values).to_pylist()  # type: ignore[attr-defined]
     raise UsageError(
-        f"{collected.source}: column {collected.column!r} is {kind}; take one of integers, text or lists"
+        f"{collected.source}: column {collected.column!r} is {kind}; use one of integers, text or lists"
     )
 
 

@@ -1,6 +1,4 @@
-"""A file or standard input as blocks or lines of text: its format, its end, and errors about bytes that are no
-text.
-"""
+"""A file or standard input as blocks or lines of text: its format, and errors about bytes that are not text."""
 
 from __future__ import annotations
 
@@ -26,16 +24,16 @@ _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _BLOCK = 1 << 20
-_HEAD = 1 << 16  # the format is recognised from the first line, or from this much of it
-LONGEST_LINE = 1 << 26  # characters, in formats whose lines must be whole to be read
-_BEGINS_AN_ARRAY = re.compile(r'\[\s*(?:[\[{"0-9-]|$)')  # of several lines; text may begin "[Applause]"
+_HEAD = 1 << 16  # the format is recognised by the first line, or by this much of it
+LONGEST_LINE = 1 << 26  # characters, in formats that must be read in whole lines
+_BEGINS_AN_ARRAY = re.compile(r'\[\s*(?:[\[{"0-9-]|$)')  # on several lines; text may begin with "[Applause]"
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 
 Progress = Callable[[int, "int | None"], None]
 
 
 class Source:
-    """What is read: its name in messages, its path (None for standard input), its format, its text."""
+    """The source: its name in messages, path (None for standard input), format and text."""
 
     format: str
 
@@ -54,7 +52,7 @@ class Source:
         self._head = self._read_head()
 
     def settle(self, format: str | None, *, expects_columns: bool) -> None:
-        """Find the format where None is given, and refuse what evidently cannot be read as it.
+        """Find the format if None is given, and raise if the data evidently do not have this format.
 
         Raises:
             LengthsError: it is empty, UTF-16, or Parquet under another name.
@@ -75,10 +73,10 @@ class Source:
         """The text, up to a million characters at a time; a block may end inside a line.
 
         Raises:
-            LengthsError: a byte that text does not have; the message names its line.
+            LengthsError: a byte that is not text; the message names its line.
         """
         decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        line = done = 0  # lines and bytes before this block
+        line = done = 0  # number of lines and bytes before this block
         for block in self._raw_blocks():
             if b"\0" in block:
                 raise self._no_text(line + block.count(b"\n", 0, block.index(b"\0")), "a NUL byte")
@@ -94,17 +92,17 @@ class Source:
                 yield text
 
     def lines(self, progress: Progress) -> Iterator[str]:
-        """The lines, with their ends, which the last may lack.
+        """The lines, with their line ends, which the last may lack.
 
         Raises:
-            LengthsError: as `blocks`; or a line is too long to be held.
+            LengthsError: as in `blocks`, or a line is too long.
         """
         return chain.from_iterable(self._lines(progress))
 
     def _lines(self, progress: Progress) -> Iterator[list[str]]:
         number, rest = 0, ""
         for block in self.blocks(progress):
-            first, *others = block.split("\n")  # `splitlines` would split at other characters too
+            first, *others = block.split("\n")  # `splitlines` would also split at other characters
             rest += first
             if len(rest) > LONGEST_LINE:
                 raise LengthsError(
@@ -148,7 +146,7 @@ class Source:
             raise LengthsError(f"{self.name} cannot be unpacked: {error}") from None
 
     def _no_text(self, lines_before: int, what: str) -> LengthsError:
-        return LengthsError(f"{self.name}, line {lines_before + 1}: {what}, so this is no {self.format}")
+        return LengthsError(f"{self.name}, line {lines_before + 1}: {what}, so this is not {self.format}")
 
     def _format_of_suffix(self) -> str | None:
         stem, suffix = os.path.splitext((self.path or "").lower())
@@ -161,8 +159,8 @@ class Source:
         if _is_json(line):
             if line.startswith("[") and not others:
                 raise UsageError(
-                    f"{self.name} is one JSON array on one line: --format json takes its items for the sequences "
-                    f"or lengths, --format jsonl takes the line for one sequence"
+                    f"{self.name} is one JSON array on one line: --format json reads its items as sequences or "
+                    f"lengths, --format jsonl reads the line as one sequence"
                 )
             return "jsonl"
         if _BEGINS_AN_ARRAY.match(line):
@@ -170,12 +168,12 @@ class Source:
         return "csv" if expects_columns else "txt"
 
     def _is_json_lines(self) -> bool:
-        """Whether the first line is a JSON value and others follow: JSON lines, whatever the suffix says."""
+        """Whether the first line is a JSON value and others follow: JSON lines, whatever the suffix."""
         line, others = self._first_line()
         return bool(others) and _is_json(line)
 
     def _first_line(self) -> tuple[str, str]:
-        """The first line, and what is known of the text after it, both without blanks around them."""
+        """The first line, and the known part of the text after it, both stripped."""
         line, _, others = self._head.decode("utf-8-sig", "replace").partition("\n")
         return line.strip(), others.strip()
 
@@ -193,11 +191,11 @@ def _is_json(line: str) -> bool:
 
 @contextmanager
 def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iterator[Source]:
-    """A `Source` of a path, or of standard input where `file` is `-`; its format is settled.
+    """A `Source` for a path, or for standard input if `file` is `-`, with its format settled.
 
     Raises:
         PadlessError: it cannot be opened or read.
-        LengthsError: it is empty, or evidently not what it should be.
+        LengthsError: it is empty, or evidently not of the given format.
     """
     if file == "-":
         if sys.stdin is None:
@@ -210,7 +208,7 @@ def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iter
         raw = open(file, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise _unreadable(file, error) from None
-    except ValueError as error:  # a NUL in the path
+    except ValueError as error:  # the path contains a NUL
         raise UsageError(f"cannot read {file!r}: {error}") from None
     with raw:
         source = Source(file, file, raw)
@@ -222,7 +220,7 @@ def _starts_with(raw: IO[bytes], magic: bytes) -> bool:
     try:
         return raw.peek(len(magic)).startswith(magic)  # type: ignore[attr-defined] - both kinds are buffered readers
     except OSError:
-        return False  # reading it will say what is wrong
+        return False  # reading it will raise the error
 
 
 def _size_of_file(raw: IO[bytes]) -> int | None:

@@ -1,4 +1,4 @@
-"""Plain text: a line of one integer is a length, any other line is a sequence of words."""
+"""Plain text: a line with one integer is a length, any other line is a sequence of words."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .collected import Collected, integer_of, is_integer, is_number, shown
 
 __all__ = ["read_txt"]
 
-_KEPT = 1 << 16  # characters of an unfinished line; of a longer one the words are counted and forgotten
+_KEPT = 1 << 16  # characters kept of an unfinished line; of longer lines only the word count is kept
 
 
 def read_txt(blocks: Iterable[str], collected: Collected, *, words: bool) -> None:
-    """Add a length a line; the first line that is not blank says of which kind all are.
+    """Add one length per line; the first line that is not blank determines the kind of all lines.
 
-    A line of any size is counted in bounded memory. Blank lines are sequences of no words; among lengths they
-    are refused, save at the end.
+    Lines of any size are counted in bounded memory. Blank lines are sequences without words; among lengths they
+    raise an error, except at the end.
 
     Args:
-        blocks: the text, cut anywhere.
+        blocks: the text, cut at any place.
         collected: where the lengths go.
-        words: count words in every line, lines of one integer too.
+        words: count words in every line, even in lines with one integer.
 
     Raises:
-        LengthsError: a line of the other kind, a length that is negative or huge.
+        LengthsError: a line of the other kind, or a length that is negative or too large.
     """
     reader = _Reader(collected, words)
     for block in blocks:
@@ -38,11 +38,11 @@ class _Reader:
         self.collected = collected
         self.words = words
         self.done = 0  # lines before the current block
-        self.blank = 0  # the last of them, where they are blank and it is not known yet what that means
-        self.open = ""  # the unfinished line; or, where it is long, it is empty and these two are not:
+        self.blank = 0  # the number of blank ones at the end, as long as their meaning is not known
+        self.open = ""  # the unfinished line; if it is long, it is empty and these two are set:
         self.folded: int | None = None  # words in it so far
-        self.in_word = False  # whether the last of them may go on
-        self.is_plain = True  # nothing but what `int` reads as we do: no digits of other scripts, no `1_000`
+        self.in_word = False  # whether its last word may continue
+        self.is_plain = True  # whether `int` accepts only what is_integer does: no other digits, no `1_000`
         if words:
             collected.unit = "words"
 
@@ -66,7 +66,7 @@ class _Reader:
         if len(rest) > _KEPT:
             self._settle(rest, self.done)
             if self.collected.unit == "lengths":
-                self._refuse(rest, self.done)  # too long for one
+                self._refuse(rest, self.done)  # too long for an integer
             self.open, self.folded, self.in_word = "", 0, False
             self._fold(rest)
 
@@ -75,7 +75,7 @@ class _Reader:
             self.feed("\n")
 
     def _fold(self, text: str) -> None:
-        """Count the words of a further part of the unfinished line."""
+        """Count the words in another part of the unfinished line."""
         if text:
             assert self.folded is not None
             self.folded += len(text.split()) - (self.in_word and not text[0].isspace())
@@ -96,13 +96,13 @@ class _Reader:
         self.done += len(lines)
 
     def _settle(self, line: str, index: int) -> None:
-        """Say what is counted, by the first line that is not blank."""
+        """Decide what is counted, by the first line that is not blank."""
         if self.collected.unit is not None:
             return
         if is_integer(line):
             self.collected.unit = "lengths"
             return
-        # By the letter 4.5 is a word; but a file of such numbers is a mistake, which would not show.
+        # 4.5 could be counted as a word, but a file of such numbers is a mistake that would go unnoticed.
         if is_number(line) and any(character.isdigit() for character in line):
             raise self._error(index, f"{line.strip()} is not a whole number (--words counts it as a word)")
         self.collected.unit = "words"
@@ -116,12 +116,12 @@ class _Reader:
                 if count == 1 and is_integer(line):
                     raise self._error(
                         self.done + i,
-                        f"{shown(line.strip())} is an integer among words (--words counts it as one)",
+                        f"{shown(line.strip())} is an integer among words (--words counts it as a word)",
                     )
         self.collected.add(counts)
 
     def _add_lengths(self, lines: list[str]) -> bool:
-        """Add lines that are all integers, fast; False, and nothing added, where they are not."""
+        """Fast path for lines that are all integers; otherwise add nothing and return False."""
         try:
             numbers = list(map(int, lines))
         except ValueError:
@@ -136,7 +136,7 @@ class _Reader:
             if not line or line.isspace():
                 self.blank += 1
             elif self.blank:
-                raise self._error(i - self.blank, "blank, and the lines around it are lengths")
+                raise self._error(i - self.blank, "blank, but the lines around it are lengths")
             elif not is_integer(line):
                 self._refuse(line, i)
             else:
@@ -147,7 +147,7 @@ class _Reader:
             self.collected.refuse_number(integer_of(line), f"line {index + 1}")
         raise self._error(
             index,
-            f"{shown(line.strip())} is no integer, among lengths (--words counts words in every line)",
+            f"{shown(line.strip())} is not an integer, but lengths precede it (--words counts words)",
         )
 
     def _error(self, index: int, what: str) -> LengthsError:
