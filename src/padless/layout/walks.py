@@ -23,7 +23,16 @@ from torch.nn import Parameter
 from ..errors import BackendError
 from ..library import MOST_THREADS, Move, check, is_forked, load
 
-__all__ = ["Places", "Walk", "arranged", "copy_rows", "is_walkable", "lengths_of_slots", "row_bytes"]
+__all__ = [
+    "Places",
+    "Walk",
+    "arranged",
+    "copy_rows",
+    "is_unwatched",
+    "is_walkable",
+    "lengths_of_slots",
+    "row_bytes",
+]
 
 _WORTH_A_TEAM = 1 << 20  # bytes (about 100 us) below which a second thread may cost more than it saves
 _WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor from which the first access takes most of the time
@@ -67,7 +76,7 @@ def _has_library() -> bool:
     return True
 
 
-def _is_unwatched() -> bool:
+def is_unwatched() -> bool:
     """Whether the library may write to new tensors without torch noticing.
 
     Not while torch tracks every operator: transforms, forward-mode AD, tracing, fake tensors.
@@ -101,7 +110,7 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
         lengths: `(B,)`, int64 on the host, from 0 to `steps` = T.
         order: `(B,)`, the sequence in each slot.
     """
-    if not (_is_unwatched() and _is_readable(lengths) and _is_readable(order)):
+    if not (is_unwatched() and _is_readable(lengths) and _is_readable(order)):
         return None
     batch = lengths.numel()
     slots, offsets, batch_sizes = order.new_empty(batch), order.new_empty(batch + 1), order.new_empty(steps)
@@ -119,7 +128,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
     In that case slot b is sequence b. Returns None if the library may not be called, or if the arguments are invalid;
     `checks` then raises the error.
     """
-    if not (_is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
+    if not (is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
     steps, order_at, slots_at = batch_sizes.numel(), 0, 0
     if order is None and slots is None:
@@ -141,7 +150,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
 
 def is_walkable(*data: Tensor) -> bool:
     """Whether the library may read each of `data (N, *)` in place, and rows are not empty."""
-    return _is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
+    return is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
 
 
 def _lies_plain(data: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """A `PackedSequence` of few sequences, made and padded by torch's own operators.
 
-For up to `FEW` sequences and without gradients those are faster than a walk over the rows, whose set-up is then most of
-the work (benchmarks/packing.py). Arguments have been checked.
+For few sequences without gradients these are faster than a walk over the rows, where the set-up is most of the work
+(docs/decisions/0036-small-calls-where-torch-is-called.md).
 """
 
 from __future__ import annotations
@@ -9,27 +9,29 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..layout.walks import lengths_of_slots
+from ..layout.walks import is_unwatched, lengths_of_slots
 
-__all__ = ["FEW", "are_few", "pack_few", "pad_few"]
+__all__ = ["FEW", "FEW_OF_PADDED", "are_few", "pack_few", "pad_few"]
 
-FEW = 8
+# Sequences up to which torch's operators are faster; more if the sequences are padded already.
+FEW, FEW_OF_PADDED = 6, 12
 
 _pack = torch._VF._pack_padded_sequence  # type: ignore[attr-defined]
 _pad = torch._VF._pad_packed_sequence  # type: ignore[attr-defined]
 
 
-def are_few(count: int, *given: Any) -> bool:
-    """Whether `count` sequences in the tensors `given` are packed and padded by torch's own operators."""
+def are_few(count: int, *given: Any, most: int = FEW) -> bool:
+    """Whether torch's own operators take these `count` sequences, whose rows are in the tensors `given`."""
     return (
-        0 < count <= FEW
+        0 < count <= most
         and all(type(tensor) is Tensor and tensor.is_cpu for tensor in given)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
-        and not torch.compiler.is_compiling()
+        and is_unwatched()
     )
 
 
@@ -50,13 +52,15 @@ def pack_few(
         if any(a < b for a, b in pairwise(numbers)):
             return None
         return PackedSequence(*_pack(padded, lengths, batch_first))
+    if len(numbers) == 1:
+        return PackedSequence(
+            *_pack(padded, lengths, batch_first), lengths.new_zeros(1), lengths.new_zeros(1)
+        )
     lengths, order = torch.sort(lengths, descending=True)
-    in_order = order.tolist()
-    slots = [0] * len(in_order)
-    for slot, sequence in enumerate(in_order):
-        slots[sequence] = slot
+    slots = np.empty(len(numbers), np.int64)
+    slots[order.numpy()] = np.arange(len(numbers))
     rows = padded.index_select(0 if batch_first else 1, order)
-    return PackedSequence(*_pack(rows, lengths, batch_first), order, torch.tensor(slots, device="cpu"))
+    return PackedSequence(*_pack(rows, lengths, batch_first), order, torch.from_numpy(slots))
 
 
 def pad_few(
