@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -104,12 +105,16 @@ def test_killed_while_the_checkpoint_is_written_it_ends_with_the_same_bits(tmp_p
 @posix
 def test_ctrl_c_names_the_command_that_goes_on_and_that_command_ends_with_the_same_bits(tmp_path):
     out, other = tmp_path / "it's interrupted", tmp_path / "undisturbed"
-    process = demo_kit.start("demo", "--epochs", 12, "--out", out)
-    assert process.stdout is not None
-    while "epoch 1 " not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    code, _, error = demo_kit.finish(process)
+    for _ in range(3):
+        process = demo_kit.start("demo", "--epochs", 12, "--out", out)
+        assert process.stdout is not None
+        while "epoch 1 " not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        code, _, error = demo_kit.finish(process)
+        if code:
+            break
+        shutil.rmtree(out)  # the machine was so busy that training ended before the signal came
     said, _, resume = error.partition("; go on with: ")
     assert (code, said) == (1, "padless: interrupted")
     words = shlex.split(resume)
