@@ -12,6 +12,7 @@ from .errors import BackendError
 __all__ = [
     "MOST_THREADS",
     "Move",
+    "MovedRows",
     "Problem",
     "assume_l2_bytes",
     "check",
@@ -46,17 +47,25 @@ class Problem(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in _PROBLEM]
 
 
-_ROWS = ["data", "rows", "first", "batch_sizes", "size_count", "step", "sequence", "pieces"]
-_MOVE = [
-    "sequences", "steps", "row_bytes", "threads", "lengths",
-    *(f"source_{name}" for name in _ROWS), *(f"target_{name}" for name in _ROWS), "right_aligned", "fill",
-]  # fmt: skip
+class MovedRows(ctypes.Structure):
+    """`padless_rows` of `csrc/padless.h`: where the rows of each sequence are."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("data", "rows", "first", "batch_sizes", "size_count", "step", "sequence", "pieces")
+    ]
 
 
 class Move(ctypes.Structure):
     """`padless_move` of `csrc/padless.h`: rows copied from one layout to another."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _MOVE]
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("sequences", "steps", "row_bytes", "threads", "lengths")),
+        ("source", MovedRows),
+        ("target", MovedRows),
+        ("right_aligned", ctypes.c_int64),
+        ("fill", ctypes.c_int64),
+    ]
 
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
