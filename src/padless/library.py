@@ -17,7 +17,7 @@ __all__ = [
     "assume_l2_bytes",
     "check",
     "compiled_isas",
-    "computes",
+    "computes_dtype",
     "force_isa",
     "is_forked",
     "isa",
@@ -70,7 +70,7 @@ class Move(ctypes.Structure):
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _library: ctypes.CDLL | None = None
-_computed: dict[int, bool] = {}  # cache of `computes` for the instruction set in use
+_computed: dict[int, bool] = {}  # cache of `computes_dtype` for the instruction set in use
 _forked = False
 
 
@@ -208,7 +208,7 @@ def force_isa(name: str | None) -> None:
         )
 
 
-def computes(dtype: int) -> bool:
+def computes_dtype(dtype: int) -> bool:
     """Whether the instruction set in use has kernels for this `padless_dtype`."""
     if dtype not in _computed:  # cached because every call of a layer needs it
         _computed[dtype] = bool(load().padless_computes(dtype))

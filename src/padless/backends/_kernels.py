@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import library as _shared
 from ..library import (
     MOST_THREADS,
     Problem,
     assume_l2_bytes,
     check,
     compiled_isas,
+    computes_dtype,
     force_isa,
     is_forked,
     isa,
@@ -133,7 +133,7 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
 
 def computes(precision: str) -> bool:
     """Whether the instruction set in use has kernels for this precision."""
-    return _shared.computes(PRECISIONS[precision])
+    return computes_dtype(PRECISIONS[precision])
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:

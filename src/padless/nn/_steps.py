@@ -12,7 +12,7 @@ from weakref import finalize
 import torch
 from torch import _VF, Tensor
 
-from ..backends.contract import Cell
+from ..backends.contract import Cell, weights_per_layer
 from ..backends.prepared import PreparedLayer
 from ._weights import weight_shapes
 
@@ -61,7 +61,7 @@ def prepared_layers(
         return None
     if found is None:
         finalize(owner, _prepared.pop, id(owner), None)
-    count = 4 if network.bias else 2
+    count = weights_per_layer(bias=network.bias, projected=False)
     prepared = [
         PreparedLayer(cast(Cell, network.mode), weights, at, at + count)
         for at in range(0, len(weights), count)
@@ -109,7 +109,7 @@ def train_step(
         states = (zeros, zeros) if is_lstm else (zeros,)
     before = [s.unbind() for s in states]
     after: list[tuple[Tensor, ...]] = []
-    count = 4 if network.bias else 2
+    count = weights_per_layer(bias=network.bias, projected=False)
     for layer in range(network.num_layers):
         own = weights[layer * count : (layer + 1) * count]
         if is_lstm:

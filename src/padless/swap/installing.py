@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from ..backends import choose, is_forced, is_native
 from ..backends._precision import precision_of
 from ..backends.autograd import is_traced
-from ..backends.contract import Cell
+from ..backends.contract import Cell, weights_per_layer
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
 from ..nn._kinds import Batch, in_time_major, open_grid
@@ -152,14 +152,15 @@ def _options(
 ) -> Options:
     """The network described by an operator's arguments after `params`, in torch's order."""
     places = num_layers * (2 if bidirectional else 1)
-    projected = cell == "LSTM" and len(params) == places * (5 if has_biases else 3)
+    count = weights_per_layer(bias=has_biases, projected=True)
+    projected = cell == "LSTM" and len(params) == places * count
     return Options(cell, num_layers, has_biases, dropout, train, bidirectional, projected)
 
 
 def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options) -> bool:
     """Whether padless computes a call; torch's own kernel handles the others and raises their errors."""
     places = options.num_layers * options.directions
-    count = (4 if options.bias else 2) + (1 if options.projected else 0)
+    count = weights_per_layer(bias=options.bias, projected=options.projected)
     return (
         rows.dtype in (torch.float32, torch.float64)
         and rows.layout == torch.strided
@@ -216,7 +217,8 @@ def _short(
         not 0 < steps * batch <= SHORT_ROWS
         or bidirectional
         or (dropout and train)
-        or len(params) != num_layers * (4 if has_biases else 2)  # a projection has more
+        or len(params)
+        != num_layers * weights_per_layer(bias=has_biases, projected=False)  # a projection has more
         or params[1].dim() != 2
         or (dtype is not torch.float32 and dtype is not torch.float64)
         or (is_recorded and (not is_lstm or not takes_torchs_cells(steps) or is_forced()))
