@@ -12,11 +12,12 @@ from .errors import BackendError
 __all__ = [
     "MOST_THREADS",
     "Move",
+    "MovedRows",
     "Problem",
     "assume_l2_bytes",
     "check",
     "compiled_isas",
-    "computes",
+    "computes_dtype",
     "force_isa",
     "is_forked",
     "isa",
@@ -46,22 +47,30 @@ class Problem(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in _PROBLEM]
 
 
-_ROWS = ["data", "rows", "first", "batch_sizes", "size_count", "step", "sequence", "pieces"]
-_MOVE = [
-    "sequences", "steps", "row_bytes", "threads", "lengths",
-    *(f"source_{name}" for name in _ROWS), *(f"target_{name}" for name in _ROWS), "right_aligned", "fill",
-]  # fmt: skip
+class MovedRows(ctypes.Structure):
+    """`padless_rows` of `csrc/padless.h`: where the rows of each sequence are."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("data", "rows", "first", "batch_sizes", "size_count", "step", "sequence", "pieces")
+    ]
 
 
 class Move(ctypes.Structure):
     """`padless_move` of `csrc/padless.h`: rows copied from one layout to another."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in _MOVE]
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("sequences", "steps", "row_bytes", "threads", "lengths")),
+        ("source", MovedRows),
+        ("target", MovedRows),
+        ("right_aligned", ctypes.c_int64),
+        ("fill", ctypes.c_int64),
+    ]
 
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _library: ctypes.CDLL | None = None
-_computed: dict[int, bool] = {}  # cache of `computes` for the instruction set in use
+_computed: dict[int, bool] = {}  # cache of `computes_dtype` for the instruction set in use
 _forked = False
 
 
@@ -199,7 +208,7 @@ def force_isa(name: str | None) -> None:
         )
 
 
-def computes(dtype: int) -> bool:
+def computes_dtype(dtype: int) -> bool:
     """Whether the instruction set in use has kernels for this `padless_dtype`."""
     if dtype not in _computed:  # cached because every call of a layer needs it
         _computed[dtype] = bool(load().padless_computes(dtype))

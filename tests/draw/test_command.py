@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from padless.cli import command as cli
-from padless.draw import command, draw_html, draw_svg, draw_text
-from padless.report import reading
+from padless.draw import draw_html, draw_svg, draw_text
 
 from .kit import EIGHT
 
@@ -61,10 +60,6 @@ def test_words_of_a_file_are_counted_where_that_is_asked(tmp_path):
 def test_standard_input_is_a_dash():
     assert_drawn(run("-", stdin="\n".join(WORDS)), draw_text(EIGHT))
     assert_drawn(run("-", "--format", "jsonl", stdin='"a b"\n"c"\n'), draw_text([2, 1]))
-
-
-def test_formats_are_those_of_the_reader():
-    assert command._FORMATS == reading.FORMATS
 
 
 # ---- where it goes ------------------------------------------------------------------------------------

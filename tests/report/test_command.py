@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from padless.cli import command as cli
+from padless.report import command
+from padless.report.reading import FORMATS
 
 from .kit import LENGTHS, report, run
 
@@ -39,6 +41,10 @@ def test_torch_is_not_imported_and_numpy_not_before_there_are_lengths(file, argu
         [sys.executable, "-c", probe, *arguments], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_formats_are_those_of_the_reader():
+    assert command._FORMATS == FORMATS
 
 
 # ---- standard input -----------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import library as _shared
 from ..library import (
     MOST_THREADS,
     Problem,
     assume_l2_bytes,
     check,
     compiled_isas,
+    computes_dtype,
     force_isa,
     is_forked,
     isa,
@@ -110,8 +110,7 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _matrix(tensor: Tensor | None) -> tuple[int, int]:
-    """Pointer and row stride."""
+def _pointer_and_stride(tensor: Tensor | None) -> tuple[int, int]:
     return (
         (0, 0)
         if tensor is None
@@ -134,7 +133,7 @@ def _arithmetic(dtype: torch.dtype, precision: str) -> int:
 
 def computes(precision: str) -> bool:
     """Whether the instruction set in use has kernels for this precision."""
-    return _shared.computes(PRECISIONS[precision])
+    return computes_dtype(PRECISIONS[precision])
 
 
 def _widened(tensor: Tensor | None) -> Tensor | None:
@@ -227,27 +226,34 @@ def _problem(
     threads: int,
     precision: str,
 ) -> Problem:
-    """The fields that forward and backward have in common, in order."""
+    """A problem with the fields that forward and backward have in common."""
     y_rows, y_width = y.data.shape
-    x_pointer, x_stride = _matrix(x.data)
-    y_pointer, y_stride = _matrix(y.data)
-    problem = Problem(
-        CELLS[cell], _arithmetic(x.data.dtype, precision), reverse, threads, batch, rows, batch_sizes.size(0),
-        x.data.size(1), hidden or y_width, batch_sizes.data_ptr(),
-        x_pointer, x.data.size(0), x_stride, _pointer(x.step), _pointer(x.sequence),
-        y_pointer, y_rows, y_stride, _pointer(y.step), _pointer(y.sequence),
-        _pointer(state_index), batch, *_matrix(initial.h), *_matrix(initial.c),
-    )  # fmt: skip
-    problem.gates, problem.gates_bytes = _bytes(gates)
-    problem.cells, problem.cells_bytes = _bytes(cells)
+    problem = Problem()  # attributes, since keywords cost 2 us more
+    problem.cell, problem.dtype = CELLS[cell], _arithmetic(x.data.dtype, precision)
+    problem.reverse, problem.threads = reverse, threads
+    problem.batch = problem.state_rows = batch
+    problem.rows, problem.steps, problem.batch_sizes = rows, batch_sizes.size(0), batch_sizes.data_ptr()
+    problem.input_size, problem.hidden_size = x.data.size(1), hidden or y_width
     problem.projection_size = y_width if hidden else 0
+    problem.x, problem.x_stride = _pointer_and_stride(x.data)
+    problem.x_rows, problem.x_step, problem.x_sequence = (
+        x.data.size(0),
+        _pointer(x.step),
+        _pointer(x.sequence),
+    )
+    problem.y, problem.y_stride = _pointer_and_stride(y.data)
+    problem.y_rows, problem.y_step, problem.y_sequence = y_rows, _pointer(y.step), _pointer(y.sequence)
+    problem.state_index = _pointer(state_index)
+    problem.h0, problem.h0_stride = _pointer_and_stride(initial.h)
+    problem.c0, problem.c0_stride = _pointer_and_stride(initial.c)
+    problem.gates, problem.gates_bytes = _pointer_and_bytes(gates)
+    problem.cells, problem.cells_bytes = _pointer_and_bytes(cells)
     problem.narrow_rows = x.data.dtype == torch.bfloat16
     problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
 
 
-def _bytes(tensor: Tensor | None) -> tuple[int, int]:
-    """Pointer and size."""
+def _pointer_and_bytes(tensor: Tensor | None) -> tuple[int, int]:
     return (0, 0) if tensor is None else (tensor.data_ptr(), tensor.nbytes)
 
 
@@ -289,9 +295,9 @@ def forward(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
         threads, precision,
     )  # fmt: skip
-    problem.h_n, problem.h_n_stride = _matrix(final.h)
-    problem.c_n, problem.c_n_stride = _matrix(final.c)
-    problem.forward_weights, problem.forward_weights_bytes = _bytes(packed)
+    problem.h_n, problem.h_n_stride = _pointer_and_stride(final.h)
+    problem.c_n, problem.c_n_stride = _pointer_and_stride(final.c)
+    problem.forward_weights, problem.forward_weights_bytes = _pointer_and_bytes(packed)
     _run("forward", problem)
 
 
@@ -336,14 +342,14 @@ def backward(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
         threads, precision,
     )  # fmt: skip
-    problem.forward_weights, problem.forward_weights_bytes = _bytes(packed_forward)
-    problem.backward_weights, problem.backward_weights_bytes = _bytes(packed)
-    problem.dy, problem.dy_stride = _matrix(dy)
-    problem.dh_n, problem.dh_n_stride = _matrix(d_final.h)
-    problem.dc_n, problem.dc_n_stride = _matrix(d_final.c)
-    problem.dh0, problem.dh0_stride = _matrix(d_initial.h)
-    problem.dc0, problem.dc0_stride = _matrix(d_initial.c)
-    problem.dx, problem.dx_stride = _matrix(dx)
+    problem.forward_weights, problem.forward_weights_bytes = _pointer_and_bytes(packed_forward)
+    problem.backward_weights, problem.backward_weights_bytes = _pointer_and_bytes(packed)
+    problem.dy, problem.dy_stride = _pointer_and_stride(dy)
+    problem.dh_n, problem.dh_n_stride = _pointer_and_stride(d_final.h)
+    problem.dc_n, problem.dc_n_stride = _pointer_and_stride(d_final.c)
+    problem.dh0, problem.dh0_stride = _pointer_and_stride(d_initial.h)
+    problem.dc0, problem.dc0_stride = _pointer_and_stride(d_initial.c)
+    problem.dx, problem.dx_stride = _pointer_and_stride(dx)
     problem.dw_ih, problem.dw_hh, problem.dw_hr = _pointer(dw_ih), _pointer(dw_hh), _pointer(dw_hr)
     problem.db_ih, problem.db_hh = _pointer(db_ih), _pointer(db_hh)
     _run("backward", problem)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _kernels
-from .contract import Layer, LayerWeights
+from .contract import Layer
 
 __all__ = ["KEEPS", "new_saved", "opened", "saved_size", "zero_unused"]
 
@@ -57,10 +57,6 @@ def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
     return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
 
 
-def _hidden(weights: LayerWeights) -> int:
-    return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
-
-
 def _header(precision: str, keep: str) -> Tensor:
     """A header, created once; do not write to it."""
     found = _headers.get((precision, keep))
@@ -87,7 +83,7 @@ def new_saved(
     """
     if keep == "nothing" or (exact and not is_native):
         return _header(layer.precision, "nothing").clone(), None
-    hidden, count = _hidden(layer.weights), layer.schedule.rows
+    hidden, count = layer.weights.hidden, layer.schedule.rows
     if not is_native:
         return torch.zeros(
             saved_size(layer.cell, layer.rows, hidden, keep), dtype=torch.uint8, device="cpu"
@@ -139,7 +135,7 @@ def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | 
     if keep == "nothing":
         return layer, None
     count = layer.schedule.rows
-    parts = _parts(layer.cell, layer.rows.dtype, _hidden(layer.weights), keep, precision)
+    parts = _parts(layer.cell, layer.rows.dtype, layer.weights.hidden, keep, precision)
     if len(saved) < _size(parts, count):
         raise RuntimeError(f"saved must have {_size(parts, count)} bytes for {count} rows, got {len(saved)}")
     return layer, _gates_and_cells(saved, parts, count)

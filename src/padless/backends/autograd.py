@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,22 +11,22 @@ from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor, peek_
 from torch.autograd.profiler import record_function
 
 from ..layout.schedule import Schedule
-from . import native, reference
+from . import reference
 from ._slots import into_slots, out_of_slots
-from .contract import Cell, Gradients, Layer, LayerWeights, States
+from .contract import Backend, Cell, Gradients, Layer, LayerWeights, States
 
 __all__ = ["is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
 
 profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
-def run_layer(kernels: ModuleType, layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
+def run_layer(kernels: Backend, layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction, differentiable.
 
     Args:
         kernels: the backend (`contract`).
         layer: what to compute.
-        out: receives the output if nothing is recorded for backward (`is_recorded`); `native` only.
+        out: receives the output if nothing is recorded for backward (`is_recorded`).
     """
     with _profiled(f"padless::{layer.cell}", kernels):
         if _needs_composed(layer.rows):
@@ -38,15 +37,13 @@ def run_layer(kernels: ModuleType, layer: Layer, *, out: Tensor | None = None) -
                 kernels, layer.cell, layer.schedule, layer.reverse, layer.precision, *tensors
             )
             return output, tuple(finals)
-        if out is not None:
-            return kernels.infer(layer, out=out)
-        return kernels.infer(layer)
+        return kernels.infer(layer, out=out)
 
 
 _not_profiled = nullcontext()
 
 
-def _profiled(name: str, kernels: ModuleType) -> AbstractContextManager[object]:
+def _profiled(name: str, kernels: Backend) -> AbstractContextManager[object]:
     """A context that torch's profiler shows as `name (backend)`; free if no profiler runs."""
     if profiler_is_on():
         return record_function(f"{name} ({kernels.__name__.rpartition('.')[2]})")
@@ -68,13 +65,13 @@ def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _composed(kernels: ModuleType, layer: Layer) -> tuple[Tensor, States]:
+def _composed(kernels: Backend, layer: Layer) -> tuple[Tensor, States]:
     """`reference.run` for rows and states placed as `kernels` expects them."""
     low, full = layer.rows.dtype, layer.weights.w_ih.dtype
     if low != full:  # autocast lowers only the rows
         output, finals = _composed(kernels, layer._replace(rows=layer.rows.to(full)))
         return output.to(low), finals
-    if kernels is native:
+    if kernels.STATES_BY == "sequence":
         in_slots = layer._replace(states=into_slots(layer.states, layer.schedule))
         output, finals = _composed_in_slots(in_slots)
         return output, out_of_slots(finals, layer.states, layer.schedule)
@@ -126,7 +123,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        kernels: ModuleType,
+        kernels: Backend,
         cell: Cell,
         schedule: Schedule,
         reverse: bool,
@@ -169,7 +166,7 @@ def _is_batched(grad: Tensor) -> bool:
 
 
 def _differentiable_backward(
-    kernels: ModuleType, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
+    kernels: Backend, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
 ) -> Gradients:
     """The same gradients, computed by torch operations and so differentiable again."""
     inputs = _inputs(layer)
@@ -179,7 +176,7 @@ def _differentiable_backward(
 
 
 def _by_composed(
-    kernels: ModuleType,
+    kernels: Backend,
     layer: Layer,
     inputs: Gradients,
     grads: Gradients,

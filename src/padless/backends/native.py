@@ -17,9 +17,11 @@ from torch import Tensor
 from ..layout.schedule import Schedule
 from . import _kept_weights, _kernels
 from ._recompute import is_recomputing
-from .contract import Cell, Gradients, Layer, LayerWeights, Saved, States
+from .contract import Cell, Gradients, Layer, LayerWeights, Saved, States, StatesBy
 
-__all__ = ["backward", "computes", "forward", "infer", "new_output"]
+__all__ = ["STATES_BY", "backward", "computes", "forward", "infer", "new_output"]
+
+STATES_BY: StatesBy = "sequence"
 
 
 def computes(rows: Tensor) -> bool:
@@ -43,7 +45,7 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
         narrow = output.to(layer.rows.dtype) if out is None else out.copy_(output)
         return narrow, _like(layer.states, finals)
     if out is None:
-        out = new_output(layer.rows, layer.schedule, layer.weights.w_hh.shape[1])
+        out = new_output(layer.rows, layer.schedule, layer.weights.output)
     return out, _forward(layer, out, None, None)
 
 
@@ -57,13 +59,13 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
         output, finals, saved = forward(_widened(layer), saved=saved)
         return output.to(rows.dtype), _like(layer.states, finals), saved
     if saved is None:
-        hidden = _hidden(weights)
+        hidden = weights.hidden
         width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
         dtype = _compute_dtype(rows)
         gates_dtype = torch.bfloat16 if layer.precision == "medium" else dtype
         gates = _kernels.empty(rows, schedule.rows, width, gates_dtype)
         saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
-    output = new_output(rows, schedule, weights.w_hh.shape[1])
+    output = new_output(rows, schedule, weights.output)
     return output, _forward(layer, output, *saved), saved
 
 
@@ -104,17 +106,17 @@ def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor |
     _kernels.forward(
         cell,
         packed,
-        _addressed(_matrix(rows), schedule),
+        _addressed(_with_unit_columns(rows), schedule),
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
         state_rows=schedule.batch,
         state_index=schedule.order,
-        initial=_kernels.States(*(_matrix(s) for s in states)),
+        initial=_kernels.States(*(_with_unit_columns(s) for s in states)),
         final=_kernels.States(*finals),
         gates=_unless_empty(gates),
         cells=_unless_empty(cells),
-        hidden=_hidden_if_projected(weights),
+        hidden=weights.hidden if weights.is_projected else None,
         reverse=reverse,
         threads=_threads(layer),
         precision=precision,
@@ -152,7 +154,7 @@ def backward(
             grads[0].zero_()
     gates, cells = (_unless_empty(t) for t in saved)
     packed_forward = None
-    if gates is None and _kernels.saved_width(cell, _hidden(weights)):
+    if gates is None and _kernels.saved_width(cell, weights.hidden):
         packed_forward = _pack(_kernels.pack_forward, cell, weights, precision)
     _kernels.backward(
         cell,
@@ -163,18 +165,18 @@ def backward(
             _contiguous(weights.w_hr),
             precision=precision,
         ),
-        _addressed(_matrix(rows), schedule),
+        _addressed(_with_unit_columns(rows), schedule),
         _addressed(output, schedule),
         schedule.batch_sizes,
         schedule.rows,
         state_rows=schedule.batch,
         state_index=schedule.order,
-        initial=_kernels.States(*(_matrix(s) for s in states)),
+        initial=_kernels.States(*(_with_unit_columns(s) for s in states)),
         gates=gates,
         cells=cells,
         packed_forward=packed_forward,
-        dy=_matrix(grad_output),
-        d_final=_kernels.States(*(_matrix(g) for g in grad_finals)),
+        dy=_with_unit_columns(grad_output),
+        d_final=_kernels.States(*(_with_unit_columns(g) for g in grad_finals)),
         d_initial=_kernels.States(grads[1], grads[2]),
         dx=grads[0],
         dw_ih=grads[3],
@@ -182,7 +184,7 @@ def backward(
         db_ih=grads[5],
         db_hh=grads[6],
         dw_hr=grads[7],
-        hidden=_hidden_if_projected(weights),
+        hidden=weights.hidden if weights.is_projected else None,
         reverse=reverse,
         threads=_threads(layer),
         precision=precision,
@@ -211,19 +213,8 @@ def _backward_without_rows(grads: list[Tensor | None], grad_finals: Gradients) -
 
 def _threads(layer: Layer) -> int:
     weights = layer.weights
-    output = None if weights.w_hr is None else weights.w_hh.shape[1]
-    return _kernels.threads_for(
-        layer.cell, layer.schedule.rows, layer.rows.shape[1], _hidden(weights), output
-    )
-
-
-def _hidden(weights: LayerWeights) -> int:
-    """H, the number of cells: the width of h unless there is a projection."""
-    return (weights.w_hh if weights.w_hr is None else weights.w_hr).shape[1]
-
-
-def _hidden_if_projected(weights: LayerWeights) -> int | None:
-    return None if weights.w_hr is None else weights.w_hr.shape[1]
+    output = weights.output if weights.is_projected else None
+    return _kernels.threads_for(layer.cell, layer.schedule.rows, layer.rows.shape[1], weights.hidden, output)
 
 
 def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
@@ -233,10 +224,10 @@ def _addressed(data: Tensor, schedule: Schedule) -> _kernels.Rows:
 
 
 @overload
-def _matrix(tensor: Tensor) -> Tensor: ...
+def _with_unit_columns(tensor: Tensor) -> Tensor: ...
 @overload
-def _matrix(tensor: Tensor | None) -> Tensor | None: ...
-def _matrix(tensor: Tensor | None) -> Tensor | None:
+def _with_unit_columns(tensor: Tensor | None) -> Tensor | None: ...
+def _with_unit_columns(tensor: Tensor | None) -> Tensor | None:
     """The tensor with unit column stride and rows that do not overlap: itself, or a copy.
 
     Gradients often come with stride 0, after `.sum()` or `.expand()`.

@@ -116,7 +116,7 @@ def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights
         or (b_ih is None) != (b_hh is None)
     ):
         raise RuntimeError("w_hh and w_hr must be matrices, and biases come in pairs; only an LSTM has w_hr")
-    hidden, width = _hidden(w_hh, w_hr), w_hh.shape[1]
+    hidden, width = weights.hidden, weights.output
     gates = _kernels.GATES[cell] * hidden
     shapes = ((gates, rows.shape[1]), (gates, width), (gates,), (gates,), (width, hidden))
     given = [each for each in zip(weights, LayerWeights._fields, shapes, strict=True) if each[0] is not None]
@@ -136,10 +136,6 @@ def _check_like(name: str, given: Tensor | None, shape: tuple[int, ...], dtype: 
 
 def _is_native(rows: Tensor) -> bool:
     return choose(rows.device.type) == "native" and native.computes(rows)
-
-
-def _hidden(w_hh: Tensor, w_hr: Tensor | None) -> int:
-    return (w_hh if w_hr is None else w_hr).shape[1]
 
 
 def _for_portable(layer: Layer) -> tuple[Layer, Tensor]:
@@ -175,9 +171,9 @@ def _portable_backward(
     if found[0] is not None:
         found[0] = layer.rows.new_zeros(layer.rows.shape).index_copy_(0, at, found[0].to(layer.rows.dtype))
     for place, grad in enumerate(given, 1):
-        slots = found[place]
-        if slots is not None:
-            (found[place],) = out_of_slots((slots,), (grad,), layer.schedule)
+        grad_slots = found[place]
+        if grad_slots is not None:
+            (found[place],) = out_of_slots((grad_slots,), (grad,), layer.schedule)
     return found
 
 
@@ -185,7 +181,7 @@ def _portable_backward(
 def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     *given, keep, exact = arguments
     layer = _checked(*given)
-    rows, weights = layer.rows, layer.weights
+    rows = layer.rows
     is_native = _is_native(rows)
     saved, matrices = new_saved(layer, _kept(keep, rows), exact=exact, is_native=is_native)
     with without_autocast(rows.device.type):
@@ -195,7 +191,7 @@ def _layer(*arguments: Any) -> tuple[Tensor, ...]:
             output, finals = native.infer(layer)
         else:
             output, finals, _ = native.forward(layer, saved=matrices)
-            zero_unused(matrices, _hidden(weights.w_hh, weights.w_hr))
+            zero_unused(matrices, layer.weights.hidden)
     h_n, c_n = finals if len(finals) == 2 else (finals[0], rows.new_empty(0))
     return output, h_n, c_n, saved
 
@@ -214,13 +210,14 @@ def _kept(keep: str, rows: Tensor) -> str:
 
 @register_fake("padless::layer")
 def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
-    cell, rows, _, _, _, _, h0, c0, _, w_hh, _, _, w_hr, _, keep, exact = arguments
+    cell, rows, _, _, _, _, h0, c0, *weights, _, keep, exact = arguments
+    weights = LayerWeights(*weights)
     if exact and keep != "nothing":
         size = get_ctx().new_dynamic_size(min=2)  # at least a header
     else:
-        size = saved_size(cell, rows, _hidden(w_hh, w_hr), _kept(keep, rows))
+        size = saved_size(cell, rows, weights.hidden, _kept(keep, rows))
     c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
-    output = rows.new_empty(rows.shape[0], w_hh.shape[1])
+    output = rows.new_empty(rows.shape[0], weights.output)
     return output, h0.new_empty(h0.shape), c_n, torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
@@ -231,7 +228,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     rows, schedule, states = layer.rows, layer.schedule, layer.states
     grad_finals = (grad_h, grad_c)[: len(states)]
     for name, tensor in (("output", output), ("grad_output", grad_output)):
-        _check_like(name, tensor, (schedule.storage_rows, layer.weights.w_hh.shape[1]), rows.dtype)
+        _check_like(name, tensor, (schedule.storage_rows, layer.weights.output), rows.dtype)
     for name, tensor, state in zip(("grad_h", "grad_c"), grad_finals, states, strict=False):
         _check_like(name, tensor, tuple(state.shape), state.dtype)
     layer, kept = opened(saved, layer)  # in the precision of forward, whatever torch's setting is now

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from ..layout.schedule import Schedule
 from ._products import add_product, linear, outer, write_product
-from .contract import Gradients, Layer, LayerWeights, Saved, States
+from .contract import Gradients, Layer, LayerWeights, Saved, States, StatesBy
 
-__all__ = ["backward", "forward", "infer"]
+__all__ = ["STATES_BY", "backward", "forward", "infer"]
+
+STATES_BY: StatesBy = "slot"
 
 # What `backward` of a cell returns: gradients of the results of the input product (N, G) and of the hidden product
 # (N, G), of the initial states, and of w_hr.
@@ -31,10 +33,10 @@ def forward(layer: Layer) -> tuple[Tensor, States, Saved]:
     return _FORWARD[layer.cell](layer)
 
 
-def infer(layer: Layer) -> tuple[Tensor, States]:
-    """Output `(N, P)` and final states; nothing is kept for backward."""
+def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
+    """Output `(N, P)`, copied to `out` if given, and final states; nothing is kept for backward."""
     output, finals, _ = forward(layer)
-    return output, finals
+    return output if out is None else out.copy_(output), finals
 
 
 def backward(

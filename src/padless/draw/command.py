@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import LengthsError, PadlessError, UsageError
 from ..progress import Meter
+from ..report.command import add_reading_options
 
 __all__ = ["EXAMPLES", "add_arguments", "run"]
 
@@ -21,7 +22,6 @@ examples:
   padless draw 4 6 8 5 4 3 7 8
   padless draw 4 6 8 5 4 3 7 8 --html batch.html
   head -32 lengths.txt | padless draw - --svg batch.svg"""
-_FORMATS = ("txt", "csv", "tsv", "json", "jsonl", "parquet")  # those of `reading`, which help does without
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -34,18 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the lengths themselves; or one txt, csv, tsv, json, jsonl or parquet file, as for `padless report`; or - "
         "for standard input",
     )
-    reading = parser.add_argument_group("reading a file")
-    reading.add_argument(
-        "--format",
-        choices=_FORMATS,
-        help="format of the file (default: from the suffix, else from the first line)",
-    )
-    reading.add_argument(
-        "--column",
-        metavar="NAME",
-        help="column of a csv, tsv or parquet file, or key of the objects in json or jsonl",
-    )
-    reading.add_argument("--words", action="store_true", help="count integers as words (txt, csv, tsv)")
+    add_reading_options(parser, "reading a file")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write the picture as SVG")
     parser.add_argument(
         "--png", type=Path, metavar="PATH", help="write the picture as PNG (needs Matplotlib)"

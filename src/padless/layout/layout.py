@@ -205,7 +205,7 @@ class Layout:
             back_to_back = Places(first=_plain(torch.from_numpy(offsets)))
             return Walk(_plain(lengths), steps, back_to_back, _time_major_places(slots, sizes), False)
 
-        return RowMap.reordering(lambda: _along_steps(sizes, offsets[order], 1, rows), walk, rows)
+        return RowMap.permutation(lambda: _along_steps(sizes, offsets[order], 1, rows), rows, walk)
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""

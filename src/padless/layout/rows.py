@@ -60,14 +60,10 @@ class RowMap:
         self._walk: Callable[[], Walk] | Walk | None = walk
 
     @classmethod
-    def permutation(cls, index: Tensor) -> RowMap:
-        """Target row i is source row index[i]; every row is used once."""
-        rows = index.numel()
-        return cls(index, None, rows, rows, has_fill=False, has_drop=False)
-
-    @classmethod
-    def reordering(cls, index: Callable[[], Rows], walk: Callable[[], Walk], rows: int) -> RowMap:
-        """`permutation` of `rows` rows by a recipe, or by the equivalent walk."""
+    def permutation(
+        cls, index: Rows | Callable[[], Rows], rows: int, walk: Callable[[], Walk] | None = None
+    ) -> RowMap:
+        """Target row i is source row index[i], for `rows` rows that are each used once; `index` may be a recipe."""
         return cls(index, None, rows, rows, has_fill=False, has_drop=False, walk=walk)
 
     @classmethod

@@ -21,7 +21,7 @@ from torch._C._functorch import (
 from torch.nn import Parameter
 
 from ..errors import BackendError
-from ..library import MOST_THREADS, Move, check, is_forked, load
+from ..library import MOST_THREADS, Move, MovedRows, check, is_forked, load
 
 __all__ = [
     "Places",
@@ -193,25 +193,31 @@ def copy_rows(
     if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
         library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
     threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else min(torch.get_num_threads(), MOST_THREADS)
-    source_words, _pieces = _words(walk, walk.source, source, size)
-    target_words, _more_pieces = _words(walk, walk.target, target, size)  # the names keep the memory alive
-    move = Move(
-        walk.lengths.numel(), walk.steps, size, threads, walk.lengths.data_ptr(), *source_words, *target_words,
-        walk.right_aligned, 0 if fill is None else fill.data_ptr(),
-    )  # fmt: skip
+    move = Move()
+    move.sequences, move.steps, move.row_bytes, move.threads = walk.lengths.numel(), walk.steps, size, threads
+    move.lengths, move.right_aligned = walk.lengths.data_ptr(), walk.right_aligned
+    move.fill = 0 if fill is None else fill.data_ptr()
+    _source_pieces = _describe(move.source, walk.lengths, walk.source, source, size)
+    _target_pieces = _describe(
+        move.target, walk.lengths, walk.target, target, size
+    )  # the names keep them alive
     check(library.padless_move_rows(addressof(move)), "move_rows")
 
 
-def _words(
-    walk: Walk, places: Places, data: Tensor | Sequence[Tensor], size: int
-) -> tuple[tuple[int, ...], Array[c_int64] | None]:
-    """The fields of `padless_rows` for rows of `size` bytes, and objects that must stay alive while they are used."""
+def _describe(
+    rows: MovedRows, lengths: Tensor, places: Places, data: Tensor | Sequence[Tensor], size: int
+) -> Array[c_int64] | None:
+    """Set the fields for `data` with rows of `size` bytes; return an array that must stay alive while they are used."""
     if not isinstance(data, Tensor):
-        if [piece.nbytes for piece in data] != [length * size for length in walk.lengths.tolist()]:
+        if [piece.nbytes for piece in data] != [length * size for length in lengths.tolist()]:
             raise BackendError("native move_rows: a sequence does not have as many rows as its length says")
         pieces = (c_int64 * len(data))(*[piece.data_ptr() for piece in data])
-        return (0, 0, 0, 0, 0, 0, 0, addressof(pieces)), pieces
-    first, sizes, step, sequence = places
-    at = 0 if first is None else first.data_ptr()
-    count, sizes_at = (0, 0) if sizes is None else (sizes.numel(), sizes.data_ptr())
-    return (data.data_ptr(), data.shape[0], at, sizes_at, count, step, sequence, 0), None
+        rows.pieces = addressof(pieces)
+        return pieces
+    first, batch_sizes, rows.step, rows.sequence = places
+    rows.data, rows.rows = data.data_ptr(), data.shape[0]
+    if first is not None:
+        rows.first = first.data_ptr()
+    if batch_sizes is not None:
+        rows.batch_sizes, rows.size_count = batch_sizes.data_ptr(), batch_sizes.numel()
+    return None

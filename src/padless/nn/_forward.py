@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -55,20 +56,14 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
     batch = traced_batch(module, input, lengths)
     states = _initial_states(module, batch.rows, batch.batch, hx, batch.is_padded, batch.is_unbatched)
     weights = [getattr(module, name) for name in module._flat_weights_names]
-    device_type = batch.rows.device.type
-    if _autocasts(device_type):
-        low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-        # `_forced` is read here so that Dynamo recompiles when it changes.
-        lowers = full == torch.float32 and _lowers_rows_for(device_type, low, backends._forced)
-        rows, states = batch.rows.to(low if lowers else full), tuple(s.to(full) for s in states)
-        output, finals = run_traced(module, batch._replace(rows=rows), states, weights)
-        output_dtype, *state_dtypes = _autocast_dtypes(
-            cast(Cell, module.mode), low, is_padded=batch.is_padded, projected=module.proj_size > 0
-        )
-        output = output.to(output_dtype)
-        finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
+
+    def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
+        return run_traced(module, batch._replace(rows=rows), states, weights)
+
+    if _autocasts(batch.rows.device.type):
+        output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
     else:
-        output, finals = run_traced(module, batch, states, weights)
+        output, finals = compute(batch.rows, states)
     if batch.is_unbatched:
         finals = tuple(s.squeeze(1) for s in finals)
     return batch.restore(output), finals if module.mode == "LSTM" else finals[0]
@@ -94,16 +89,13 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         batch = in_time_major(batch)
     device_type = batch.rows.device.type
     if _autocasts(device_type) and choose(device_type) != "torch":
-        low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-        rows = batch.rows.to(low if full == torch.float32 and _lowers_rows(device_type, low) else full)
-        states = tuple(s.to(full) for s in states)
-        with torch.autocast(device_type, enabled=False):
-            output, finals = run(rows, batch.schedule, states, weights, options)
-        output_dtype, *state_dtypes = _autocast_dtypes(
-            options.cell, low, is_padded=batch.is_padded, projected=options.projected
-        )
-        output = output.to(output_dtype)
-        finals = tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
+        schedule = batch.schedule
+
+        def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
+            with torch.autocast(device_type, enabled=False):
+                return run(rows, schedule, states, weights, options)
+
+        output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
     else:
         output, finals = run(batch.rows, batch.schedule, states, weights, options)
     if batch.is_unbatched:
@@ -186,21 +178,37 @@ def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
-def _lowers_rows(device_type: str, low: torch.dtype) -> bool:
-    """Whether autocast lowers the rows of a float32 layer to its dtype.
+def _autocasted(
+    compute: Callable[[Tensor, States], tuple[Tensor, States]],
+    module: RNNBase,
+    rows: Tensor,
+    states: States,
+    weights: list[Tensor],
+    *,
+    is_padded: bool,
+) -> tuple[Tensor, States]:
+    """`compute(rows, states)` with the dtypes of autocast: rows and states in, output and final states out."""
+    device_type = rows.device.type
+    low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
+    # `_forced` is read here so that Dynamo recompiles when it changes.
+    lowers = full == torch.float32 and _lowers_rows(device_type, low, backends._forced)
+    output, finals = compute(rows.to(low if lowers else full), tuple(s.to(full) for s in states))
+    output_dtype, *state_dtypes = _autocast_dtypes(
+        cast(Cell, module.mode), low, is_padded=is_padded, projected=module.proj_size > 0
+    )
+    return output.to(output_dtype), tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
+
+
+def _lowers_rows(device_type: str, low: torch.dtype, forced: str | None) -> bool:
+    """Whether autocast lowers the rows of a float32 layer to its dtype; compiled: evaluated once for each `forced`.
 
     Kernels that multiply bfloat16 round the weights when packing them; without such kernels float32 is as fast.
     """
     return low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
 
 
-def _lowers_rows_for(device_type: str, low: torch.dtype, forced: str | None) -> bool:
-    """`_lowers_rows` in a compiled function: evaluated once for each forced backend."""
-    return _lowers_rows(device_type, low)
-
-
 # What `torch.compiler.assume_constant_result` sets; calling it would import Dynamo.
-_lowers_rows_for._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_lowers_rows._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast_dtypes(

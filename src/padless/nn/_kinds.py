@@ -136,9 +136,7 @@ def _open_padded(module: RNNBase, input: Tensor) -> Batch:
     batch = open_grid(grid, batch_first=module.batch_first)
     if not is_unbatched:
         return batch
-    return batch._replace(
-        restore=lambda cells: batch.restore(cells).squeeze(batch_dim), is_unbatched=is_unbatched
-    )
+    return batch._replace(restore=lambda cells: batch.restore(cells).squeeze(batch_dim), is_unbatched=True)
 
 
 def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
@@ -158,7 +156,8 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         return batch
 
     def to_time_major() -> RowMap:
-        return RowMap.permutation(torch.arange(size * steps, device="cpu").view(size, steps).t().reshape(-1))
+        index = torch.arange(size * steps, device="cpu").view(size, steps).t().reshape(-1)
+        return RowMap.permutation(index, size * steps)
 
     order = torch.arange(size, device="cpu")
     place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)

@@ -12,20 +12,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
 from torch.nn import Parameter
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
-from ..backends import is_forced, is_native
-from ..backends._precision import precision_of
-from ..backends.autograd import is_traced, profiler_is_on
+from ..backends import is_forced
+from ..backends.autograd import profiler_is_on
 from ..packed import Packed
-from ._steps import SHORT_ROWS, Network, infer, prepared_layers, takes_torchs_cells, train_step
+from ._steps import (
+    SHORT_ROWS,
+    Network,
+    infer,
+    is_readable,
+    prepared_layers,
+    runs_kernels,
+    takes_torchs_cells,
+    train_step,
+)
 
 __all__ = ["short_forward"]
-
-_forward_ad = torch.autograd.forward_ad
 
 
 def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | None:
@@ -39,17 +44,18 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         rows = input
         if rows.is_nested or rows.dim() != 3:
             return None
-        steps, batch = rows.shape[:2]
-        swaps = module.batch_first
-        if swaps:
-            steps, batch = batch, steps
+        is_sequence_major = module.batch_first  # sequences are stored one after another
+        if is_sequence_major:
+            batch, steps = rows.shape[:2]
+        else:
+            steps, batch = rows.shape[:2]
     elif kind is PackedSequence:
         rows, sizes = input.data, _equal_sizes(input)
         if sizes is None or rows.dim() != 2 or rows.shape[0] != len(sizes) * sizes[0]:
             return None
-        steps, batch, swaps = len(sizes), sizes[0], False
+        steps, batch, is_sequence_major = len(sizes), sizes[0], False
     elif kind is Packed and input.data.dim() == 2:
-        rows, steps, batch, swaps = input.data, input._layout.steps, len(input), True
+        rows, steps, batch, is_sequence_major = input.data, input._layout.steps, len(input), True
         if steps * batch != rows.shape[0]:
             return None  # different lengths
     else:
@@ -72,17 +78,17 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     width = module.hidden_size
     if is_recorded:
         output, finals = train_step(network, rows, batch, states, weights)
-        output = torch.stack((output,), 1 if swaps else 0) if kind is Tensor else output.clone()
+        output = torch.stack((output,), 1 if is_sequence_major else 0) if kind is Tensor else output.clone()
     else:
-        swaps = swaps and steps != 1 and batch != 1  # sequences are stored one after another
-        if swaps:
+        transposes = is_sequence_major and steps > 1 and batch > 1
+        if transposes:
             rows = rows.reshape(batch, steps, -1).transpose(0, 1)
-        if swaps or kind is not Tensor:
+        if transposes or kind is not Tensor:
             shape: tuple[int, ...] = (steps * batch, width)
         else:
-            shape = (batch, steps, width) if module.batch_first else (steps, batch, width)
+            shape = (batch, steps, width) if is_sequence_major else (steps, batch, width)
         output, finals = infer(prepared, rows, steps, batch, states, weights, shape)
-        if swaps:
+        if transposes:
             output = output.view(steps, batch, width).transpose(0, 1).reshape(steps * batch, width)
             if kind is Tensor:
                 output = output.view(batch, steps, width)
@@ -117,34 +123,23 @@ def _is_plain(
 ) -> bool:
     if type(rows) is not Tensor or profiler_is_on():  # the general path labels its parts for the profiler
         return False
-    if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not rows.is_cpu:
-        return False
-    if rows.layout is not torch.strided:
+    if not 0 < steps * batch <= SHORT_ROWS or rows.shape[-1] != module.input_size or not is_readable(rows):
         return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
     dtype = rows.dtype
-    if (dtype is not torch.float32 and dtype is not torch.float64) or rows.is_neg():
+    if dtype is not torch.float32 and dtype is not torch.float64:
         return False
     if states:
         if len(states) != (2 if module.mode == "LSTM" else 1):
             return False
         shape = (module.num_layers, batch, module.hidden_size)
         for s in states:
-            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype:
-                return False
-            if not s.is_cpu or s.layout is not torch.strided or s.is_neg():
+            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype or not is_readable(s):
                 return False
     parameters = module._parameters
     for name, w in zip(module._flat_weights_names, weights, strict=True):
         # Replaced weights (pruned, parametrized, by functional_call) are left to the general path.
         if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
             return False
-    return (
-        is_native()
-        and precision_of(dtype) == "highest"
-        and not torch.is_autocast_enabled("cpu")
-        and peek_interpreter_stack() is None
-        and _forward_ad._current_level < 0
-        and not is_traced(rows)
-    )
+    return runs_kernels(rows)

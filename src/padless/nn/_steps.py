@@ -11,12 +11,27 @@ from weakref import finalize
 
 import torch
 from torch import _VF, Tensor
+from torch._C._functorch import peek_interpreter_stack
 
-from ..backends.contract import Cell
+from ..backends import is_native
+from ..backends._precision import precision_of
+from ..backends.autograd import is_traced
+from ..backends.contract import Cell, weights_per_layer
 from ..backends.prepared import PreparedLayer
 from ._weights import weight_shapes
 
-__all__ = ["SHORT_ROWS", "Network", "infer", "prepared_layers", "takes_torchs_cells", "train_step"]
+__all__ = [
+    "SHORT_ROWS",
+    "Network",
+    "infer",
+    "is_readable",
+    "prepared_layers",
+    "runs_kernels",
+    "takes_torchs_cells",
+    "train_step",
+]
+
+_forward_ad = torch.autograd.forward_ad
 
 SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python overhead pays off
 
@@ -36,6 +51,23 @@ def takes_torchs_cells(steps: int) -> bool:
     to skip. Torch's layers do the same work with more overhead.
     """
     return steps == 1
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether kernels can read the tensor as it is, once it is contiguous."""
+    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
+
+
+def runs_kernels(rows: Tensor) -> bool:
+    """Whether the native kernels compute such rows: without autocast, transforms, forward-mode AD and tracing."""
+    return (
+        is_native()
+        and precision_of(rows.dtype) == "highest"
+        and not torch.is_autocast_enabled("cpu")
+        and peek_interpreter_stack() is None
+        and _forward_ad._current_level < 0
+        and not is_traced(rows)
+    )
 
 
 class Network(NamedTuple):
@@ -61,7 +93,7 @@ def prepared_layers(
         return None
     if found is None:
         finalize(owner, _prepared.pop, id(owner), None)
-    count = 4 if network.bias else 2
+    count = weights_per_layer(bias=network.bias, projected=False)
     prepared = [
         PreparedLayer(cast(Cell, network.mode), weights, at, at + count)
         for at in range(0, len(weights), count)
@@ -109,7 +141,7 @@ def train_step(
         states = (zeros, zeros) if is_lstm else (zeros,)
     before = [s.unbind() for s in states]
     after: list[tuple[Tensor, ...]] = []
-    count = 4 if network.bias else 2
+    count = weights_per_layer(bias=network.bias, projected=False)
     for layer in range(network.num_layers):
         own = weights[layer * count : (layer + 1) * count]
         if is_lstm:

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import backends
 from ..backends import operators
 from ..backends._recompute import is_recomputing
+from ..backends.contract import layer_weights
 from ..layout.operators import grid_schedule, rows_schedule
 from ..packed import Packed
 from ._kinds import check_dims, check_kind
@@ -168,7 +169,6 @@ def run_traced(
     """Output `(M, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`."""
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
-    count = (4 if module.bias else 2) + (1 if module.proj_size else 0)
     keep, exact = "nothing", False
     # Exported programs are mostly for inference. If one is trained anyway, backward recomputes what it needs.
     # `_forced` is read here so that Dynamo recompiles when it changes.
@@ -180,13 +180,11 @@ def run_traced(
         outputs = []
         for direction in range(directions):
             place = number * directions + direction
-            mine: list[Any] = list(weights[place * count : (place + 1) * count])
-            w_hr = mine.pop() if module.proj_size else None
-            w_ih, w_hh, b_ih, b_hh = mine if module.bias else (*mine, None, None)
+            mine = layer_weights(weights, place, bias=module.bias, projected=module.proj_size > 0)
             output, h_n, c_n, _ = operators.layer(
                 module.mode, rows, batch.batch_sizes, batch.order, batch.step, batch.sequence,
                 states[0][place], states[1][place] if len(states) == 2 else None,
-                w_ih, w_hh, b_ih, b_hh, w_hr, direction == 1, keep, exact,
+                *mine, direction == 1, keep, exact,
             )  # fmt: skip
             outputs.append(output)
             finals.append((h_n, c_n)[: len(states)])

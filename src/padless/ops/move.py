@@ -140,7 +140,9 @@ def cat(batches: Iterable[Batch]) -> Batch:
     begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
     at = _ranges(begins.reshape(-1), lengths.reshape(-1))
     data = torch.cat([part.data for part in parts])
-    return of_kind(Packed._of(move_rows(data, RowMap.permutation(at)), Layout(lengths.sum(1))), batches[0])
+    return of_kind(
+        Packed._of(move_rows(data, RowMap.permutation(at, at.numel())), Layout(lengths.sum(1))), batches[0]
+    )
 
 
 def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> list[Batch]:
@@ -291,7 +293,7 @@ def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
 
 def _selected(batch: Packed, at: Tensor) -> Packed:
     """The batch whose row i is row `at[i]`; `at` is a permutation."""
-    return Packed._of(move_rows(batch.data, RowMap.permutation(at)), batch._layout)
+    return Packed._of(move_rows(batch.data, RowMap.permutation(at, at.numel())), batch._layout)
 
 
 def _window(batch: Packed, begin: int, count: int) -> Packed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends._precision import precision_of
 from ..backends._slots import into_slots, out_of_slots
-from ..backends.contract import Cell, Layer, LayerWeights, States
+from ..backends.contract import Backend, Cell, Layer, States, layer_weights
 from ..layout.schedule import Schedule
 
 __all__ = ["Options", "reads_in_place", "run"]
@@ -44,7 +43,7 @@ def reads_in_place(rows: Tensor, options: Options) -> bool:
     return _kernels_of(rows, options) is native and not drops
 
 
-def _kernels_of(rows: Tensor, options: Options) -> ModuleType | None:
+def _kernels_of(rows: Tensor, options: Options) -> Backend | None:
     """Return the backend module for these layers, or None if torch's own operators run them."""
     backend = choose(rows.device.type)
     if backend == "native" and native.computes(rows):
@@ -65,8 +64,8 @@ def run(
         options: of the network.
     """
     kernels = _kernels_of(rows, options)
-    if kernels is native:  # it takes states in the caller's order
-        return _run_layers(native, rows, schedule, states, weights, options)
+    if kernels is not None and kernels.STATES_BY == "sequence":
+        return _run_layers(kernels, rows, schedule, states, weights, options)
     in_slots = into_slots(states, schedule)
     if kernels is None and schedule.steps:
         output, finals = torch_.run(
@@ -87,7 +86,7 @@ def run(
 
 
 def _run_layers(
-    kernels: ModuleType,
+    kernels: Backend,
     rows: Tensor,
     schedule: Schedule,
     states: States,
@@ -105,7 +104,7 @@ def _run_layers(
             joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
         for direction in range(options.directions):
             place = layer * options.directions + direction
-            mine = _weights_of(weights, place, options)
+            mine = layer_weights(weights, place, bias=options.bias, projected=options.projected)
             reverse = direction == 1
             output, final = autograd.run_layer(
                 kernels,
@@ -126,12 +125,3 @@ def _run_layers(
     if len(finals) == 1:
         return rows, tuple(state.unsqueeze(0) for state in finals[0])
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-
-
-def _weights_of(weights: list[Tensor], place: int, options: Options) -> LayerWeights:
-    """The parameters of one layer and direction from torch's flat list."""
-    count = (4 if options.bias else 2) + (1 if options.projected else 0)
-    mine = list(weights[place * count : (place + 1) * count])
-    w_hr = mine.pop() if options.projected else None
-    w_ih, w_hh, b_ih, b_hh = mine if options.bias else (*mine, None, None)
-    return LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)

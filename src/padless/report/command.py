@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .network import Network
     from .reading import Collected
 
-__all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "run"]
+__all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "add_reading_options", "run"]
 
 DESCRIPTION = """\
 Computes the cost of padding for the sequences of a file, for each way of
@@ -55,18 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="file to read, may be compressed by gzip (default, or with -: standard input)",
     )
-    group = parser.add_argument_group("reading")
-    group.add_argument(
-        "--format",
-        choices=_FORMATS,
-        help="format of the file (default: from the suffix, else from the first line)",
-    )
-    group.add_argument(
-        "--column",
-        metavar="NAME",
-        help="column of a csv, tsv or parquet file, or key of the objects in json or jsonl",
-    )
-    group.add_argument("--words", action="store_true", help="count integers as words (txt, csv, tsv)")
+    add_reading_options(parser, "reading")
     group = parser.add_argument_group("batches")
     group.add_argument("--batch-size", type=_count, metavar="N", help="sequences per batch (default 32)")
     group.add_argument("--tokens", type=_count, metavar="N", help="rows per batch, instead of --batch-size")
@@ -127,6 +116,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--html", type=Path, metavar="PATH", help="also write the report as a self-contained page"
     )
+
+
+def add_reading_options(parser: ArgumentParser, title: str) -> None:
+    """Options that say how to read a file of lengths, in a group with this title."""
+    group = parser.add_argument_group(title)
+    group.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="format of the file (default: from the suffix, else from the first line)",
+    )
+    group.add_argument(
+        "--column",
+        metavar="NAME",
+        help="column of a csv, tsv or parquet file, or key of the objects in json or jsonl",
+    )
+    group.add_argument("--words", action="store_true", help="count integers as words (txt, csv, tsv)")
 
 
 def run(options: Namespace, measure: Callable[..., Any]) -> None:

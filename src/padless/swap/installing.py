@@ -14,16 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
 
-from ..backends import choose, is_forced, is_native
-from ..backends._precision import precision_of
+from ..backends import choose, is_forced
 from ..backends.autograd import is_traced
-from ..backends.contract import Cell
+from ..backends.contract import Cell, weights_per_layer
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
 from ..nn._kinds import Batch, in_time_major, open_grid
-from ..nn._steps import SHORT_ROWS, Network, infer, prepared_layers, takes_torchs_cells, train_step
+from ..nn._steps import (
+    SHORT_ROWS,
+    Network,
+    infer,
+    is_readable,
+    prepared_layers,
+    runs_kernels,
+    takes_torchs_cells,
+    train_step,
+)
 from ..nn._weights import weight_shapes
 from ..recurrent import Options, reads_in_place, run
 
@@ -152,14 +159,15 @@ def _options(
 ) -> Options:
     """The network described by an operator's arguments after `params`, in torch's order."""
     places = num_layers * (2 if bidirectional else 1)
-    projected = cell == "LSTM" and len(params) == places * (5 if has_biases else 3)
+    count = weights_per_layer(bias=has_biases, projected=True)
+    projected = cell == "LSTM" and len(params) == places * count
     return Options(cell, num_layers, has_biases, dropout, train, bidirectional, projected)
 
 
 def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options) -> bool:
     """Whether padless computes a call; torch's own kernel handles the others and raises their errors."""
     places = options.num_layers * options.directions
-    count = (4 if options.bias else 2) + (1 if options.projected else 0)
+    count = weights_per_layer(bias=options.bias, projected=options.projected)
     return (
         rows.dtype in (torch.float32, torch.float64)
         and rows.layout == torch.strided
@@ -216,7 +224,8 @@ def _short(
         not 0 < steps * batch <= SHORT_ROWS
         or bidirectional
         or (dropout and train)
-        or len(params) != num_layers * (4 if has_biases else 2)  # a projection has more
+        or len(params)
+        != num_layers * weights_per_layer(bias=has_biases, projected=False)  # a projection has more
         or params[1].dim() != 2
         or (dtype is not torch.float32 and dtype is not torch.float64)
         or (is_recorded and (not is_lstm or not takes_torchs_cells(steps) or is_forced()))
@@ -226,16 +235,9 @@ def _short(
     shape = (num_layers, batch, hidden)
     if len(states) != (2 if is_lstm else 1) or any(s.shape != shape or s.dtype != dtype for s in states):
         return None
-    if not all(map(_is_plain, (rows, *states))) or any(p.is_neg() for p in params):
+    if any(not is_readable(t) or t.is_nested for t in (rows, *states)) or any(p.is_neg() for p in params):
         return None
-    if (
-        not is_native()
-        or precision_of(dtype) != "highest"
-        or torch.is_autocast_enabled("cpu")
-        or peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or is_traced(rows)
-    ):
+    if not runs_kernels(rows):
         return None
     given = Network(cell, rows.shape[-1], hidden, num_layers, has_biases)
     prepared = prepared_layers(params[0], given, dtype, params)
@@ -247,10 +249,6 @@ def _short(
     else:
         output, finals = infer(prepared, rows, steps, batch, states, params, (*rows.shape[:-1], hidden))
     return output, *finals
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg() and not tensor.is_nested
 
 
 def _run(batch: Batch, hx: Any, params: list[Tensor], options: Options) -> tuple[Tensor, ...]:
