@@ -416,3 +416,22 @@ def test_padding_that_the_dtype_cannot_hold_is_refused(value: Any) -> None:
 def test_names_are_torchs_own() -> None:
     assert sorted(ours.__all__) == sorted(theirs.__all__)
     assert ours.PackedSequence is theirs.PackedSequence
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 12, 13])
+def test_few_sequences_are_no_special_case(count):
+    sequences = [torch.randn(3, 2) for _ in range(count)]
+    packed = padless.rnn.pack_sequence(sequences)
+    for batch_first in (False, True):
+        padded, _ = padless.rnn.pad_packed_sequence(packed, batch_first=batch_first)
+        assert padded.is_contiguous()
+    assert padless.rnn.pack_padded_sequence(torch.zeros(4, count, 0), [4] * count).data.shape == (
+        4 * count,
+        0,
+    )
+    assert padless.rnn.pack_sequence([torch.zeros(4, 0)] * count).data.shape == (4 * count, 0)
+
+
+def test_scalar_data_are_refused_by_name():
+    with pytest.raises(padless.LayoutError, match="got a scalar"):
+        padless.rnn.pad_packed_sequence(PackedSequence(torch.tensor(3.0), torch.tensor([1])))

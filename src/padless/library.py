@@ -10,7 +10,6 @@ from pathlib import Path
 from .errors import BackendError
 
 __all__ = [
-    "MOST_THREADS",
     "Move",
     "MovedRows",
     "Problem",
@@ -27,7 +26,6 @@ __all__ = [
 ]
 
 _ABI = 5
-MOST_THREADS = 256  # per call: each thread needs memory of its own
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",

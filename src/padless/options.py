@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-__all__ = ["named", "near", "rank_of", "whole"]
+from .errors import UsageError
+
+__all__ = ["MOST_THREADS", "check_outputs", "named", "near", "rank_of", "whole"]
+
+MOST_THREADS = 256  # of one call: each takes memory for its own part
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -29,6 +34,22 @@ def rank_of(rank: Any, world_size: int) -> int:
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
     return rank
+
+
+def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
+    """Raise UsageError if two outputs of a command are one file, or an output is the file `source` that it reads."""
+    files = [Path(source)] if source is not None else []
+    for path in outputs:
+        if path is None:
+            continue
+        for other in files:
+            if path.resolve() == other.resolve() or (
+                path.exists() and other.exists() and path.samefile(other)
+            ):
+                raise UsageError(
+                    f"{path} is also the file {'to read' if str(other) == source else 'of another option'}"
+                )
+        files.append(path)
 
 
 def near(value: Any, choices: Iterable[str]) -> str:

@@ -259,3 +259,24 @@ def test_a_billion_steps_are_drawn_at_once_in_every_way(tmp_path, capsys):
     assert cli.main(["draw", *lengths]) == 0
     assert cli.main(["draw", *lengths, *(f"--{kind}={path}" for kind, path in paths.items())]) == 0
     assert all(Path(path).stat().st_size < 200_000 for path in paths.values())
+
+
+def test_an_output_that_is_the_input_or_another_output_is_refused_and_nothing_is_written(tmp_path):
+    lengths = tmp_path / "lengths.txt"
+    lengths.write_text("4\n6\n8\n")
+    picture = tmp_path / "picture.svg"
+    for arguments, text in (
+        (["draw", str(lengths), "--svg", str(lengths)], "is also the file to read"),
+        (["report", str(lengths), "--html", str(lengths)], "is also the file to read"),
+        (
+            ["draw", "4", "6", "--svg", str(picture), "--html", str(picture)],
+            "is also the file of another option",
+        ),
+    ):
+        found = subprocess.run(
+            [sys.executable, "-m", "padless", *arguments], capture_output=True, text=True, timeout=60
+        )
+        assert found.returncode == 2
+        assert text in found.stderr and found.stderr.startswith("padless")
+    assert lengths.read_text() == "4\n6\n8\n"
+    assert not picture.exists()

@@ -284,3 +284,27 @@ def test_the_output_and_the_state_of_a_step_share_no_memory() -> None:
                 before = h.clone()
                 output.detach().zero_()
                 assert torch.equal(h, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_fx_tracing will return true:UserWarning")
+@pytest.mark.parametrize("steps", [1, 5, 300])
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+def test_a_model_of_torchs_layers_can_be_compiled(layer: str, steps: int) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), LAYERS[layer](batch_first=True))
+    rows = torch.randn(2, steps, 6)
+    expected = answers(model, rows)
+    with padless.install():
+        compiled = torch.compile(model, backend="eager")
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(rows)[0], expected[0])
+        torch.testing.assert_close([*compiled(rows)[0].detach().split(1)], [*expected[0].split(1)])
+
+
+def test_installing_does_not_import_dynamo() -> None:
+    program = (
+        "import sys, torch, padless\n"
+        "padless.install()\n"
+        "torch.nn.GRU(3, 4)(torch.randn(1, 2, 3))\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

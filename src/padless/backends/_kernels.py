@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..library import (
-    MOST_THREADS,
     Problem,
     assume_l2_bytes,
     check,
@@ -27,6 +26,7 @@ from ..library import (
     missing,
     supported_isas,
 )
+from ..options import MOST_THREADS
 
 __all__ = [
     "CELLS",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..options import MOST_THREADS
 
 __all__ = ["add_arguments", "run"]
 
@@ -94,6 +95,8 @@ def run(options: Namespace) -> None:
 
     if options.threads < 1 or options.repeats < 1:
         raise UsageError("--threads and --repeats take a whole number from 1")
+    if options.threads > MOST_THREADS:
+        raise UsageError(f"--threads takes at most {MOST_THREADS}")
     if options.dtype == "bf16" and options.precision != "highest":
         raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
     if options.steps:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LengthsError, PadlessError, UsageError
+from ..options import check_outputs
 from ..progress import Meter
 from ..report.command import add_reading_options
 
@@ -65,7 +66,9 @@ def run(options: Namespace) -> None:
         raise UsageError(
             "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"
         )
-    if all(map(_NUMBER.fullmatch, words)):
+    are_lengths = all(map(_NUMBER.fullmatch, words))
+    check_outputs((options.svg, options.html, options.png), None if are_lengths else options.lengths[0])
+    if are_lengths:
         _refuse_reading(options)
         try:
             _draw([_number(i, word) for i, word in enumerate(words)], "", options)

@@ -287,14 +287,14 @@ def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
         starts = as_lengths(offsets, name="offsets")
     except LengthsError as error:
         raise LayoutError(str(error)) from None
+    if starts.shape[0] == 0:
+        raise LayoutError("offsets must have B+1 entries, at least one, got none")
     if torch.compiler.is_compiling():
         is_right = (starts[0] == 0) & (starts.diff() >= 0).all() & (starts[-1] == rows)
         torch.ops.aten._assert_async.msg(
             is_right, "offsets must start at 0, never fall and end at the rows of the data"
         )
         return starts.diff()
-    if starts.numel() == 0:
-        raise LayoutError("offsets must have B+1 entries, at least one, got none")
     if int(starts[0]) != 0:
         raise LayoutError(f"offsets[0] = {int(starts[0])}, but the first sequence starts at 0")
     lengths = starts.diff()

@@ -21,7 +21,8 @@ from torch._C._functorch import (
 from torch.nn import Parameter
 
 from ..errors import BackendError
-from ..library import MOST_THREADS, Move, MovedRows, check, is_forked, load
+from ..library import Move, MovedRows, check, is_forked, load
+from ..options import MOST_THREADS
 
 __all__ = [
     "Places",

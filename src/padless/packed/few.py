@@ -46,7 +46,9 @@ def pack_few(
         enforce_sorted: whether the sequences are to be in order already; no indices are stored then.
     """
     numbers = lengths.tolist()
-    if 0 in numbers:  # torch's operator knows no sequence of length 0
+    if (
+        0 in numbers or padded.numel() == 0
+    ):  # torch's operator refuses sequences of length 0 and rows without elements
         return None
     if enforce_sorted:
         if any(a < b for a, b in pairwise(numbers)):
@@ -75,11 +77,17 @@ def pad_few(
     """
     data, batch_sizes, order, slots = sequence
     count = len(slots) if isinstance(slots, Tensor) and slots.dim() == 1 else 1
-    if not are_few(count, data) or (total_length is not None and type(total_length) is not int):
+    if (
+        not are_few(count, data)
+        or data.dim() == 0
+        or (total_length is not None and type(total_length) is not int)
+    ):
         return None
     lengths = lengths_of_slots(batch_sizes, order, slots, rows=len(data))
     steps = batch_sizes.shape[0] if total_length is None else total_length
     if lengths is None or len(lengths) > FEW or not all(lengths.tolist()) or steps < batch_sizes.shape[0]:
         return None
     grid, _ = _pad(data, batch_sizes, batch_first, fill, steps)
-    return (grid if slots is None else grid.index_select(0 if batch_first else 1, slots)), lengths
+    return (
+        grid.contiguous() if slots is None else grid.index_select(0 if batch_first else 1, slots)
+    ), lengths

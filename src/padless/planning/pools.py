@@ -133,6 +133,7 @@ def _shuffled_steps(
 
 def _undealt(count: int, ranks: int, budget: str) -> str:
     return (
-        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few fit together, "
-        f"and ranks would have different numbers of batches; leave out {count % ranks} or raise the budget"
+        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few were found "
+        f"that fit together, and ranks would have different numbers of batches; leave out {count % ranks} or raise "
+        "the budget"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PadlessError, UsageError
+from ..options import MOST_THREADS, check_outputs
 from ..progress import Meter
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--threads",
-        type=_count,
+        type=_threads,
         metavar="N",
         help="threads for --measure; 1 measures CPU time (default: torch's setting)",
     )
@@ -147,6 +148,7 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
         PadlessError: a file that cannot be read or written, or holds no lengths.
     """
     _check(options)
+    check_outputs([options.html], options.file)
     if options.html is not None:
         _check_writable(options.html)
     found = _read(options)
@@ -278,6 +280,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:11]) <= _MOST:
         raise ArgumentTypeError(f"a whole number from 1 to {_MOST:,}, got {text[:40]!r}")
     return int(text)
+
+
+def _threads(text: str) -> int:
+    threads = _count(text)
+    if threads > MOST_THREADS:
+        raise ArgumentTypeError(f"a whole number from 1 to {MOST_THREADS}, got {text[:40]!r}")
+    return threads
 
 
 def _seed(text: str) -> int:

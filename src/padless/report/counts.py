@@ -96,11 +96,12 @@ class Counted:
         if gates is None:
             raise ValueError(f"cell must be one of 'rnn', 'lstm', 'gru', got {cell!r}")
         width, hidden_size = whole("input_size", input_size, 1), whole("hidden_size", hidden_size, 1)
+        later_layers = whole("num_layers", num_layers, 1) - 1
         directions = 2 if bidirectional else 1
-        a_row = 0
-        for _ in range(whole("num_layers", num_layers, 1)):
-            a_row += directions * 2 * gates * hidden_size * (width + hidden_size)
-            width = directions * hidden_size
+        widths = (
+            width + hidden_size + later_layers * (directions + 1) * hidden_size
+        )  # of inputs and states, all layers
+        a_row = directions * 2 * gates * hidden_size * widths
         if training:
             a_row *= 3
         return Count(self.rows * a_row, self.cells * a_row)

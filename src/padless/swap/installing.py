@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._dynamo import eval_frame as _eval_frame
 from torch._C._functorch import peek_interpreter_stack
 
 from ..backends import choose, is_forced
@@ -73,7 +74,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
                 ("input", _padded_kernel(name, cell)),
             ):
                 for key in ("AutogradCPU", "CPU"):  # inference mode uses the second
-                    library.impl(f"{name}.{overload}", kernel, key)
+                    library.impl(f"{name}.{overload}", _unseen_by_dynamo(kernel), key)
         _library = self._library = library
 
     def __enter__(self) -> install:
@@ -91,6 +92,18 @@ def uninstall() -> None:
     if _library is not None:
         _library._destroy()
         _library = None
+
+
+def _unseen_by_dynamo(kernel: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """The kernel, which Dynamo neither traces nor follows when a compiled model calls it after a graph break.
+
+    Like `torch._dynamo.disable`, which would import Dynamo also in processes that do not compile.
+    """
+    set_strategy: Any = getattr(_eval_frame, "set_code_exec_strategy", None)  # missing before torch 2.7
+    if set_strategy is not None:
+        skip = _eval_frame._FrameAction.SKIP  # type: ignore[attr-defined]
+        set_strategy(kernel.__code__, _eval_frame._FrameExecStrategy(skip, skip))  # type: ignore[attr-defined]
+    return kernel
 
 
 def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
