@@ -246,3 +246,20 @@ def test_memory_is_that_of_a_pool():
         tracemalloc.stop()
     assert drawn == len(lengths)
     assert peak < len(lengths) * 5  # an index of each would be 40 MB
+
+
+@pytest.mark.parametrize("policy", ["bucket", "random", "sorted"])
+def test_what_a_policy_cannot_deal_is_packed_if_it_fits(policy):
+    lengths = [
+        8,
+        17,
+        17,
+        21,
+        28,
+        34,
+        35,
+    ]  # [35, 8], [28, 17], [21, 17] and [34], but no four runs of neighbours
+    ranks = [plan(lengths, tokens=45, policy=policy, world_size=4, rank=rank) for rank in range(4)]
+    assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(7))
+    assert [len(batches) for batches in ranks] == [len(ranks[0])] * 4
+    assert all(sum(lengths[i] for i in batch) <= 45 for batches in ranks for batch in batches)

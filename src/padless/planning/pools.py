@@ -95,12 +95,18 @@ def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Number
         order, bounds = best_fit(costs, tokens)
     else:
         bounds = cut_rows(costs, tokens)
-    bounds = split_evenly(bounds, ranks)
-    if bounds is None:
+    is_packed = rule.policy == "binpack"
+    dealt = split_evenly(bounds, ranks)
+    if dealt is None and not rule.padded and not is_packed:
+        # Sequences that cannot be dealt as the policy orders them may still fit together otherwise.
+        by_length = (-costs).argsort(kind="stable")
+        packed, bounds = best_fit(costs[by_length], tokens)
+        order, is_packed, dealt = by_length[packed], True, split_evenly(bounds, ranks)
+    if dealt is None:
         raise LengthsError(_undealt(len(costs), ranks, f"tokens={tokens}"))
-    if ranks > 1 and not rule.padded and rule.policy != "binpack":
-        order, bounds = _levelled(costs, bounds, ranks, tokens)
-    return order, bounds
+    if ranks > 1 and not rule.padded and not is_packed:
+        return _levelled(costs, dealt, ranks, tokens)
+    return order, dealt
 
 
 def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple[Numbers, Numbers]:
