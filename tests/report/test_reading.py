@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -356,3 +357,10 @@ def test_a_file_of_two_million_sequences_takes_little_more_than_four_bytes_each(
     assert (
         peak < 2_000_000 * 4 * 1.25 + 60e6
     )  # an array grows by an eighth; a block is some hundred thousand lines
+
+
+def test_parquet_inside_of_gzip_is_refused_by_name(write, tmp_path):
+    packed = tmp_path / "lengths.parquet.gz"
+    packed.write_bytes(gzip.compress(Path(write("lengths.parquet", {"n": [4]})).read_bytes()))
+    with pytest.raises(LengthsError, match="Parquet compressed by gzip; decompress it first"):
+        read_lengths(str(packed))

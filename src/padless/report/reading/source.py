@@ -55,7 +55,7 @@ class Source:
         """Find the format if None is given, and raise if the data evidently do not have this format.
 
         Raises:
-            LengthsError: it is empty, UTF-16, or Parquet under another name.
+            LengthsError: it is empty, UTF-16, Parquet under another name, or Parquet compressed by gzip.
         """
         if not self._head:
             raise LengthsError(f"{self.name} is empty")
@@ -63,6 +63,8 @@ class Source:
         if self.format == "json" and format is None and self._is_json_lines():
             self.format = "jsonl"
         if self.format == "parquet":
+            if self._is_packed:
+                raise LengthsError(f"{self.name} is Parquet compressed by gzip; decompress it first")
             return
         if self._head.startswith(_PARQUET):
             raise LengthsError(f"{self.name} is Parquet, not {self.format}; read it with --format parquet")
