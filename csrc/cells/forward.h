@@ -102,8 +102,8 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   bool prefetches(bool has_input) const {
     return !unpacked() && weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
   }
-  // Whether both matrices leave no room in that cache for the rows they are multiplied with. Unlike above, matrices of exactly its
-  // size do: LSTM with I = H = 256 and 2 MB.
+  // Whether both matrices together are at least as large as that cache. Unlike above, matrices of exactly its size count (LSTM with
+  // I = H = 256 and 2 MB), because the rows that they are multiplied with need some of it too.
   bool fills_cache() const { return weights.input.bytes() + weights.hidden.bytes() >= team.l2_bytes; }
   // Rows of a step from which it computes its own input product.
   int64_t direct_rows() const { return Parts || fills_cache() ? most_chunk_rows : kDirectRows; }

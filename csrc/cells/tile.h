@@ -7,7 +7,7 @@
 template <class T> struct Start {
   const T* at[4];
   int64_t stride[4];
-  // For a prefetching tile: it brings `lines` cache lines (1 to 4) a step of k into the second-level cache, from `next` on.
+  // For a prefetching tile: per step of k it prefetches `lines` cache lines (1 to 4) into the second-level cache, from `next` on.
   const char* next = nullptr;
   int64_t lines = 0;
 };
@@ -137,20 +137,20 @@ template <class T> PADLESS_INLINE TileFunction<T> find_prefetching_tile(int nv, 
   return table[nv - 3][rows];
 }
 
-// The panel that the next product reads, to be brought into the cache during this one: each of the `blocks` blocks of rows that
-// the product is made of brings a part of it.
+// The panel that the next product reads, to be prefetched during this one: each of the `blocks` blocks of rows of the product
+// prefetches a part of it.
 struct Prefetch {
   const void* next = nullptr;  // null: nothing
   int64_t block = 0, blocks = 1;
 };
 
-// The tile for this block of rows: a prefetching one, told by `start` what to bring (as much as this panel holds, in all blocks
-// together), or where nothing is left to bring a plain one.
+// The tile function for this block of rows. While a part of the next panel is still to be prefetched, it is a prefetching one, and
+// `start` is given the address and the number of cache lines per step of k; otherwise it is a plain one.
 template <class T>
 PADLESS_INLINE TileFunction<T> start_prefetch(int nv, int rows, int64_t k_count, const Prefetch& prefetch, Start<T>& start) {
   if (!prefetch.next || nv < 3) return find_tile<T>(nv, rows);
   const int64_t a_step = nv * kVectorBytes / 64, lines = prefetch.blocks >= a_step ? 1 : prefetch.blocks > 1 ? 2 : a_step;
-  if (prefetch.block * lines >= a_step) return find_tile<T>(nv, rows);  // earlier blocks have brought it
+  if (prefetch.block * lines >= a_step) return find_tile<T>(nv, rows);  // earlier blocks have prefetched it
   start.next = (const char*)prefetch.next + prefetch.block * lines * 64 * k_count;
   start.lines = lines;
   return find_prefetching_tile<T>(nv, rows);

@@ -171,7 +171,23 @@ class LayerNormGRUCell(_LayerNormCell):
         return h, h
 
 
-class LayerNormLSTM(Recurrent):
+class _LayerNormLayers(Recurrent):
+    """`Recurrent` over the cell type of a subclass."""
+
+    _cell_type: type[_LayerNormCell]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(self._cell_type, input_size, hidden_size, num_layers, bidirectional, dropout)
+
+
+class LayerNormLSTM(_LayerNormLayers):
     """`Recurrent` over `LayerNormLSTMCell`; its other arguments are those of `Recurrent`.
 
     >>> output, (h, c) = LayerNormLSTM(3, 4)(Packed(torch.randn(4, 3), [3, 1]))
@@ -179,18 +195,10 @@ class LayerNormLSTM(Recurrent):
     (torch.Size([4, 4]), torch.Size([1, 2, 4]))
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(LayerNormLSTMCell, input_size, hidden_size, num_layers, bidirectional, dropout)
+    _cell_type = LayerNormLSTMCell
 
 
-class LayerNormGRU(Recurrent):
+class LayerNormGRU(_LayerNormLayers):
     """`Recurrent` over `LayerNormGRUCell`; its other arguments are those of `Recurrent`.
 
     >>> output, h = LayerNormGRU(3, 4, bidirectional=True)(Packed(torch.randn(4, 3), [3, 1]))
@@ -198,12 +206,4 @@ class LayerNormGRU(Recurrent):
     (torch.Size([4, 8]), torch.Size([2, 2, 4]))
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(LayerNormGRUCell, input_size, hidden_size, num_layers, bidirectional, dropout)
+    _cell_type = LayerNormGRUCell

@@ -99,7 +99,7 @@ def _unseen_by_dynamo(kernel: Callable[..., tuple[Tensor, ...]]) -> Callable[...
 
     Like `torch._dynamo.disable`, which would import Dynamo also in processes that do not compile.
     """
-    set_strategy: Any = getattr(_eval_frame, "set_code_exec_strategy", None)  # missing before torch 2.7
+    set_strategy: Any = getattr(_eval_frame, "set_code_exec_strategy", None)  # not in every torch version
     if set_strategy is not None:
         skip = _eval_frame._FrameAction.SKIP  # type: ignore[attr-defined]
         set_strategy(kernel.__code__, _eval_frame._FrameExecStrategy(skip, skip))  # type: ignore[attr-defined]
