@@ -315,3 +315,8 @@ def test_a_total_length_that_is_no_whole_number_is_refused(total_length: Any) ->
     for use in (packed().pad, packed().mask):
         with pytest.raises(TypeError, match="total_length must be a whole number"):
             use(total_length=total_length)
+
+
+def test_complex_rows_are_padded_with_a_complex_number() -> None:
+    padded = Packed(torch.ones(3, dtype=torch.complex64), [2, 1]).pad(2j)  # type: ignore[arg-type]
+    assert padded.tolist() == [[1, 1], [1, 2j]]

@@ -21,7 +21,7 @@ def pad_rows(
     steps = _total_length(layout, total_length)
     if not torch.compiler.is_compiling():
         value = checked_fill("pad", data, value)
-        if value < 0 and data.dtype == torch.uint8:  # torch would wrap around
+        if data.dtype == torch.uint8 and value < 0:  # torch would wrap around
             raise RuntimeError(f"pad: padding_value = {value} cannot be held by {data.dtype}")
     cells = layout.padded(steps, batch_first=batch_first, left=_is_left(side))
     grid = (layout.batch, steps) if batch_first else (steps, layout.batch)
