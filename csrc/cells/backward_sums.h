@@ -83,24 +83,23 @@
       const Share own = share(run.count, sum_tile);
       for (int64_t g = own.begin; g < own.end; g += 16)
         for (int q = 0; q < Parts; ++q)
-          for (int64_t k = 0; k < kSumRows; k += 32) {
+          for (int64_t k = 0; k < n; k += 32) {
             uint32_t lines[16][16];  // [pair of rows][gate]
             for (int64_t r = 0; r < 16; ++r) {
               const Element* row = from.at + q * from.part + (k + 2 * r) * from.stride + run.column + g;
               const Halves even = k + 2 * r < n ? load_halves(row, W) : Halves{};
               const Halves odd = k + 2 * r + 1 < n ? load_halves(row + from.stride, W) : Halves{};
-              const VecU32 both = __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
-              __builtin_memcpy(lines[r], &both, sizeof both);
+              store_pairs((uint16_t*)lines[r], paired(even, odd));
             }
             transpose((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
                       kSumStride / 2, 16);
           }
     }
   }
-  void sum_panel_of_tiles(int nv, const Run& run, T* sums, int64_t sums_stride, bool first) const {
+  void sum_panel_of_tiles(int nv, const Run& run, int64_t rows, T* sums, int64_t sums_stride, bool first) const {
     if constexpr (Parts > 0) {
       const Share own = share(run.count, sum_tile);
-      const Panels<T, Parts> panel = {sum_right, kSumRows, nv, 4, 1};
+      const Panels<T, Parts> panel = {sum_right, tiled(rows), nv, 4, 1};
       for (int64_t g = own.begin; g < own.end; g += sum_tile) {
         const int64_t n = minimum(sum_tile, own.end - g), stride = nv * W;
         const bool whole = n == sum_tile;  // else the rows past the last are not ours
@@ -129,21 +128,27 @@
     return {(const T*)p.x + at, false};
   }
 
-  // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on: as a panel, AMX's with zeros below.
+  // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on, as a panel: of tiles, with zeros
+  // below the last row, where bfloat16 numbers are multiplied.
   void gather(const Chunk& chunk, Operands of, int64_t i, int64_t n, int64_t column, int nv, int64_t columns) const {
-    for (int64_t k = 0; k < (Parts ? kSumRows : n); ++k) {
-      const StateRow row = k < n ? operand_row(chunk, of, i + k) : StateRow{nullptr, false};
-      for (int v = 0; v < nv; ++v) {
-        const int64_t at = column + v * W;
-        if constexpr (Parts == 0) {
+    if constexpr (Parts == 0) {
+      for (int64_t k = 0; k < n; ++k) {
+        const StateRow row = operand_row(chunk, of, i + k);
+        for (int v = 0; v < nv; ++v) {
+          const int64_t at = column + v * W;
           store(panel_rows + (k * nv + v) * W, row.at ? load_first((const T*)row.at + at, columns - at) : Vec<T>{});
-        } else {
-          Element line[Parts][W];
-          put_parts<Parts>(line[0], W, row.at ? load_stored(row.at, at, columns - at, row.narrow) : Vec<T>{}, columns - at, true);
-          for (int q = 0; q < Parts; ++q) {
-            Element* to = sum_right + ((k / 32 * nv + v) * Parts + q) * 512 + k % 32 / 2 * 32 + k % 2;
-            for (int c = 0; c < W; ++c) to[2 * c] = line[q][c];
-          }
+        }
+      }
+    } else {
+      const auto row_at = [&](int64_t k) { return k < n ? operand_row(chunk, of, i + k) : StateRow{nullptr, false}; };
+      for (int64_t k = 0; k < tiled(n); k += 2) {
+        const StateRow even = row_at(k), odd = row_at(k + 1);
+        for (int v = 0; v < nv; ++v) {
+          const int64_t at = column + v * W;
+          const Halved<Parts> a = load_halved<Parts>(even.at, at, columns - at, even.narrow);
+          const Halved<Parts> b = load_halved<Parts>(odd.at, at, columns - at, odd.narrow);
+          for (int q = 0; q < Parts; ++q)
+            store_pairs(sum_right + ((k / 32 * nv + v) * Parts + q) * 512 + k % 32 / 2 * 32, paired(a.part[q], b.part[q]));
         }
       }
     }
@@ -167,7 +172,7 @@
         for (int64_t v = 0; v < vectors; v += 4) {
           const int nv = (int)minimum(4, vectors - v);
           gather(chunk, of, i, n, v * W, nv, columns);
-          sum_panel_of_tiles(nv, run_of(r), sums + v * W, vectors * W, first);
+          sum_panel_of_tiles(nv, run_of(r), n, sums + v * W, vectors * W, first);
         }
       }
     }

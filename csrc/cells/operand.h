@@ -68,6 +68,33 @@ PADLESS_INLINE VecF load_stored(const void* row, int64_t at, int64_t n, bool nar
   return narrow ? widened(load_halves((const uint16_t*)row + at, n)) : load_first((const float*)row + at, n);
 }
 
+// The bfloat16 numbers whose sum stands for each number of a vector.
+template <int Parts> struct Halved {
+  Halves part[Parts];
+};
+template <int Parts> PADLESS_INLINE Halved<Parts> halved(VecF v) {
+  Halved<Parts> h;
+  h.part[0] = narrowed(v);
+#pragma GCC unroll 2
+  for (int q = 1; q < Parts; ++q) {
+    v -= widened(h.part[q - 1]);
+    h.part[q] = narrowed(v);
+  }
+  return h;
+}
+// The same of n numbers in memory, which may be bfloat16 already, and zeros after them; of none where `row` is null.
+template <int Parts> PADLESS_INLINE Halved<Parts> load_halved(const void* row, int64_t at, int64_t n, bool narrow) {
+  if (!row || n <= 0) return {};
+  if (Parts == 1 && narrow) return {{load_halves((const uint16_t*)row + at, n)}};
+  return halved<Parts>(load_stored(row, at, n, narrow));
+}
+
+// Two rows of a matrix in turns, as a row of a tile has them.
+PADLESS_INLINE VecU32 paired(Halves even, Halves odd) {
+  return __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
+}
+PADLESS_INLINE void store_pairs(uint16_t* to, VecU32 pairs) { __builtin_memcpy(to, &pairs, sizeof pairs); }
+
 // The first `n` of a vector into columns of an operand row, the rest of the vector as zeros where `zeros`, else left alone.
 // Returns the first part.
 template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
@@ -76,17 +103,10 @@ template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part,
     store_first(lanes, v, n);
     v = load(lanes);
   }
-  const int64_t count = zeros ? kWidth<float> : n;
-  const Halves first = narrowed(v);
-  store_halves(to, first, count);
-  Halves high = first;
+  const Halved<Parts> h = halved<Parts>(v);
 #pragma GCC unroll 2
-  for (int q = 1; q < Parts; ++q) {
-    v -= widened(high);
-    high = narrowed(v);
-    store_halves(to + q * part, high, count);
-  }
-  return first;
+  for (int q = 0; q < Parts; ++q) store_halves(to + q * part, h.part[q], zeros ? kWidth<float> : n);
+  return h.part[0];
 }
 
 // A row of `n` columns, or zeros for null, into an operand.

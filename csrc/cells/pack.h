@@ -132,15 +132,9 @@ PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64
   }
 }
 
-// Pairs of rows of 32 bfloat16 numbers, as tiles want them: 16 rows of `lines` [16][32] -> 16 columns.
-template <int Parts> static void put_tile(uint16_t lines[Parts][16][32], uint16_t* to) {
-  for (int q = 0; q < Parts; ++q)
-    for (int r = 0; r < 16; ++r)
-      for (int c = 0; c < 16; ++c) __builtin_memcpy(to + q * 512 + 32 * r + 2 * c, &lines[q][c][2 * r], 4);
-}
 template <int Parts>
 static void pack_tiles_transposed(const Panels<float, Parts>& panels, const float* weights, int64_t hidden) {
-  uint16_t lines[Parts][16][32];
+  uint16_t lines[Parts][16][32];  // columns of a tile
   for (int64_t p = 0; p < panels.count(); ++p) {
     uint16_t* to = const_cast<uint16_t*>(panels.at(p));
     for (int64_t k = 0; k < panels.k_count; k += 32)
@@ -151,11 +145,12 @@ static void pack_tiles_transposed(const Panels<float, Parts>& panels, const floa
             const bool inside = unit + c < hidden;
             const float* row = weights + (g * hidden + unit + c) * panels.k_count;
             for (int64_t i = 0; i < 32; i += 16) {
-              const int64_t left = inside ? maximum(panels.k_count - k - i, 0) : 0;
-              put_parts<Parts>(&lines[0][c][i], 512, left ? load_first(row + k + i, left) : VecF{}, left, true);
+              const Halved<Parts> h = load_halved<Parts>(inside ? row : nullptr, k + i, panels.k_count - k - i, false);
+              for (int q = 0; q < Parts; ++q) store_halves(&lines[q][c][i], h.part[q], 16);
             }
           }
-          put_tile<Parts>(lines, to);
+          for (int q = 0; q < Parts; ++q)  // pairs of rows stay together
+            transpose((const float*)lines[q], 16, 16, 16, (float*)(to + q * 512), 16, 16);
         }
   }
 }
@@ -217,18 +212,21 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
 template <int Parts>
 static void pack_tile_columns(const Panels<float, Parts>& panels, const float* weights, int64_t columns, int64_t first, int64_t count,
                               int64_t to) {
-  // Row k of the panel is half of a tile's row: k and its neighbour come in turns.
+  // Two rows of the panel lie in a row of a tile. One of them may belong to other weights: what is there already stays.
   for (int64_t p = 0; p < panels.count(); ++p) {
     const int64_t vectors = panels.size(p);
     uint16_t* panel = const_cast<uint16_t*>(panels.at(p));
-    for (int64_t k = 0; k < count; ++k)
+    for (int64_t row = to - to % 2; row < to + count; row += 2)
       for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t at = (panels.first(p) + v) * 16, row = to + k;
-        uint16_t line[Parts][16];
-        put_parts<Parts>(line[0], 16, load_first(weights + (first + k) * columns + at, columns - at), columns - at, true);
+        const int64_t at = (panels.first(p) + v) * 16;
+        const auto half = [&](int64_t r) {
+          const bool ours = r >= to && r < to + count;
+          return load_halved<Parts>(ours ? weights + (first + r - to) * columns : nullptr, at, columns - at, false);
+        };
+        const Halved<Parts> even = half(row), odd = half(row + 1);
         for (int q = 0; q < Parts; ++q) {
-          uint16_t* tile = panel + ((row / 32 * vectors + v) * Parts + q) * 512 + row % 32 / 2 * 32 + row % 2;
-          for (int c = 0; c < 16; ++c) tile[2 * c] = line[q][c];
+          uint16_t* tile = panel + ((row / 32 * vectors + v) * Parts + q) * 512 + row % 32 / 2 * 32;
+          store_pairs(tile, (VecU32)load((const float*)tile) | paired(even.part[q], odd.part[q]));
         }
       }
   }
