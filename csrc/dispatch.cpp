@@ -91,7 +91,7 @@ bool is_amd() { return __builtin_cpu_is("amd"); }
 bool has_amx() {
 #if defined(__linux__)
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   static const bool works = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 && amx::tiles_work();

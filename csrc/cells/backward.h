@@ -13,16 +13,11 @@ constexpr int64_t kGradientRows = 384;  // rows of a chunk, unless one step has 
 constexpr int64_t kSumStride = 160;     // row stride of transposed gradients (AMX): no power of two
 constexpr int64_t kSumRows = 128;       // rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache
 
-template <class T, template <class> class Cell, int Parts> struct Backward {
+template <class T, template <class, int> class Cell, int Parts> struct Backward {
   typedef typename ElementOf<T, Parts>::Type Element;
-  static constexpr int64_t kind = Cell<T>::kind;
+  static constexpr int64_t kind = Cell<T, Parts>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
   static constexpr int sum_tile = Parts ? most_rows(Parts, 4) : kAccumulators / 4;  // rows of dW in a tile
-
-  struct StateRow {
-    const void* at;  // null: zeros
-    bool narrow;     // bfloat16, as the caller's y may be
-  };
 
   const padless_problem& p;
   const padless::Team team;
@@ -30,7 +25,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   const BackwardWeights<T, Parts> weights;
   const Panels<T, Parts> units;  // in which hidden units are walked
   const int64_t hidden, output, input, state_stride, gradients_stride, gate_width, capacity;  // output: width of h
-  T *gradients[2], *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                          // shared
+  T *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                                         // shared
   T *d_output[2], *unprojected[2], *sum_hr;  // with a projection: [capacity, state_stride] gradients of h, and o tanh(c)
   T *product, *panel_rows;                     // this worker's, as all below
   int64_t* x_row;                              // of the chunk's rows
@@ -67,7 +62,6 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
   }
   void carve_shared(ScratchCursor& cursor) {
     const int64_t spare = Parts ? kTileRows * p.threads : 0;  // AMX reads whole tiles of rows
-    for (T*& each : gradients) each = cursor.take<T>(capacity * gradients_stride);
     dh = cursor.take<T>((most_active(p) + spare) * state_stride);
     dc = cursor.take<T>((most_active(p) + spare) * state_stride);
     zeros = cursor.take<T>(zero_count());
@@ -82,7 +76,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         gradient_rows[i] = take_rows<T, Parts>(cursor, capacity + spare, gradient_count(kind) * hidden);
         d_output_rows[i] = projects() ? take_rows<T, Parts>(cursor, capacity + spare, output) : Operand<T, Parts>{};
       } else {
-        gradient_rows[i] = {gradients[i], gradients_stride, 0};
+        gradient_rows[i] = {cursor.take<T>(capacity * gradients_stride), gradients_stride, 0};
         d_output_rows[i] = {d_output[i], state_stride, 0};
       }
     }
@@ -115,16 +109,18 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     if (team.size > 1) padless::wait_for_team(team, false);
   }
 
+  // Element `at` of the caller's rows, which are T or bfloat16.
+  const void* row_element(const void* rows, int64_t at) const {
+    return Parts && p.narrow_rows ? (const void*)((const uint16_t*)rows + at) : (const void*)((const T*)rows + at);
+  }
   StateRow y_row(int64_t t, int64_t slot) const {
-    const int64_t at = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride;
-    if (Parts && p.narrow_rows) return {(const uint16_t*)p.y + at, true};
-    return {(const T*)p.y + at, false};
+    return {row_element(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride), Parts && p.narrow_rows};
   }
 
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
   struct Chunk {
     int64_t begin, end, base, rows;
-    T *gradients, *d_output, *unprojected;
+    T *d_output, *unprojected;
     Operand<T, Parts> gradient_rows, d_output_rows;
   };
 
@@ -212,17 +208,19 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     const int nv = (int)units.size(panel);
     const int64_t slot_step = part.lane.slot_step, slot = part.lane.slot + i * slot_step;
     const int64_t row = part.row0 + slot, chunk_row = part.chunk_row(slot), saved = saved_count(kind) * gate_width;
-    const T *h_before[buffer_rows(Parts)], *c_before[buffer_rows(Parts)];
+    StateRow h_before[buffer_rows(Parts)];
+    const T* c_before[buffer_rows(Parts)];
     const Before b = before(part.t, part.row0);
     for (int64_t r = 0; r < size; ++r) {
       const int64_t own = slot + r * slot_step;
-      h_before[r] = (const T*)h_row[part.chunk_row(own)].at;
+      h_before[r] = h_row[part.chunk_row(own)];
       if (kind == PADLESS_LSTM)
         c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row<T>(p, p.c0, p.c0_stride, own);
     }
     BackwardBlock<T> e;
     e.rows = size;
     e.product_stride = nv * W;
+    e.narrow_rows = Parts && p.narrow_rows;
     e.dy_stride = p.dy_stride;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
@@ -234,68 +232,25 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     e.h_before = h_before;
     e.c_before = c_before;
     e.state_stride = slot_step * state_stride;
-    e.gradients_stride = slot_step * gradients_stride;
+    const Operand<T, Parts> gradients = part.chunk.gradient_rows.from(chunk_row);
+    e.gradients_stride = slot_step * gradients.stride;
+    e.gradients_part = gradients.part;
     e.hidden = hidden;
     for (int v = 0; v < nv; ++v) {
       const int64_t unit = (units.first(panel) + v) * W;
       e.product = later + v * W;
-      e.dy = p.dy && !projects() ? (const T*)p.dy + p.y_step[part.t] * p.dy_stride + unit : nullptr;
-      e.y = (const T*)p.y + p.y_step[part.t] * p.y_stride + unit;
+      e.dy = p.dy && !projects() ? row_element(p.dy, p.y_step[part.t] * p.dy_stride + unit) : nullptr;
+      e.y = row_element(p.y, p.y_step[part.t] * p.y_stride + unit);
       e.gates = gates_again ? gates_again + chunk_row * saved + unit : saved_at<Parts>((const T*)p.gates, row * saved + unit, p);
       e.cells = (const T*)p.cells + row * gate_width + unit;
       e.dh = dh + slot * state_stride + unit;
       e.dc = dc + slot * state_stride + unit;
-      e.gradients = part.chunk.gradients + chunk_row * gradients_stride + unit;
+      e.gradients = gradients.at + unit;
       e.unprojected = projects() ? part.chunk.unprojected + chunk_row * state_stride + unit : nullptr;
       e.unit = unit;
       e.units = hidden - unit;
-      if constexpr (Parts > 0) {
-        if (p.narrow_rows) process_narrow_block(part, slot, e);
-        else backward(e, Cell<T>());
-        put_gradients(part.chunk.gradient_rows.from(chunk_row).every(slot_step), e);
-      } else {
-        backward(e, Cell<T>());
-      }
+      backward(e, Cell<T, Parts>());
     }
-  }
-
-  // The block where the caller's rows are bfloat16: what the cell reads of them is widened here.
-  void process_narrow_block(const StepPart& part, int64_t slot, BackwardBlock<T> e) const {
-    static constexpr int64_t in_turn[kTileRows] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                                   16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-    T dy[kTileRows][W], y[kTileRows][W], h[kTileRows][W];
-    const T* h_before[kTileRows];
-    for (int64_t r = 0; r < e.rows; ++r) {
-      const int64_t own = slot + r * e.slot_step, at = p.y_step[part.t] + p.y_sequence[own];
-      if (e.dy) store(dy[r], load_stored((const uint16_t*)p.dy + at * p.dy_stride, e.unit, e.units, true));
-      if (saved_count(kind) == 0) store(y[r], load_stored((const uint16_t*)p.y + at * p.y_stride, e.unit, e.units, true));
-      if (kind == PADLESS_GRU) {
-        const StateRow before = h_row[part.chunk_row(own)];
-        store(h[r], before.at ? load_stored(before.at, e.unit, e.units, before.narrow) : Vec<T>{});
-        h_before[r] = h[r];
-      }
-    }
-    if (e.dy) e.dy = dy[0];
-    e.y = y[0];
-    e.dy_stride = e.y_stride = W;
-    e.y_sequence = in_turn;
-    e.slot_step = 1;
-    if (kind == PADLESS_GRU) {
-      e.h_before = h_before;
-      e.unit = 0;  // where the vectors of h begin
-    }
-    backward(e, Cell<T>());
-  }
-
-  // The gradients of a block as products read them.
-  void put_gradients(const Operand<T, Parts>& to, const BackwardBlock<T>& e) const {
-    if constexpr (Parts > 0)
-      for (int64_t r = 0; r < e.rows; ++r)
-        for (int g = 0; g < gradient_count(kind); ++g) {
-          const int64_t column = hidden - e.units + g * hidden;
-          put_parts<Parts>(to.at + r * to.stride + column, to.part,
-                           load_first(e.gradients + r * e.gradients_stride + g * hidden, e.units), minimum(e.units, W), false);
-        }
   }
 
   // `later_rows`: gradient rows of the step processed before this one.
@@ -318,7 +273,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
         ++q;
         continue;
       }
-      const Blocks blocks = Blocks::of(part.going, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(part.going, Parts, nv);
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
         const Prefetch prefetch = {prefetching && has_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks};
         recurrent_product(panel, later_rows, lane, lane.slot + i * lane.slot_step, blocks.size(b), prefetch);
@@ -410,7 +365,7 @@ template <class T, template <class> class Cell, int Parts> struct Backward {
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
-      Chunk chunk = {u, u, row0, 0, gradients[which], d_output[which], unprojected[which], gradient_rows[which],
+      Chunk chunk = {u, u, row0, 0, d_output[which], unprojected[which], gradient_rows[which],
                      d_output_rows[which]};
       which ^= 1;
       while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))

@@ -1,15 +1,22 @@
 // Gradients of the cells' equations, one vector of hidden units for a block of rows.
 #pragma once
 
+// A row of a state or of the caller's; null: zeros.
+struct StateRow {
+  const void* at;
+  bool narrow;  // bfloat16
+};
+
 // A block of rows of one step; pointers stand at its first row and first unit unless they say otherwise.
 template <class T> struct BackwardBlock {
   int64_t rows;
   const T* product;  // gradient that reaches h from the following step
   int64_t product_stride;
-  const T* dy;  // of the step and unit, the slot is added; or null
+  const void* dy;  // of the step and unit, the slot is added; or null
   int64_t dy_stride;
-  const T* y;  // likewise: RNN reads its h here
+  const void* y;  // likewise: RNN reads its h here
   int64_t y_stride;
+  bool narrow_rows;           // whether dy and y are bfloat16
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
   const void* gates;  // T*, or bfloat16
@@ -17,13 +24,13 @@ template <class T> struct BackwardBlock {
   int64_t gates_stride, gate_width;
   const T* cells;
   int64_t cells_stride;
-  const T* const* h_before;  // [rows] rows of h and c before the step; the unit is added; null: zeros
-  const T* const* c_before;
+  const StateRow* h_before;  // [rows] rows of h and c before the step; the unit is added
+  const T* const* c_before;  // null: zeros
   T* dh;  // GRU: the gradient that passes h by without a product
   T* dc;  // LSTM, in place
   int64_t state_stride;
-  T* gradients;  // of the pre-activations, gates `hidden` apart
-  int64_t gradients_stride, hidden;
+  void* gradients;  // of the pre-activations, as products read them, gates `hidden` apart
+  int64_t gradients_stride, gradients_part, hidden;
   T* unprojected;  // LSTM with a projection: o tanh(c) goes here, rows state_stride apart; else null
   int64_t unit, units;
 };
@@ -34,78 +41,87 @@ template <class T> PADLESS_INLINE Vec<T> saved_gate(const BackwardBlock<T>& b, i
     if (b.narrow_gates) return widened(load_halves((const uint16_t*)b.gates + at, kWidth<T>));
   return load((const T*)b.gates + at);
 }
-template <class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
-  const Vec<T> dh = load(b.product + r * b.product_stride);
-  return b.dy ? dh + load_first(b.dy + b.y_sequence[r * b.slot_step] * b.dy_stride, b.units) : dh;
+// The first n elements from `at` on of a row that is T or, with `narrow`, bfloat16.
+template <class T, int Parts> PADLESS_INLINE Vec<T> load_row(const void* row, int64_t at, int64_t n, bool narrow) {
+  if constexpr (Parts > 0) return load_stored(row, at, n, narrow);
+  else return load_first((const T*)row + at, n);
 }
-template <class T> PADLESS_INLINE Vec<T> load_before(const T* row, const BackwardBlock<T>& b) {
-  return row ? load_first(row + b.unit, b.units) : Vec<T>{};
+template <int Parts, class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
+  const Vec<T> dh = load(b.product + r * b.product_stride);
+  return b.dy ? dh + load_row<T, Parts>(b.dy, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units, b.narrow_rows) : dh;
+}
+template <int Parts, class T> PADLESS_INLINE void put_gradient(const BackwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
+  const int64_t at = r * b.gradients_stride + g * b.hidden;
+  if constexpr (Parts > 0) put_parts<Parts>((uint16_t*)b.gradients + at, b.gradients_part, v, minimum(b.units, kWidth<T>), false);
+  else store_first((T*)b.gradients + at, v, b.units);
 }
 
-template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Lstm<T>) {
+template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Lstm<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
     const Vec<T> i = saved_gate(b, r, 0), f = saved_gate(b, r, 1), g = saved_gate(b, r, 2), o = saved_gate(b, r, 3);
-    const Vec<T> tc = tanh(load(b.cells + r * b.cells_stride)), dh = gradient_of_h(b, r);
+    const Vec<T> tc = tanh_for<Parts>(load(b.cells + r * b.cells_stride)), dh = gradient_of_h<Parts>(b, r);
     T* state = b.dc + r * b.state_stride;
     const Vec<T> dho = dh * o, dc = fma(-(dho * tc), tc, dho) + load(state);
     store(state, dc * f);
-    T* out = b.gradients + r * b.gradients_stride;
-    const Vec<T> dg = dc * i, di = dg * g, df = dc * f * load_before(b.c_before[r], b), d_o = dho * tc;
-    store_first(out, fma(-di, i, di), b.units);
-    store_first(out + b.hidden, fma(-df, f, df), b.units);
-    store_first(out + 2 * b.hidden, fma(-(dg * g), g, dg), b.units);
-    store_first(out + 3 * b.hidden, fma(-d_o, o, d_o), b.units);
+    const Vec<T> before = b.c_before[r] ? load_first(b.c_before[r] + b.unit, b.units) : Vec<T>{};
+    const Vec<T> dg = dc * i, di = dg * g, df = dc * f * before, d_o = dho * tc;
+    put_gradient<Parts>(b, r, 0, fma(-di, i, di));
+    put_gradient<Parts>(b, r, 1, fma(-df, f, df));
+    put_gradient<Parts>(b, r, 2, fma(-(dg * g), g, dg));
+    put_gradient<Parts>(b, r, 3, fma(-d_o, o, d_o));
     if (b.unprojected) store(b.unprojected + r * b.state_stride, o * tc);
   }
 }
 
-template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Gru<T>) {
+template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Gru<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
     const Vec<T> reset = saved_gate(b, r, 0), z = saved_gate(b, r, 1), n = saved_gate(b, r, 2), hidden_n = saved_gate(b, r, 3);
-    const Vec<T> dh = gradient_of_h(b, r), through_z = dh * z;
+    const Vec<T> dh = gradient_of_h<Parts>(b, r), through_z = dh * z;
     store(b.dh + r * b.state_stride, through_z);
     const Vec<T> dn = dh - through_z, dn_in = fma(-(dn * n), n, dn), dn_hidden = dn_in * reset;
-    const Vec<T> dr = dn_hidden * hidden_n, dz = through_z * (load_before(b.h_before[r], b) - n);
-    T* out = b.gradients + r * b.gradients_stride;
-    store_first(out, dn_in, b.units);
-    store_first(out + b.hidden, fma(-dr, reset, dr), b.units);
-    store_first(out + 2 * b.hidden, fma(-dz, z, dz), b.units);
-    store_first(out + 3 * b.hidden, dn_hidden, b.units);
+    const StateRow h = b.h_before[r];
+    const Vec<T> before = h.at ? load_row<T, Parts>(h.at, b.unit, b.units, h.narrow) : Vec<T>{};
+    const Vec<T> dr = dn_hidden * hidden_n, dz = through_z * (before - n);
+    put_gradient<Parts>(b, r, 0, dn_in);
+    put_gradient<Parts>(b, r, 1, fma(-dr, reset, dr));
+    put_gradient<Parts>(b, r, 2, fma(-dz, z, dz));
+    put_gradient<Parts>(b, r, 3, dn_hidden);
   }
 }
 
-template <class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
-  return load_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, b.units);
+template <int Parts, class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
+  return load_row<T, Parts>(b.y, b.y_sequence[r * b.slot_step] * b.y_stride, b.units, b.narrow_rows);
 }
 
-template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnTanh<T>) {
+template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnTanh<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const Vec<T> h = output_of(b, r), dh = gradient_of_h(b, r);
-    store_first(b.gradients + r * b.gradients_stride, fma(-(dh * h), h, dh), b.units);
+    const Vec<T> h = output_of<Parts>(b, r), dh = gradient_of_h<Parts>(b, r);
+    put_gradient<Parts>(b, r, 0, fma(-(dh * h), h, dh));
   }
 }
 
-template <class T> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnRelu<T>) {
+template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnRelu<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const Vec<T> h = output_of(b, r), dh = gradient_of_h(b, r), zero = {};
-    store_first(b.gradients + r * b.gradients_stride, h <= zero ? zero : dh, b.units);
+    const Vec<T> h = output_of<Parts>(b, r), dh = gradient_of_h<Parts>(b, r), zero = {};
+    put_gradient<Parts>(b, r, 0, h <= zero ? zero : dh);
   }
 }
 
-// The gates from their products alone, for backward passes that recompute them. `h_n` of GRU: its hidden side, stored raw.
-template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, int64_t step, T* saved, int64_t gate_width, Lstm<T>) {
-  (void)input_n;
-  store(saved, sigmoid(load(a)));
-  store(saved + gate_width, sigmoid(load(a + step)));
-  store(saved + 2 * gate_width, tanh(load(a + 2 * step)));
-  store(saved + 3 * gate_width, sigmoid(load(a + 3 * step)));
+// The gates of a row from its sums, for backward passes that recompute them: as ForwardBlock has `product` and `input`.
+template <class T, int Parts>
+PADLESS_INLINE void activate(const T* product, const T* input, int64_t step, T* saved, int64_t gate_width, Lstm<T, Parts>) {
+  store(saved, sigmoid_for<Parts>(gate_sum<Parts>(product, input, 0)));
+  store(saved + gate_width, sigmoid_for<Parts>(gate_sum<Parts>(product, input, step)));
+  store(saved + 2 * gate_width, tanh_for<Parts>(gate_sum<Parts>(product, input, 2 * step)));
+  store(saved + 3 * gate_width, sigmoid_for<Parts>(gate_sum<Parts>(product, input, 3 * step)));
 }
-template <class T> PADLESS_INLINE void activate(const T* a, const T* input_n, int64_t step, T* saved, int64_t gate_width, Gru<T>) {
-  const Vec<T> reset = sigmoid(load(a)), hidden_n = load(a + 2 * step);
+template <class T, int Parts>
+PADLESS_INLINE void activate(const T* product, const T* input, int64_t step, T* saved, int64_t gate_width, Gru<T, Parts>) {
+  const Vec<T> reset = sigmoid_for<Parts>(gate_sum<Parts>(product, input, 0)), hidden_n = load(product + 2 * step);
   store(saved, reset);
-  store(saved + gate_width, sigmoid(load(a + step)));
-  store(saved + 2 * gate_width, tanh(fma(reset, hidden_n, load(input_n))));
+  store(saved + gate_width, sigmoid_for<Parts>(gate_sum<Parts>(product, input, step)));
+  store(saved + 2 * gate_width, tanh_for<Parts>(fma(reset, hidden_n, load(input + 2 * step))));
   store(saved + 3 * gate_width, hidden_n);
 }
-template <class T> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnTanh<T>) {}
-template <class T> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnRelu<T>) {}
+template <class T, int Parts> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnTanh<T, Parts>) {}
+template <class T, int Parts> PADLESS_INLINE void activate(const T*, const T*, int64_t, T*, int64_t, RnnRelu<T, Parts>) {}

@@ -19,7 +19,7 @@
           continue;
         }
       }
-      const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(n, Parts, nv);
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
         multiply(w, panel, rows.from(i), blocks.size(b), zeros, 0, product);
         use(panel, i, blocks.size(b), product);

@@ -15,7 +15,7 @@
     for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
       const int nv = (int)weights.input.size(panel);
       const int64_t column = weights.input.first(panel) * W, count = minimum(nv * W, input - column);
-      const Blocks blocks = Blocks::of(rows.end - rows.begin, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(rows.end - rows.begin, Parts, nv);
       for (int64_t b = 0, i = rows.begin; b < blocks.blocks; i += blocks.size(b++)) {
         multiply(weights.input, panel, chunk.gradient_rows.from(i), blocks.size(b), zeros, 0, product);
         for (int64_t r = 0; r < blocks.size(b); ++r) {
@@ -123,9 +123,7 @@
   StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
     if (of == kHidden) return h_row[i];
     if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
-    const int64_t at = x_row[i] * p.x_stride;
-    if (Parts && p.narrow_rows) return {(const uint16_t*)p.x + at, true};
-    return {(const T*)p.x + at, false};
+    return {row_element(p.x, x_row[i] * p.x_stride), Parts && p.narrow_rows};
   }
 
   // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on, as a panel: of tiles, with zeros
@@ -178,13 +176,18 @@
     }
   }
 
-  void sum_bias(const T* from, const Run& run, int64_t n, T* db, bool first) const {
+  void sum_bias(const Operand<T, Parts>& from, const Run& run, int64_t n, T* db, bool first) const {
     if (!db) return;
     const Share own = share(run.count, W);
     for (int64_t g = own.begin; g < own.end; g += W) {
       Vec<T> sum = {};
       const int64_t count = own.end - g;
-      for (int64_t k = 0; k < n; ++k) sum += load_first(from + k * gradients_stride + run.column + g, count);
+      const Element* column = from.at + run.column + g;
+      for (int64_t k = 0; k < n; ++k, column += from.stride) {
+        if constexpr (Parts == 0) sum += load_first(column, count);
+        else
+          for (int q = 0; q < Parts; ++q) sum += widened(load_halves(column + q * from.part, count));
+      }
       T* to = db + run.row + g;
       store_first(to, first ? sum : load_first(to, count) + sum, count);
     }
@@ -193,7 +196,7 @@
   void add_weight_gradients(const Chunk& chunk) {
     for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
       const int64_t n = minimum(kSumRows, chunk.rows - i);
-      const T* from = chunk.gradients + i * gradients_stride;
+      const Operand<T, Parts> from = chunk.gradient_rows.from(i);
       for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !sums_begun);
       sum_bias(from, run_hidden(), n, (T*)p.db_hh, !sums_begun);
       if (p.dw_ih) sum_products(chunk, i, n, kX, !sums_begun);
@@ -247,15 +250,11 @@
         Start<T> start = {};
         for (int v = 0; v < nv; ++v) start.at[v] = w.bias + (panel * gates + v) * W;
         multiply_panel(w.input, panel, x, n, start, in, nv * W);
-        for (int v = 0; v < nv; ++v) {
-          start.at[v] = in + v * W;
-          start.stride[v] = nv * W;
-        }
-        if (kind == PADLESS_GRU) start_apart(start, w.hidden_bias + unit, in, w.hidden, panel, n, product);
+        start = hidden_start_of(w.hidden, panel, in, kind == PADLESS_GRU ? w.hidden_bias + unit : nullptr, n, product);
         multiply_panel(w.hidden, panel, h, n, start, product, nv * W);
         for (int64_t r = 0; r < n; ++r)
-          activate(product + r * nv * W, in + r * nv * W + 2 * step, step,
-                   gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T>());
+          activate(product + r * nv * W, in + r * nv * W, step,
+                   gates_again + (i + r) * saved_count(kind) * gate_width + unit, gate_width, Cell<T, Parts>());
       }
     }
   }

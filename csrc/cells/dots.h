@@ -36,7 +36,7 @@ PADLESS_INLINE VecF splat_pair(const uint16_t* pair) {
 }
 
 // R rows times a panel of NV vectors, k_count > 0 (for none, GCC would keep a copy of all sums on the stack).
-template <int NV, int R>
+template <int NV, int R, bool Prefetches>
 static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride, const uint16_t* panel, int64_t k_count,
                                               const Start<float>* start, float* out, int64_t out_stride) {
   if (k_count <= 0) __builtin_unreachable();
@@ -48,8 +48,11 @@ static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride,
   const uint16_t* row[R];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) row[r] = a + r * stride;
+  const char* next = Prefetches ? start->next : nullptr;
+  const int64_t lines = Prefetches ? start->lines : 0;
 #pragma GCC unroll 1
   for (int64_t k = 0; k < k_count; k += 2) {
+    if constexpr (Prefetches) next = prefetch_lines(next, lines);
     VecF b[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) b[v] = load((const float*)(panel + 512 * v));
@@ -68,27 +71,31 @@ static __attribute__((noinline)) void product(const uint16_t* a, int64_t stride,
 }
 
 typedef void (*Function)(const uint16_t*, int64_t, const uint16_t*, int64_t, const Start<float>*, float*, int64_t);
-template <int NV, int R> constexpr Function product_or_null() {
-  if constexpr (R <= tile_rows(NV)) return &product<NV, R>;
+template <int NV, int R, bool Prefetches> constexpr Function product_or_null() {
+  if constexpr (R <= tile_rows(NV)) return &product<NV, R, Prefetches>;
   else return nullptr;
 }
-#define PADLESS_DOT_PRODUCTS(NV)                                                                                  \
-  {nullptr, product_or_null<NV, 1>(), product_or_null<NV, 2>(), product_or_null<NV, 3>(), product_or_null<NV, 4>(), \
-   product_or_null<NV, 5>(), product_or_null<NV, 6>(), product_or_null<NV, 7>(), product_or_null<NV, 8>(),          \
-   product_or_null<NV, 9>(), product_or_null<NV, 10>(), product_or_null<NV, 11>(), product_or_null<NV, 12>()}
+#define PADLESS_DOT_PRODUCTS(NV, P)                                                                                      \
+  {nullptr, product_or_null<NV, 1, P>(), product_or_null<NV, 2, P>(), product_or_null<NV, 3, P>(),                         \
+   product_or_null<NV, 4, P>(), product_or_null<NV, 5, P>(), product_or_null<NV, 6, P>(), product_or_null<NV, 7, P>(),      \
+   product_or_null<NV, 8, P>(), product_or_null<NV, 9, P>(), product_or_null<NV, 10, P>(), product_or_null<NV, 11, P>(),    \
+   product_or_null<NV, 12, P>()}
 
 // n rows times a panel of nv vectors. `start` is moved on.
 PADLESS_INLINE void multiply(int64_t n, const uint16_t* a, int64_t stride, const uint16_t* panel, int nv, int64_t k_count,
-                             Start<float>& start, float* out, int64_t out_stride) {
-  static constexpr Function table[5][kMaxRows + 1] = {
-      {}, PADLESS_DOT_PRODUCTS(1), PADLESS_DOT_PRODUCTS(2), PADLESS_DOT_PRODUCTS(3), PADLESS_DOT_PRODUCTS(4)};
+                             Start<float>& start, float* out, int64_t out_stride, const Prefetch& prefetch) {
+  static constexpr Function table[5][kMaxRows + 1] = {{}, PADLESS_DOT_PRODUCTS(1, false), PADLESS_DOT_PRODUCTS(2, false),
+                                                      PADLESS_DOT_PRODUCTS(3, false), PADLESS_DOT_PRODUCTS(4, false)};
+  static constexpr Function prefetching[2][kMaxRows + 1] = {PADLESS_DOT_PRODUCTS(3, true), PADLESS_DOT_PRODUCTS(4, true)};
   if (k_count == 0)
     for (int64_t r = 0; r < n; ++r)
       for (int v = 0; v < nv; ++v) store(out + r * out_stride + v * 16, load(start.at[v] + r * start.stride[v]));
   const Blocks blocks = Blocks::of(k_count ? n : 0, tile_rows(nv));
   for (int64_t b = 0; b < blocks.blocks; ++b) {
     const int64_t rows = blocks.size(b);
-    table[nv][rows](a, stride, panel, k_count, &start, out, out_stride);
+    const Prefetch own = {prefetch.next, prefetch.block * blocks.blocks + b, prefetch.blocks * blocks.blocks};
+    const bool prefetches = share_prefetch(nv, (k_count + 1) / 2, own, start);
+    (prefetches ? prefetching[nv - 3] : table[nv])[rows](a, stride, panel, k_count, &start, out, out_stride);
     a += rows * stride;
     out += rows * out_stride;
     for (int v = 0; v < nv; ++v) start.at[v] += rows * start.stride[v];

@@ -11,12 +11,14 @@
 // kChunkRows rows; and larger ones too, where a step that reads both matrices would leave nothing of them in the cache.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
 constexpr int64_t kTileChunkRows = 128;  // both, where bfloat16 numbers are multiplied
+constexpr int64_t kWideChunkRows = 512;  // a chunk with AMX, where the recurrent weights alone fill the cache
 
-template <class T, template <class> class Cell, int Parts> struct Forward {
+template <class T, template <class, int> class Cell, int Parts> struct Forward {
   typedef typename ElementOf<T, Parts>::Type Element;
-  static constexpr int64_t kind = Cell<T>::kind;
+  static constexpr int64_t kind = Cell<T, Parts>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
-  static constexpr int64_t most_chunk_rows = Parts ? kTileChunkRows : kChunkRows;
+  static constexpr int64_t most_direct_rows = Parts ? kTileChunkRows : kChunkRows;
+  static constexpr bool overlaps = adds_input(Parts);  // the cell of a block with the product of the next
   static constexpr int tile_width = gates * panel_vectors(kind);  // vectors of a whole panel
 
   const padless_problem& p;
@@ -24,10 +26,10 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   const Steps steps;
   const ForwardWeights<T, Parts> weights;
   const int64_t hidden, output, state_stride, saved_stride, cells_stride;  // output: width of h
-  T *h[2], *c, *unprojected;        // [B, state_stride], shared by the team; the last with a projection only
-  Operand<T, Parts> h_rows[2], unprojected_rows;  // the same as products read them
+  T *h[2], *c, *unprojected;  // [B, state_stride], shared by the team; the last with a projection only, and where products read it
+  Operand<T, Parts> h_rows[2], unprojected_rows;  // as products read them
   Operand<T, Parts> x_rows;
-  T *chunk, *input_sums, *hidden_sums;  // this worker's, as x_rows: products of a chunk, of a block
+  T *chunk, *input_sums[2], *hidden_sums[2];  // this worker's, as x_rows: products of a chunk, of a block and of the one before
   T *panel_buffer, *bias_buffer;  // with unpacked weights: a panel, and the biases as packed weights have them
   int64_t chunk_rows;
 
@@ -60,7 +62,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
     const int64_t active = most_active(p);
     for (T*& each : h) each = cursor.take<T>(active * state_stride);
     c = cursor.take<T>(active * state_stride);
-    unprojected = projects() ? cursor.take<T>(active * state_stride) : nullptr;
+    unprojected = Parts == 0 && projects() ? cursor.take<T>(active * state_stride) : nullptr;
     if constexpr (Parts > 0) {
       const int64_t rows = active + kTileRows * size;  // AMX reads whole tiles of rows
       for (Operand<T, Parts>& each : h_rows) each = take_rows<T, Parts>(cursor, rows, output);
@@ -72,11 +74,11 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   }
   void carve_own(ScratchCursor& cursor, int64_t size) {
     const int64_t spare = Parts ? kTileRows : 0;
-    input_sums = cursor.take<T>(buffer_rows(Parts) * 4 * W);
-    hidden_sums = cursor.take<T>(buffer_rows(Parts) * 4 * W);
+    for (T*& each : input_sums) each = cursor.take<T>(buffer_rows(Parts) * 4 * W);
+    for (T*& each : hidden_sums) each = cursor.take<T>(buffer_rows(Parts) * 4 * W);
     panel_buffer = unpacked() ? cursor.take<T>(tile_width * W * maximum(p.input_size, hidden)) : nullptr;
     bias_buffer = unpacked() ? cursor.take<T>(weights.hidden.vectors * (gates + 1) * W) : nullptr;
-    chunk_rows = most_chunk_rows + maximum(most_chunk_rows, kColumnRows * size) + spare;  // a chunk, and one step more
+    chunk_rows = most_chunk_rows() + maximum(most_direct_rows, kColumnRows * size) + spare;  // a chunk, and one step more
     chunk = cursor.take<T>(chunk_rows * weights.input.vectors * gates * W);
     const int64_t step_rows = (most_active(p) + size - 1) / size + spare;
     x_rows = take_rows<T, Parts>(cursor, maximum(chunk_rows, step_rows), p.input_size);
@@ -106,7 +108,10 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
   // I = H = 256 and 2 MB), because the rows that they are multiplied with need some of it too.
   bool fills_cache() const { return weights.input.bytes() + weights.hidden.bytes() >= team.l2_bytes; }
   // Rows of a step from which it computes its own input product.
-  int64_t direct_rows() const { return Parts || fills_cache() ? most_chunk_rows : kDirectRows; }
+  int64_t direct_rows() const { return Parts || fills_cache() ? most_direct_rows : kDirectRows; }
+  int64_t most_chunk_rows() const {
+    return overlaps && weights.hidden.bytes() >= team.l2_bytes ? kWideChunkRows : most_direct_rows;
+  }
 
   // Before step s h is in one of two buffers, and after it in the other.
   T* h_before(int64_t s) const { return h[s & 1]; }
@@ -188,7 +193,7 @@ template <class T, template <class> class Cell, int Parts> struct Forward {
       const auto begin_chunk = [&] {
         if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct) return;
         int64_t rows = lane.count(active);
-        for (chunk_end = s + 1; chunk_end < steps.count && rows < most_chunk_rows; ++chunk_end) {
+        for (chunk_end = s + 1; chunk_end < steps.count && rows < most_chunk_rows(); ++chunk_end) {
           const int64_t next = steps.active(chunk_end);
           if (lane.count(next) >= direct || mode_of(next, team, panels, size) != mode_of(active, team, panels, size)) break;
           rows += lane.count(next);

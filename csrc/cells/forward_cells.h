@@ -3,22 +3,24 @@
 
 // A block of rows of one step; pointers stand at its first row and first unit.
 template <class T> struct ForwardBlock {
-  int64_t rows;
   const T* product;  // gates of the first unit, gate_step apart
+  const T* input;    // what the input adds to them, where `product` lacks it: GRU's n gate and, with AMX, all gates
   int64_t product_stride, gate_step;
-  const T* input_n;  // GRU: the input side of its n gate
-  int64_t input_n_stride;
   const T* h;  // [rows], before the step
-  T* h_next;   // does not alias h
+  T* h_next;   // does not alias h; rows before `h_from` are not wanted
+  int64_t h_from;
   T* c;        // LSTM, in place
   int64_t state_stride;
+  uint16_t* next;  // h as products of bfloat16 numbers read it
+  int64_t next_stride, next_part;
   void* gates;  // saved, or null: T*, or bfloat16
   bool narrow_gates;
   int64_t gates_stride;
   T* cells;
   int64_t cells_stride;
   int64_t gate_width;  // from one saved gate of a unit to the next
-  T* y;                // of step and unit, the slot is added; null: h_next is all that is wanted
+  void* y;             // of step and unit, the slot is added: T*, or bfloat16; null: h_next is all that is wanted
+  bool narrow_y;
   int64_t y_stride;
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
@@ -30,9 +32,23 @@ template <int Parts, class T> PADLESS_INLINE void* saved_at(const T* gates, int6
   return Parts && p.narrow_gates ? (void*)((const uint16_t*)gates + at) : (void*)(gates + at);
 }
 
-template <class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int64_t r, Vec<T> h) {
-  store(b.h_next + r * b.state_stride, h);
-  if (b.y) store_first(b.y + b.y_sequence[r * b.slot_step] * b.y_stride, h, b.units);
+// The sum that gate g of a row begins with; `product` and `input` stand at the row.
+template <int Parts, class T> PADLESS_INLINE Vec<T> gate_sum(const T* product, const T* input, int64_t at) {
+  const Vec<T> sum = load(product + at);
+  return adds_input(Parts) ? sum + load(input + at) : sum;
+}
+template <int Parts, class T> PADLESS_INLINE Vec<T> gate_sum(const ForwardBlock<T>& b, int64_t r, int64_t g) {
+  return gate_sum<Parts>(b.product + r * b.product_stride, b.input + r * b.product_stride, g * b.gate_step);
+}
+
+template <int Parts, class T> PADLESS_INLINE void put_hidden(const ForwardBlock<T>& b, int64_t r, Vec<T> h) {
+  if (Parts == 0 || r >= b.h_from) store(b.h_next + r * b.state_stride, h);
+  const int64_t at = b.y ? b.y_sequence[r * b.slot_step] * b.y_stride : 0;
+  if constexpr (Parts > 0) {
+    const Halves halves = put_parts<Parts>(b.next + r * b.next_stride, b.next_part, h, b.units, true);
+    if (b.y && b.narrow_y) return store_halves((uint16_t*)b.y + at, halves, b.units);
+  }
+  if (b.y) store_first((T*)b.y + at, h, b.units);
 }
 
 // The value of gate g of row r, for backward.
@@ -43,17 +59,17 @@ template <class T> PADLESS_INLINE void save_gate(const ForwardBlock<T>& b, int64
   store((T*)b.gates + at, v);
 }
 
-template <class T> struct Lstm {
+// `forward` of a cell: rows [begin, end) of a block.
+template <class T, int Parts> struct Lstm {
   static constexpr int64_t kind = PADLESS_LSTM;
-  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    const int64_t step = b.gate_step;
-    for (int64_t r = 0; r < b.rows; ++r) {
-      const T* a = b.product + r * b.product_stride;
-      const Vec<T> i = sigmoid(load(a)), f = sigmoid(load(a + step)), g = tanh(load(a + 2 * step)), o = sigmoid(load(a + 3 * step));
+  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const Vec<T> i = sigmoid_for<Parts>(gate_sum<Parts>(b, r, 0)), f = sigmoid_for<Parts>(gate_sum<Parts>(b, r, 1));
+      const Vec<T> g = tanh_for<Parts>(gate_sum<Parts>(b, r, 2)), o = sigmoid_for<Parts>(gate_sum<Parts>(b, r, 3));
       T* state = b.c + r * b.state_stride;
       const Vec<T> c = fma(f, load(state), i * g);
       store(state, c);
-      put_hidden(b, r, o * tanh(c));
+      put_hidden<Parts>(b, r, o * tanh_for<Parts>(c));
       if (b.gates) {
         save_gate(b, r, 0, i);
         save_gate(b, r, 1, f);
@@ -65,15 +81,14 @@ template <class T> struct Lstm {
   }
 };
 
-template <class T> struct Gru {
+template <class T, int Parts> struct Gru {
   static constexpr int64_t kind = PADLESS_GRU;
-  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    const int64_t step = b.gate_step;
-    for (int64_t r = 0; r < b.rows; ++r) {
-      const T* a = b.product + r * b.product_stride;
-      const Vec<T> reset = sigmoid(load(a)), z = sigmoid(load(a + step)), hidden_n = load(a + 2 * step);
-      const Vec<T> n = tanh(fma(reset, hidden_n, load(b.input_n + r * b.input_n_stride)));
-      put_hidden(b, r, fma(z, load(b.h + r * b.state_stride) - n, n));  // (1 - z) n + z h
+  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const Vec<T> reset = sigmoid_for<Parts>(gate_sum<Parts>(b, r, 0)), z = sigmoid_for<Parts>(gate_sum<Parts>(b, r, 1));
+      const int64_t at = r * b.product_stride + 2 * b.gate_step;
+      const Vec<T> hidden_n = load(b.product + at), n = tanh_for<Parts>(fma(reset, hidden_n, load(b.input + at)));
+      put_hidden<Parts>(b, r, fma(z, load(b.h + r * b.state_stride) - n, n));  // (1 - z) n + z h
       if (b.gates) {
         save_gate(b, r, 0, reset);
         save_gate(b, r, 1, z);
@@ -84,19 +99,19 @@ template <class T> struct Gru {
   }
 };
 
-template <class T> struct RnnTanh {
+template <class T, int Parts> struct RnnTanh {
   static constexpr int64_t kind = PADLESS_RNN_TANH;
-  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    for (int64_t r = 0; r < b.rows; ++r) put_hidden(b, r, tanh(load(b.product + r * b.product_stride)));
+  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) put_hidden<Parts>(b, r, tanh_for<Parts>(gate_sum<Parts>(b, r, 0)));
   }
 };
 
-template <class T> struct RnnRelu {
+template <class T, int Parts> struct RnnRelu {
   static constexpr int64_t kind = PADLESS_RNN_RELU;
-  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b) {
-    for (int64_t r = 0; r < b.rows; ++r) {
-      const Vec<T> a = load(b.product + r * b.product_stride), zero = {};
-      put_hidden(b, r, zero > a ? zero : a);  // NaN stays
+  static __attribute__((noinline)) void forward(const ForwardBlock<T>& b, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const Vec<T> a = gate_sum<Parts>(b, r, 0), zero = {};
+      put_hidden<Parts>(b, r, zero > a ? zero : a);  // NaN stays
     }
   }
 };

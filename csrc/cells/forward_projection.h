@@ -1,5 +1,27 @@
 // A member of Forward (forward.h): the second half of a step of an LSTM with a projection.
 
+  // Vector v of a panel of `size` new rows of h, from `sums` on: as states, as products read them and, where it is bfloat16, in y.
+  void put_projected(int64_t s, int64_t panel, int v, int64_t slot, int64_t slot_step, int64_t size, const T* sums,
+                     int64_t stride) const {
+    if constexpr (Parts > 0) {
+      const int64_t unit = (weights.projection.first(panel) + v) * W;
+      ForwardBlock<T> e;
+      e.h_next = h_after(s) + slot * state_stride + unit;
+      e.h_from = 0;
+      e.state_stride = slot_step * state_stride;
+      e.next = rows_after(s).at + slot * rows_after(s).stride + unit;
+      e.next_stride = slot_step * rows_after(s).stride;
+      e.next_part = rows_after(s).part;
+      e.y = p.narrow_rows ? y_of(steps.time(s), unit) : nullptr;  // else it is copied below
+      e.narrow_y = true;
+      e.y_stride = p.y_stride;
+      e.y_sequence = p.y_sequence + slot;
+      e.slot_step = slot_step;
+      e.units = output - unit;
+      for (int64_t r = 0; r < size; ++r) put_hidden<Parts>(e, r, load(sums + r * stride));
+    }
+  }
+
   // h and y of the lane's slots and columns from `unprojected`, which is complete.
   void project(int64_t s, const Lane& lane) const {
     const int64_t n = lane.count(steps.active(s)), panels = lane.panel_end - lane.panel, stride = lane.slot_step * state_stride;
@@ -20,7 +42,7 @@
           continue;
         }
       }
-      const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(n, Parts, nv);
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t slot = lane.slot + row * lane.slot_step, size = blocks.size(b);
         Start<T> from_zero = start;
@@ -28,13 +50,8 @@
         if constexpr (Parts == 0) {
           multiply_panel(weights.projection, panel, rows, size, from_zero, to + row * stride, stride);
         } else {
-          multiply_panel(weights.projection, panel, rows, size, from_zero, hidden_sums, nv * W);
-          for (int v = 0; v < nv; ++v) {
-            T* column = to + row * stride + v * W;
-            for (int64_t r = 0; r < size; ++r) store(column + r * stride, load(hidden_sums + (r * nv + v) * W));
-            put_parts_of_rows(rows_after(s), column, slot, lane.slot_step, size, (weights.projection.first(panel) + v) * W, output,
-                              narrow_y(steps.time(s)));
-          }
+          multiply_panel(weights.projection, panel, rows, size, from_zero, hidden_sums[0], nv * W);
+          for (int v = 0; v < nv; ++v) put_projected(s, panel, v, slot, lane.slot_step, size, hidden_sums[0] + v * W, nv * W);
         }
       }
     }

@@ -60,7 +60,7 @@
         panel += count - 1;
         continue;
       }
-      const Blocks blocks = Blocks::of(rows, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(rows, Parts, nv);
       T* out = chunk_panel(panel);
       const Element* data = panel_of(weights.input, panel, p.w_ih);
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++))
@@ -68,12 +68,30 @@
     }
   }
 
+  // Cells whose products are done: vectors of a panel, rows of a block.
+  struct CellWork {
+    ForwardBlock<T> blocks[panel_vectors(kind)];
+    int64_t count, rows, done;
+    void advance_to(int64_t row) {
+      if (row <= done) return;
+      for (int64_t v = 0; v < count; ++v) Cell<T, Parts>::forward(blocks[v], done, row);
+      done = row;
+    }
+    static void advance(void* work, int64_t done, int64_t of) {
+      CellWork& own = *(CellWork*)work;
+      own.advance_to(own.rows * done / of);
+    }
+  };
+
   void step(const StepPart& part) const {
     const Lane& lane = part.lane;
     const int64_t n = lane.count(steps.active(part.s)), panels = lane.panel_end - lane.panel;
     if (!part.in_chunk) gather_x(part.t, lane, n, x_rows);
     const bool prefetching = prefetches(!part.in_chunk);
     const bool descending = part.s & 1;  // odd steps begin with the panels that are still in a cache
+    int which = 0;                       // of the buffers of a block
+    CellWork before;                     // with AMX, of the block before
+    before.rows = before.done = 0;
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
       const int64_t other = descending ? panel - 1 : panel + 1;
@@ -91,22 +109,29 @@
           continue;
         }
       const bool prefetches_other = prefetching && has_other;
-      const Blocks blocks = Blocks::of(n, most_rows(Parts, nv));
+      const Blocks blocks = blocks_of(n, Parts, nv);
       const Element* data = nullptr;
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b), slot = lane.slot + row * lane.slot_step;
-        T* in = input_sums;
+        T *in = input_sums[which], *const sums = hidden_sums[which];
         if (part.in_chunk) in = chunk_panel(panel) + (part.chunk_row + row) * nv * W;
         else
           input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, in,
                         {prefetches_other ? weights.input.at(other) : nullptr, b, blocks.blocks});
         if (b == 0 || !part.in_chunk) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
-        Start<T> start = hidden_start(panel, in, size);
-        multiply_panel_at(data, weights.hidden, panel, rows_before(part.s).from(slot).every(lane.slot_step), size, start, hidden_sums,
-                          nv * W, {prefetches_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks});
-        finish_block(part, panel, slot, size, in, hidden_sums);
+        Start<T> start = hidden_start(panel, in, size, sums);
+        multiply_panel_at(data, weights.hidden, panel, rows_before(part.s).from(slot).every(lane.slot_step), size, start, sums, nv * W,
+                          {prefetches_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks}, {CellWork::advance, &before});
+        if (!overlaps || n == 1) {  // a single row is faster without
+          finish_block(part, panel, slot, size, in, sums);
+          continue;
+        }
+        before.advance_to(before.rows);
+        before = cells_of(part, panel, slot, size, in, sums);
+        which ^= 1;
       }
     }
+    before.advance_to(before.rows);
   }
 
   // A step with one row in the lane (in a chunk always), two panels at once.
@@ -114,11 +139,11 @@
     if constexpr (Parts == 0) {
       const int64_t slot = part.lane.slot;
       const T *in = chunk_panel(panel) + part.chunk_row * tile_width * W, *other_in = chunk_panel(other) + part.chunk_row * tile_width * W;
-      const Start<T> start = hidden_start(panel, in, 1), other_start = hidden_start(other, other_in, 1);
-      T* other_out = hidden_sums + tile_width * W;
+      T *const out = hidden_sums[0], *const other_out = hidden_sums[1];
+      const Start<T> start = hidden_start(panel, in, 1, out), other_start = hidden_start(other, other_in, 1, other_out);
       tile_pair<T, tile_width>(h_before(part.s) + slot * state_stride, weights.hidden.at(panel), weights.hidden.at(other), output,
-                               &start, &other_start, hidden_sums, other_out);
-      finish_block(part, panel, slot, 1, in, hidden_sums);
+                               &start, &other_start, out, other_out);
+      finish_block(part, panel, slot, 1, in, out);
       finish_block(part, other, slot, 1, other_in, other_out);
     }
   }
@@ -130,75 +155,71 @@
       const int64_t both[2] = {panel, other}, slot = part.lane.slot;
       const T* in[2];
       Start<T> start[2];
-      T* const out[2] = {hidden_sums, hidden_sums + nv * W};
       for (int i = 0; i < count; ++i) {
         in[i] = chunk_panel(both[i]) + part.chunk_row * nv * W;
-        start[i] = hidden_start(both[i], in[i], 1);
+        start[i] = hidden_start(both[i], in[i], 1, hidden_sums[i]);
       }
-      multiply_unpacked(weights.hidden, both, count, (const T*)p.w_hh, hidden, h_before(part.s) + slot * state_stride, start, out);
-      for (int i = 0; i < count; ++i) finish_block(part, both[i], slot, 1, in[i], out[i]);
+      multiply_unpacked(weights.hidden, both, count, (const T*)p.w_hh, hidden, h_before(part.s) + slot * state_stride, start,
+                        hidden_sums);
+      for (int i = 0; i < count; ++i) finish_block(part, both[i], slot, 1, in[i], hidden_sums[i]);
     }
   }
 
-  // The hidden product continues the chain of the input product; GRU's n gate starts one of its own.
-  Start<T> hidden_start(int64_t panel, const T* in, int64_t rows) const {
-    const int nv = weights.hidden.tile(panel);
-    Start<T> start = {};
-    for (int v = 0; v < nv; ++v) {
-      start.at[v] = in + v * W;
-      start.stride[v] = nv * W;
-    }
-    if (kind == PADLESS_GRU)
-      start_apart(start, hidden_bias() + weights.hidden.first(panel) * W, in, weights.hidden, panel, rows, hidden_sums);
-    return start;
+  Start<T> hidden_start(int64_t panel, const T* in, int64_t rows, T* mixed) const {
+    const T* const bias = kind == PADLESS_GRU ? hidden_bias() + weights.hidden.first(panel) * W : nullptr;
+    return hidden_start_of(weights.hidden, panel, in, bias, rows, mixed);
   }
 
-  // The cell on a finished product of `size` rows of the lane, the first of them of `slot`.
+  // The cells of vector v of a panel, on a finished product of rows of the lane, the first of them of `slot`.
+  ForwardBlock<T> block_of(const StepPart& part, int64_t panel, int64_t v, int64_t slot, const T* in, const T* done) const {
+    const int64_t slot_step = part.lane.slot_step, row = part.row0 + slot, unit = (weights.hidden.first(panel) + v) * W;
+    ForwardBlock<T> e;
+    e.product = done + v * gates * W;
+    e.input = in + v * gates * W;
+    e.product_stride = weights.hidden.tile(panel) * W;
+    e.gate_step = weights.hidden.gate_step(panel);
+    e.h = h_before(part.s) + slot * state_stride + unit;
+    e.h_next = (Parts == 0 && projects() ? unprojected : h_after(part.s)) + slot * state_stride + unit;
+    e.c = c + slot * state_stride + unit;
+    e.state_stride = slot_step * state_stride;
+    if constexpr (Parts > 0) {
+      const Operand<T, Parts>& next = projects() ? unprojected_rows : rows_after(part.s);
+      e.next = next.at + slot * next.stride + unit;
+      e.next_stride = slot_step * next.stride;
+      e.next_part = next.part;
+      // Products read the operand rows: h itself is wanted of slots that end, and where the next cell reads it.
+      const int64_t going = steps.active(part.s + 1) - slot;
+      e.h_from = projects() ? INT64_MAX : kind == PADLESS_GRU || going < 0 ? 0 : (going + slot_step - 1) / slot_step;
+    }
+    e.gates = p.gates && saved_count(kind) ? saved_at<Parts>((const T*)p.gates, row * saved_stride + unit, p) : nullptr;
+    e.narrow_gates = Parts && p.narrow_gates;
+    e.gates_stride = slot_step * saved_stride;
+    e.gate_width = cells_stride;
+    e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + row * cells_stride + unit : nullptr;
+    e.cells_stride = slot_step * cells_stride;
+    e.y = projects() ? nullptr : y_of(part.t, unit);
+    e.narrow_y = Parts && p.narrow_rows;
+    e.y_stride = p.y_stride;
+    e.y_sequence = p.y_sequence + slot;
+    e.slot_step = slot_step;
+    e.units = hidden - unit;
+    return e;
+  }
+  CellWork cells_of(const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
+    CellWork work;
+    work.count = weights.hidden.size(panel);
+    work.rows = size;
+    work.done = 0;
+    for (int64_t v = 0; v < work.count; ++v) work.blocks[v] = block_of(part, panel, v, slot, in, done);
+    return work;
+  }
   void finish_block(const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
-    const int64_t slot_step = part.lane.slot_step, row = part.row0 + slot;
-    for (int64_t v = 0; v < weights.hidden.size(panel); ++v) {
-      const int64_t unit = (weights.hidden.first(panel) + v) * W;
-      ForwardBlock<T> e;
-      e.rows = size;
-      e.product = done + v * gates * W;
-      e.product_stride = e.input_n_stride = weights.hidden.tile(panel) * W;
-      e.gate_step = weights.hidden.gate_step(panel);
-      e.input_n = in + 2 * e.gate_step;
-      e.h = h_before(part.s) + slot * state_stride + unit;
-      e.h_next = (projects() ? unprojected : h_after(part.s)) + slot * state_stride + unit;
-      e.c = c + slot * state_stride + unit;
-      e.state_stride = slot_step * state_stride;
-      e.gates = p.gates && saved_count(kind) ? saved_at<Parts>((const T*)p.gates, row * saved_stride + unit, p) : nullptr;
-      e.narrow_gates = Parts && p.narrow_gates;
-      e.gates_stride = slot_step * saved_stride;
-      e.gate_width = cells_stride;
-      e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + row * cells_stride + unit : nullptr;
-      e.cells_stride = slot_step * cells_stride;
-      e.y = projects() || (Parts && p.narrow_rows) ? nullptr : (T*)p.y + p.y_step[part.t] * p.y_stride + unit;
-      e.y_stride = p.y_stride;
-      e.y_sequence = p.y_sequence + slot;
-      e.slot_step = slot_step;
-      e.units = hidden - unit;
-      Cell<T>::forward(e);
-      if constexpr (Parts > 0) {
-        if (projects()) put_parts_of_rows(unprojected_rows, e.h_next, slot, slot_step, size, unit, hidden, nullptr);
-        else put_parts_of_rows(rows_after(part.s), e.h_next, slot, slot_step, size, unit, hidden, narrow_y(part.t));
-      }
-    }
+    for (int64_t v = 0; v < weights.hidden.size(panel); ++v)
+      Cell<T, Parts>::forward(block_of(part, panel, v, slot, in, done), 0, size);
   }
 
-  // The rows of a step in the caller's bfloat16 y; null where y is not bfloat16.
-  uint16_t* narrow_y(int64_t t) const { return p.narrow_rows ? (uint16_t*)p.y + p.y_step[t] * p.y_stride : nullptr; }
-
-  // The vector of columns from `column` on of `size` new rows of states, for the next product, and for narrow_y's result where
-  // that is not null.
-  void put_parts_of_rows(const Operand<T, Parts>& to, const T* from, int64_t slot, int64_t slot_step, int64_t size, int64_t column,
-                         int64_t columns, uint16_t* y) const {
-    if constexpr (Parts > 0)
-      for (int64_t r = 0; r < size; ++r) {
-        const int64_t own = slot + r * slot_step;
-        const Vec<T> v = load(from + r * slot_step * state_stride);
-        const Halves halves = put_parts<Parts>(to.at + own * to.stride + column, to.part, v, columns - column, true);
-        if (y) store_halves(y + p.y_sequence[own] * p.y_stride + column, halves, columns - column);
-      }
+  // Column `unit` of a step in the caller's y, of slot 0 but for its y_sequence: T*, or bfloat16.
+  void* y_of(int64_t t, int64_t unit) const {
+    const int64_t at = p.y_step[t] * p.y_stride + unit;
+    return Parts && p.narrow_rows ? (void*)((uint16_t*)p.y + at) : (void*)((T*)p.y + at);
   }

@@ -59,7 +59,7 @@ template <class T, int Parts> struct Typed {
     const int64_t need = backward ? pack_backward_bytes(layer) : pack_forward_bytes(layer);
     return bytes >= need && header_fits<T, Parts>(packed, backward ? kBackwardPack : kForwardPack, layer);
   }
-  template <template <class> class Cell> static int64_t scratch(const padless_problem& p, bool backward) {
+  template <template <class, int> class Cell> static int64_t scratch(const padless_problem& p, bool backward) {
     return backward ? Backward<T, Cell, Parts>::scratch_bytes(p) : Forward<T, Cell, Parts>::scratch_bytes(p);
   }
   static int64_t scratch_bytes(const padless_problem& p, bool backward) {
@@ -87,10 +87,10 @@ template <class T, int Parts> struct Typed {
     }
   }
   static void sigmoid_of(const void* in, void* out, int64_t n) {
-    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, sigmoid(load((const T*)in + i)));
+    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, sigmoid_for<Parts>(load((const T*)in + i)));
   }
   static void tanh_of(const void* in, void* out, int64_t n) {
-    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, tanh(load((const T*)in + i)));
+    for (int64_t i = 0; i < n; i += kWidth<T>) store((T*)out + i, tanh_for<Parts>(load((const T*)in + i)));
   }
 };
 

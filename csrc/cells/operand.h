@@ -9,6 +9,13 @@ constexpr int most_rows(int parts, int nv) { return parts ? 24 : tile_rows(nv); 
 #else
 constexpr int most_rows(int parts, int nv) { return parts ? kTileRows : tile_rows(nv); }
 #endif
+// Rows as a product takes them, 32 or 16 with AMX.
+PADLESS_INLINE Blocks blocks_of(int64_t rows, int parts, int nv) {
+#if defined(PADLESS_AMX)
+  if (parts) return Blocks::of(rows, most_rows(parts, nv), 16);
+#endif
+  return Blocks::of(rows, most_rows(parts, nv));
+}
 constexpr int buffer_rows(int parts) { return parts ? kTileRows : kMaxRows; }
 
 template <class T, int Parts> struct ElementOf { typedef uint16_t Type; };
@@ -34,19 +41,18 @@ template <class T, int Parts> PADLESS_INLINE Operand<T, Parts> take_rows(Scratch
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
 
-// Nearest bfloat16, ties to even; NaN stays NaN. Where the set has vcvtneps2bf16, as this is, subnormal numbers become zero.
+// Nearest bfloat16, ties to even; NaN stays NaN. vcvtneps2bf16, or the same in plain C++: subnormal numbers become zero.
 PADLESS_INLINE Halves narrowed(VecF x) {
-#if defined(PADLESS_DOTS) && !defined(PADLESS_EMULATE)
+#if (defined(PADLESS_DOTS) || defined(PADLESS_AMX)) && !defined(PADLESS_EMULATE)
   Halves half;
   asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(x));
   return half;
-#elif defined(PADLESS_DOTS)
+#else
   const VecU32 magnitude = (VecU32)x & 0x7fffffffu;
-  x = (VecF)(magnitude < 0x800000u ? (VecU32)x & 0x80000000u : (VecU32)x);
-#endif
-  const VecU32 bits = (VecU32)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+  const VecU32 bits = magnitude < 0x800000u ? (VecU32)x & 0x80000000u : (VecU32)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
   const VecU32 chosen = x != x ? bits | 0x400000u : rounded;
   return __builtin_convertvector(chosen >> 16, Halves);
+#endif
 }
 PADLESS_INLINE VecF widened(Halves x) { return (VecF)(__builtin_convertvector(x, VecU32) << 16); }
 
@@ -116,8 +122,10 @@ PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void
     constexpr int W = kWidth<T>;
     uint16_t* at = to.at + row * to.stride;
     int64_t i = 0;
-    if (Parts == 1 && from && narrow)
+    if (Parts == 1 && from && narrow) {
+      for (; i + 2 * W <= n; i += 2 * W) store((float*)(at + i), load((const float*)((const uint16_t*)from + i)));
       for (; i < n; i += W) store_halves(at + i, load_halves((const uint16_t*)from + i, n - i), W);
+    }
     for (; from && i < n; i += W) put_parts<Parts>(at + i, to.part, load_stored(from, i, n - i, narrow), n - i, true);
     for (; i < tiled(n); i += W)
       for (int q = 0; q < Parts; ++q) store_halves(at + q * to.part + i, Halves{}, W);

@@ -166,6 +166,21 @@ PADLESS_INLINE VecD fma(VecD a, VecD b, VecD c) {
 #endif
 }
 
+// The larger and the smaller of a bound and x; x where x is NaN.
+template <class V> PADLESS_INLINE V larger(V bound, V x) { return bound > x ? bound : x; }
+template <class V> PADLESS_INLINE V smaller(V bound, V x) { return bound < x ? bound : x; }
+#if defined(__AVX512F__)  // of a comparison and a choice GCC 12 does not make the one instruction that does it
+PADLESS_INLINE VecF larger(VecF bound, VecF x) { return (VecF)_mm512_max_ps((__m512)bound, (__m512)x); }
+PADLESS_INLINE VecF smaller(VecF bound, VecF x) { return (VecF)_mm512_min_ps((__m512)bound, (__m512)x); }
+PADLESS_INLINE VecD larger(VecD bound, VecD x) { return (VecD)_mm512_max_pd((__m512d)bound, (__m512d)x); }
+PADLESS_INLINE VecD smaller(VecD bound, VecD x) { return (VecD)_mm512_min_pd((__m512d)bound, (__m512d)x); }
+#elif defined(__AVX2__) && !defined(PADLESS_EMULATE)
+PADLESS_INLINE VecF larger(VecF bound, VecF x) { return (VecF)_mm256_max_ps((__m256)bound, (__m256)x); }
+PADLESS_INLINE VecF smaller(VecF bound, VecF x) { return (VecF)_mm256_min_ps((__m256)bound, (__m256)x); }
+PADLESS_INLINE VecD larger(VecD bound, VecD x) { return (VecD)_mm256_max_pd((__m256d)bound, (__m256d)x); }
+PADLESS_INLINE VecD smaller(VecD bound, VecD x) { return (VecD)_mm256_min_pd((__m256d)bound, (__m256d)x); }
+#endif
+
 // 1 / d for d in [1, 2^126]; NaN stays NaN.
 PADLESS_INLINE VecF reciprocal(VecF d) {
 #if defined(__AVX512F__)

@@ -12,6 +12,15 @@ template <class T> struct Start {
   int64_t lines = 0;
 };
 
+// Prefetches 1 to 4 cache lines into the second-level cache; returns the address after them.
+PADLESS_INLINE const char* prefetch_lines(const char* next, int64_t lines) {
+  __builtin_prefetch(next, 0, 2);
+  if (lines > 1) __builtin_prefetch(next + 64, 0, 2);
+  if (lines > 2) __builtin_prefetch(next + 128, 0, 2);
+  if (lines > 3) __builtin_prefetch(next + 192, 0, 2);
+  return next + 64 * lines;
+}
+
 // a: row r, column k at a[r * a_stride + k] (rows), or a[k * a_stride + r] (Columns: the transpose).
 // panel: [k_count][NV * width]. out: row r at out + r * out_stride, NV * width elements.
 template <class T, int NV, int R, bool Columns, bool Prefetches = false>
@@ -32,13 +41,7 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
   const int64_t lines = Prefetches ? start->lines : 0;
 #pragma GCC unroll 1
   for (int64_t k = 0; k < k_count; ++k) {
-    if constexpr (Prefetches) {
-      __builtin_prefetch(next, 0, 2);
-      if (lines > 1) __builtin_prefetch(next + 64, 0, 2);
-      if (lines > 2) __builtin_prefetch(next + 128, 0, 2);
-      if (lines > 3) __builtin_prefetch(next + 192, 0, 2);
-      next += 64 * lines;
-    }
+    if constexpr (Prefetches) next = prefetch_lines(next, lines);
     if constexpr (kAccumulators == 12 && R < NV) {
       // 16 registers: 12 accumulators, 3 factors and one weight at a time; 4 weights and a factor would be 17.
       Vec<T> x[R];
@@ -144,25 +147,27 @@ struct Prefetch {
   int64_t block = 0, blocks = 1;
 };
 
-// The tile function for this block of rows. While a part of the next panel is still to be prefetched, it is a prefetching one, and
-// `start` is given the address and the number of cache lines per step of k; otherwise it is a plain one.
-template <class T>
-PADLESS_INLINE TileFunction<T> start_prefetch(int nv, int rows, int64_t k_count, const Prefetch& prefetch, Start<T>& start) {
-  if (!prefetch.next || nv < 3) return find_tile<T>(nv, rows);
+// Whether a product of one block of rows is to prefetch. If so, `start` is given the address, and the cache lines per step of k,
+// of which a panel of nv vectors has k_count.
+template <class T> PADLESS_INLINE bool share_prefetch(int nv, int64_t k_count, const Prefetch& prefetch, Start<T>& start) {
+  if (!prefetch.next || nv < 3) return false;
   const int64_t a_step = nv * kVectorBytes / 64, lines = prefetch.blocks >= a_step ? 1 : prefetch.blocks > 1 ? 2 : a_step;
-  if (prefetch.block * lines >= a_step) return find_tile<T>(nv, rows);  // earlier blocks have prefetched it
+  if (prefetch.block * lines >= a_step) return false;  // earlier blocks have prefetched it
   start.next = (const char*)prefetch.next + prefetch.block * lines * 64 * k_count;
   start.lines = lines;
-  return find_prefetching_tile<T>(nv, rows);
+  return true;
 }
 
-// Splits `count` rows into blocks of at most `most`, as equal as can be: 13 -> 5, 4, 4 and not 6, 6, 1.
+// Splits `count` rows into blocks of at most `most`, as equal as can be: 13 -> 5, 4, 4 and not 6, 6, 1. Only the last block may
+// have other than whole `unit`s of rows, of which `most` has a whole number.
 struct Blocks {
-  int64_t blocks, small, larger;
-  PADLESS_INLINE Blocks of(int64_t count, int64_t most) {
-    const int64_t blocks = (count + most - 1) / most;
-    return {blocks, blocks ? count / blocks : 0, blocks ? count % blocks : 0};
+  int64_t blocks, small, larger, unit, last;
+  PADLESS_INLINE Blocks of(int64_t count, int64_t most, int64_t unit = 1) {
+    const int64_t units = (count + unit - 1) / unit, blocks = (count + most - 1) / most;
+    if (!blocks) return {};
+    const int64_t small = units / blocks * unit, larger = units % blocks;
+    return {blocks, small, larger, unit, count - (blocks - 1) * small - larger * unit};
   }
-  int64_t size(int64_t block) const { return small + (block < larger); }
+  int64_t size(int64_t block) const { return block + 1 < blocks ? small + (block < larger ? unit : 0) : last; }
 };
 #undef PADLESS_TILES
