@@ -69,7 +69,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     is_recorded = torch.is_grad_enabled() and (
         rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
     )
-    if is_recorded and (not takes_torchs_cells(steps) or is_forced()):
+    if is_recorded and (not takes_torchs_cells(steps, rows.dtype) or is_forced()):
         return None
     network = Network(module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias)
     prepared = prepared_layers(module, network, rows.dtype, weights)
@@ -127,10 +127,8 @@ def _is_plain(
         return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
-    dtype = rows.dtype
-    if dtype is not torch.float32 and dtype is not torch.float64:
-        return False
     if states:
+        dtype = rows.dtype
         if len(states) != (2 if module.mode == "LSTM" else 1):
             return False
         shape = (module.num_layers, batch, module.hidden_size)
