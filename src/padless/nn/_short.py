@@ -2,8 +2,8 @@
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
 avoids the overhead of the general path. It handles plain cases only and returns None for everything else, including
-errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
-0035-a-single-step-in-training-and-of-one-row.md.
+errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md,
+0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
 """
 
 from __future__ import annotations

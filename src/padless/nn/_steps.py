@@ -1,7 +1,7 @@
 """Small calls of plain layers: kept preparations for inference, and torch's cell functions for one training step.
 
-Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md and
-0035-a-single-step-in-training-and-of-one-row.md.
+Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md,
+0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
 """
 
 from __future__ import annotations
