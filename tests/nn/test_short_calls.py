@@ -16,7 +16,11 @@ import padless
 from padless.backends import _kernels, prepared
 from padless.nn import _forward, _short, _steps
 
+from ..oracle import run_layers
+
 CELLS = ["LSTM", "GRU", "RNN"]
+NARROW = [torch.bfloat16, torch.float16]
+DTYPES = [torch.float32, torch.float64, *NARROW]
 each_cell = pytest.mark.parametrize("cell", CELLS)
 
 
@@ -56,7 +60,7 @@ def without_short_way(monkeypatch):
 
 @each_cell
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"num_layers": 3}, {"batch_first": True}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("steps", "batch"), [(1, 1), (1, 6), (4, 3), (5, 1)])
 @pytest.mark.parametrize("with_state", [True, False])
 def test_the_short_way_has_the_bits_of_the_general_one(
@@ -75,17 +79,212 @@ def test_the_short_way_has_the_bits_of_the_general_one(
         assert torch.equal(got, expected)
 
 
+@pytest.fixture
+def each_isa():
+    """The instruction sets to force, one after the other."""
+    yield _kernels.supported_isas()
+    _kernels.force_isa(os.environ.get("PADLESS_ISA"))
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+@pytest.mark.parametrize("switch", ["highest", "high", "medium"])
+def test_every_instruction_set_and_precision_has_the_bits_of_the_general_way(
+    cell, dtype, switch, each_isa, monkeypatch
+):
+    layer, taken = layer_of(cell, dtype=dtype, num_layers=2), counted(monkeypatch)
+    torch.set_float32_matmul_precision(switch)
+    try:
+        for isa in each_isa:
+            _kernels.force_isa(isa)
+            for steps, batch in ((1, 1), (1, 20), (6, 1), (5, 4)):
+                x, hx = torch.randn(steps, batch, 5, dtype=dtype), states_of(layer, batch, dtype)
+                with torch.no_grad():
+                    short = layer(x, hx)
+                    with monkeypatch.context() as patch:
+                        without_short_way(patch)
+                        general = layer(x, hx)
+                for got, expected in zip(flat(short), flat(general), strict=True):
+                    assert got.dtype == expected.dtype == dtype
+                    assert torch.equal(got, expected), (isa, steps, batch)
+        assert False not in taken
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("kind", ["padded", "batch first", "PackedSequence", "Packed"])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("widens", [True, False])
+def test_narrow_dtypes_agree_with_each_sequence_alone_in_float64(
+    cell, dtype, kind, steps, widens, each_isa, monkeypatch
+):
+    if widens:
+        _kernels.force_isa("baseline")
+    layer, taken = layer_of(cell, dtype=dtype, batch_first=kind == "batch first"), counted(monkeypatch)
+    rows, hx = torch.randn(3, steps, 5, dtype=dtype), states_of(layer, 3, dtype)
+    with torch.no_grad():
+        if kind == "PackedSequence":
+            output, last = layer(pack_sequence(list(rows)), hx)
+            output = output.data.view(steps, 3, 7).transpose(0, 1)
+        elif kind == "Packed":
+            output, last = layer(padless.Packed(rows.flatten(0, 1), [steps] * 3), hx)
+            output = output.data.view(3, steps, 7)
+        else:
+            output, last = layer(rows if kind == "batch first" else rows.transpose(0, 1), hx)
+            output = output if kind == "batch first" else output.transpose(0, 1)
+    assert taken == [True]
+    weights = {name: p.detach().double() for name, p in layer.named_parameters()}
+    states = hx if cell == "LSTM" else (hx,)
+    expected, expected_last = run_layers(
+        cell, weights, list(rows.double()), tuple(s.double() for s in states)
+    )
+    results = [output, *(last if cell == "LSTM" else (last,))]
+    for got, want in zip(results, [torch.stack(expected), *expected_last], strict=True):
+        assert got.dtype == dtype
+        # The result is rounded once and, where bfloat16 numbers are multiplied, h before each product.
+        assert float((got.double() - want).abs().max()) <= 4 * torch.finfo(dtype).eps * max(
+            1.0, float(want.abs().max())
+        )
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_sequences_have_their_bits_in_company_and_step_by_step_stay_within_rounding(cell, dtype):
+    layer, x = layer_of(cell, dtype=dtype), torch.randn(30, 4, 5, dtype=dtype)
+    with torch.no_grad():
+        whole, last = layer(x)
+        state, outputs = None, []
+        for step in x.split(1):
+            output, state = layer(step, state)
+            outputs.append(output)
+        for at in range(4):
+            alone, own = layer(x[:, at : at + 1])
+            for got, expected in zip(flat((alone, own)), flat((whole, last)), strict=True):
+                assert torch.equal(got, expected[:, at : at + 1])
+    eps = torch.finfo(dtype).eps  # each step rounds its state, and the next steps forget a part of that
+    for got, expected in zip(flat((torch.cat(outputs), state)), flat((whole, last)), strict=True):
+        assert float((got - expected).abs().max()) <= 8 * eps * max(1.0, float(expected.abs().max()))
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("widens", [True, False])
+def test_narrow_results_do_not_depend_on_the_mode_of_earlier_calls(cell, dtype, widens, each_isa):
+    if widens:
+        _kernels.force_isa("baseline")
+    layer, x = layer_of(cell, dtype=dtype).requires_grad_(False), torch.randn(1, 2, 5, dtype=dtype)
+    results = []
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            first = layer(x)  # of this mode, and the state of the next call
+            second = layer(x, first[1])
+            assert all(r.is_inference() == (mode is torch.inference_mode) for r in flat(second))
+            results.append([*flat(first), *flat(second)])
+    with torch.inference_mode():
+        state = layer(x)[1]
+    results.append([*flat(layer(x)), *flat(layer(x, state))])
+    for each in results[1:]:
+        for got, expected in zip(each, results[0], strict=True):
+            assert torch.equal(got, expected) and not got.requires_grad
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_results_belong_to_the_caller(cell, dtype, each_isa):
+    for isa in each_isa:
+        _kernels.force_isa(isa)
+        layer, x = layer_of(cell, dtype=dtype), torch.randn(1, 2, 5, dtype=dtype)
+        with torch.no_grad():
+            results = flat(layer(x))
+            kept = [each.clone() for each in results]
+            layer(torch.randn(1, 2, 5, dtype=dtype))
+        memory = {each.untyped_storage().data_ptr() for each in results}
+        assert len(memory) == len(results)
+        for got, expected in zip(results, kept, strict=True):
+            assert torch.equal(got, expected)
+            assert got.untyped_storage().nbytes() == got.nbytes
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+def test_large_calls_in_narrow_dtypes_keep_no_memory(cell, dtype):
+    layer = getattr(padless.nn, cell)(40, 300, dtype=dtype)
+    with torch.no_grad():
+        for _ in range(2):
+            layer(torch.randn(1, 200, 40, dtype=dtype))
+            layer(torch.randn(1, 2, 40, dtype=dtype))
+    ((_, (layer_of_one,)),) = [_steps._prepared[id(layer)]]
+    kept = [arguments for free in layer_of_one._free.values() for arguments in free]
+    assert len(kept) == 1
+    assert sum(t.nbytes for t in (*kept[0].wide_inputs, *kept[0].wide_outputs)) <= prepared._KEPT_WIDE
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+def test_autocast_and_several_recorded_steps_take_the_general_way(cell, dtype, monkeypatch):
+    layer, taken = layer_of(cell, dtype=dtype), counted(monkeypatch)
+    x = torch.randn(1, 2, 5, dtype=dtype)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    layer(x.expand(3, 2, 5))[0].sum().backward()
+    assert taken == [False, False]
+    assert all(p.grad.dtype == dtype for p in layer.parameters())
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+def test_hooks_see_narrow_small_calls(cell, dtype, monkeypatch):
+    layer, taken = layer_of(cell, dtype=dtype), counted(monkeypatch)
+    x, seen = torch.randn(1, 2, 5, dtype=dtype), []
+    layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    layer.register_forward_hook(lambda module, given, result: seen.append(result[0]))
+    with torch.no_grad():
+        output, _ = layer(x)
+    assert taken == [True] and seen[0] is x and seen[1] is output
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("widens", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_one_step_of_training_in_narrow_dtypes_agrees_with_float64(
+    cell, dtype, widens, layers, each_isa, monkeypatch
+):
+    if widens:
+        _kernels.force_isa("baseline")
+    layer, taken = layer_of(cell, dtype=dtype, num_layers=layers), counted(monkeypatch)
+    exact = getattr(torch.nn, cell)(5, 7, num_layers=layers, dtype=torch.float64)
+    exact.load_state_dict(layer.state_dict())
+    x, hx = torch.randn(1, 4, 5, dtype=dtype), states_of(layer, 4, dtype)
+
+    def gradients(module, to):
+        leaves = [t.to(to).requires_grad_() for t in (x, *(hx if cell == "LSTM" else (hx,)))]
+        values = flat(module(leaves[0], tuple(leaves[1:]) if cell == "LSTM" else leaves[1]))
+        loss = sum((at * value.double()).sum() for at, value in enumerate(values, 1))
+        return [*values, *torch.autograd.grad(loss, [*leaves, *module.parameters()])]
+
+    for got, want in zip(gradients(layer, dtype), gradients(exact, torch.float64), strict=True):
+        assert got.dtype == dtype
+        error = float((got.detach().double() - want.detach()).abs().max())
+        # Torch's cells round every gate in bfloat16, and so do their gradients.
+        assert error <= 8 * torch.finfo(dtype).eps * max(1.0, float(want.detach().abs().max()))
+    assert taken == [True]
+
+
 @each_cell
 @pytest.mark.parametrize("kind", ["packed sequence", "Packed"])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_packed_kinds_of_equally_long_sequences(cell, kind, steps, layers, monkeypatch):
-    layer, rows = layer_of(cell, num_layers=layers), torch.randn(4, steps, 5)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_kinds_of_equally_long_sequences(cell, kind, steps, layers, dtype, monkeypatch):
+    layer, rows = layer_of(cell, dtype=dtype, num_layers=layers), torch.randn(4, steps, 5, dtype=dtype)
     if kind == "packed sequence":
         x = pack_sequence(list(rows))
     else:
         x = padless.Packed(rows.flatten(0, 1), [steps] * 4)
-    hx = states_of(layer, 4)
+    hx = states_of(layer, 4, dtype)
     taken = counted(monkeypatch)
     with torch.no_grad():
         short = layer(x, hx)
@@ -112,10 +311,11 @@ def test_batch_sizes_that_are_not_equal_or_forged_take_the_general_way(cell, siz
 
 
 @each_cell
-def test_rows_and_states_that_are_not_contiguous(cell, monkeypatch):
-    layer = layer_of(cell)
-    x = torch.randn(4, 3, 5).transpose(0, 1)[1:2]
-    states = states_of(layer, 4)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_and_states_that_are_not_contiguous(cell, dtype, monkeypatch):
+    layer = layer_of(cell, dtype=dtype)
+    x = torch.randn(4, 3, 5, dtype=dtype).transpose(0, 1)[1:2]
+    states = states_of(layer, 4, dtype)
     parts = states if cell == "LSTM" else (states,)
     apart = tuple(torch.stack([s, s], -1)[..., 0] for s in parts)
     hx = apart if cell == "LSTM" else apart[0]
@@ -144,8 +344,9 @@ def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(cell):
 
 
 @each_cell
-def test_every_change_of_the_weights_is_seen(cell, monkeypatch):
-    layer, x = layer_of(cell), torch.randn(1, 2, 5)
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+def test_every_change_of_the_weights_is_seen(cell, dtype, monkeypatch):
+    layer, x = layer_of(cell, dtype=dtype), torch.randn(1, 2, 5, dtype=dtype)
     other = copy.deepcopy(layer)
 
     def check():
@@ -167,7 +368,7 @@ def test_every_change_of_the_weights_is_seen(cell, monkeypatch):
     outputs.append(check())
     layer.load_state_dict(other.state_dict())
     assert torch.equal(check(), outputs[0])
-    layer.weight_ih_l0.data = torch.randn(5, layer.weight_ih_l0.shape[0]).t()  # not contiguous
+    layer.weight_ih_l0.data = torch.randn(5, layer.weight_ih_l0.shape[0], dtype=dtype).t()  # not contiguous
     outputs.append(check())
     layer.double()
     x = x.double()
@@ -324,9 +525,10 @@ def test_forged_weights_and_sizes_never_reach_the_kernel(cell, name, before, mon
 
 
 @each_cell
-def test_calls_in_several_threads_have_scratch_of_their_own(cell):
-    layer = getattr(padless.nn, cell)(64, 64)
-    x = torch.randn(40, 2, 64)
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+def test_calls_in_several_threads_have_memory_of_their_own(cell, dtype):
+    layer = getattr(padless.nn, cell)(64, 64, dtype=dtype)
+    x = torch.randn(40, 2, 64, dtype=dtype)
     steps = [*x.split(1), *x.split(4)]
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -49,6 +50,12 @@ def is_torchs(layer: nn.Module, input: Any = PACKED) -> bool:
             names.add(type(node).__name__)
             pending += [parent for parent, _ in node.next_functions]
     return "_LayerBackward" not in names
+
+
+def results(result: Any) -> list[Tensor]:
+    output, state = result
+    rows = output.data if isinstance(output, PackedSequence) else output
+    return [rows.detach(), *(s.detach() for s in (state if isinstance(state, tuple) else (state,)))]
 
 
 def answers(layer: nn.Module, input: Any) -> list[Tensor]:
@@ -161,9 +168,9 @@ def test_fake_tensors_and_tracing_see_torchs_operators(layer: str) -> None:
 
 def test_what_padless_does_not_compute_stays_with_torch() -> None:
     half = PackedSequence(PACKED.data.to(torch.bfloat16), PACKED.batch_sizes)
-    expected = nn.LSTM(6, 8, dtype=torch.bfloat16)
     with padless.install():
-        assert is_torchs(expected, half)
+        with backends.use("portable"):
+            assert is_torchs(nn.LSTM(6, 8, dtype=torch.bfloat16), half)
         assert nn.GRU(6, 8, device="meta")(PADDED.to("meta"))[0].is_meta
         with torch.autocast("cpu", torch.bfloat16):
             assert is_torchs(nn.LSTM(6, 8))
@@ -258,6 +265,56 @@ def test_small_calls_give_torchs_results(layer: str, bias: bool, steps: int, bat
     with padless.install():
         got = answers(model, rows)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.skipif(not backends.is_native(), reason="the native kernels were not built")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("input", INPUTS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_narrow_dtypes_have_the_results_of_padless_layers(
+    layer: str, input: str, batch_first: bool, dtype: Any
+) -> None:
+    theirs = LAYERS[layer](dtype=dtype, batch_first=batch_first)
+    ours = padless.accelerate(copy.deepcopy(theirs))
+    rows = INPUTS[input]
+    rows = rows.to(dtype) if isinstance(rows, Tensor) else rows._replace(data=rows.data.to(dtype))
+    with padless.install():
+        got = results(theirs(rows))
+        with torch.no_grad():
+            got += results(theirs(rows))
+    expected = results(ours(rows))
+    with torch.no_grad():
+        expected += results(ours(rows))
+    is_onednns = layer == "lstm" and input == "padded" and dtype == torch.bfloat16
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        if is_onednns:
+            torch.testing.assert_close(a, b, atol=0.02, rtol=0.02)
+        else:
+            assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(not backends.is_native(), reason="the native kernels were not built")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+@pytest.mark.parametrize(("steps", "batch"), CALLS)
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "lstm_projected"])
+def test_small_calls_in_narrow_dtypes_have_the_results_of_padless_layers(
+    layer: str, steps: int, batch: int, kind: str, dtype: Any
+) -> None:
+    theirs = LAYERS[layer](num_layers=2, dtype=dtype)
+    ours = padless.accelerate(copy.deepcopy(theirs))
+    rows = _of_kind(torch.randn(steps, batch, 6, dtype=dtype), kind)
+    with torch.no_grad():
+        with padless.install():
+            got = results(theirs(rows))
+        for a, b in zip(got, results(ours(rows)), strict=True):
+            assert torch.equal(a, b)
+    with padless.install():
+        got = answers(theirs, rows)
+    for a, b in zip(got, answers(ours, rows), strict=True):
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name != "lstm_projected"])

@@ -36,6 +36,7 @@ __all__ = [
     "Problem",
     "Rows",
     "States",
+    "arithmetic",
     "assume_l2_bytes",
     "backward",
     "cells_width",
@@ -123,10 +124,10 @@ def _sizes(
 ) -> tuple[int, int, int, int, int]:
     """The first arguments of every packing function."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
-    return CELLS[cell], _arithmetic(w_ih.dtype, precision), w_ih.size(1), hidden, projection
+    return CELLS[cell], arithmetic(w_ih.dtype, precision), w_ih.size(1), hidden, projection
 
 
-def _arithmetic(dtype: torch.dtype, precision: str) -> int:
+def arithmetic(dtype: torch.dtype, precision: str) -> int:
     """The `padless_dtype` of products: one for float64, and narrow dtypes are computed as float32."""
     return DTYPES[dtype] if dtype == torch.float64 else PRECISIONS[precision]
 
@@ -229,7 +230,7 @@ def _problem(
     """A problem with the fields that forward and backward have in common."""
     y_rows, y_width = y.data.shape
     problem = Problem()  # attributes, since keywords cost 2 us more
-    problem.cell, problem.dtype = CELLS[cell], _arithmetic(x.data.dtype, precision)
+    problem.cell, problem.dtype = CELLS[cell], arithmetic(x.data.dtype, precision)
     problem.reverse, problem.threads = reverse, threads
     problem.batch = problem.state_rows = batch
     problem.rows, problem.steps, problem.batch_sizes = rows, batch_sizes.size(0), batch_sizes.data_ptr()

@@ -3,34 +3,33 @@
 A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are cached.
 Packed weights are cached too and compared by fingerprint before a call, since version counters miss writes through
 `.data`; a single step of few rows reads the weights themselves instead.
+
+In bfloat16 and float16 the kernels take float32 states and, unless they multiply bfloat16 numbers, float32 rows
+(`native`). The memory for these belongs to the cached arguments too.
 """
 
 from __future__ import annotations
 
 import threading
-from ctypes import addressof
+from ctypes import addressof, c_int64, c_void_p
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import BackendError
 from . import _kernels
+from ._precision import Precision
 from .contract import Cell, States
 
 __all__ = ["PreparedLayer"]
 
 _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
-_SHAPES = 32  # cached argument blocks per layer, one for each (T, B)
-
-
-def packs_panel_by_panel(steps: int, batch: int) -> bool:
-    """Whether a call reads torch's weights directly instead of cached packed weights.
-
-    Cached weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about as
-    long as reading the weights, so each panel is packed just before it is multiplied: the results are bit-identical.
-    """
-    return steps == 1 and batch <= _FEW_ROWS
-
+_SHAPES = 32  # shapes of calls for which a layer caches arguments
+# Bytes of float32 tensors cached with them. Beside larger calls, allocating these takes no time.
+_KEPT_WIDE = 1 << 16
+_NARROWED = {torch.bfloat16: Tensor.bfloat16, torch.float16: Tensor.half}  # faster than `Tensor.to`
+_copy_each = torch._foreach_copy_  # type: ignore[attr-defined]
 
 _own = threading.local()
 _KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
@@ -48,26 +47,45 @@ def _scratch(size: int) -> tuple[int, int, Tensor]:
     return new
 
 
+class _Arguments(NamedTuple):
+    """The kernels' arguments for calls of one shape, and the memory that they point to; used by one call at a time."""
+
+    problem: _kernels.Problem  # pointers to the caller's tensors are set in every call
+    address: int
+    batch_sizes: Tensor
+    wide_inputs: list[Tensor]  # float32, for narrow h0, c0 and rows; only those that are not read as they are
+    wide_outputs: list[Tensor]  # h_n, c_n and output, likewise
+    wide_states: tuple[int, int]  # pointers to h0 and c0; 0 if there are none
+    is_kept: bool
+
+
 class PreparedLayer:
-    """A layer in one direction that caches its packed weights and argument blocks between calls.
+    """A layer in one direction that caches its packed weights and kernel arguments between calls.
 
     Args:
         cell: the cell type.
         weights: those of all layers; from `begin` to `end` those of this one: `w_ih (G, I)`, `w_hh (G, H)`,
             `b_ih (G,)`, `b_hh (G,)`, contiguous; the caller has checked the shapes. The biases may be missing.
+        precision: of products (`precision_of`).
     """
 
-    def __init__(self, cell: Cell, weights: list[Tensor], begin: int, end: int) -> None:
+    def __init__(self, cell: Cell, weights: list[Tensor], begin: int, end: int, precision: Precision) -> None:
         self._library = _kernels.load()
         self._isa = self._library.padless_isa_active()
-        self._cell = cell
+        self._cell, self._precision = cell, precision
         self._begin, self._end = begin, end
         weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
-        self._memory = [(w.data_ptr(), w.shape, w.nbytes) for w in weights]
+        self._narrowed = _NARROWED.get(self._dtype)
+        self._widens_rows = self._narrowed is not None and precision == "highest"
+        self._multiplies_as_given = self._narrowed is None and precision == "highest"
+        self._memory = [(w.data_ptr(), w.shape) for w in weights]
+        # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
+        self._spans = [(c_void_p(w.data_ptr()), c_int64(w.nbytes)) for w in weights]
         self._kept: tuple[list[int], Tensor] | None = None
-        self._blocks: dict[tuple[int, int], tuple[bytes, Tensor]] = {}
+        # By shape, the arguments that no call uses now: calls in several threads need arguments of their own.
+        self._free: dict[tuple[object, ...], list[_Arguments]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor.
@@ -75,7 +93,7 @@ class PreparedLayer:
         `weights`: those of all layers, as many as in the constructor.
         """
         dtype, at = self._dtype, self._begin
-        for pointer, shape, _ in self._memory:
+        for pointer, shape in self._memory:
             w = weights[at]
             if w.data_ptr() != pointer or w.dtype is not dtype or w.shape != shape or not w.is_contiguous():
                 return False
@@ -98,56 +116,94 @@ class PreparedLayer:
             rows: T * B rows of I elements in any shape, contiguous, of the weights' dtype, on the CPU.
             steps: T, the same for all sequences.
             batch: B.
-            hx: initial states `(1, B, H)`, contiguous, or nothing for zeros.
+            hx: initial states `(1, B, H)`, contiguous, of the weights' dtype, or nothing for zeros.
             shape: of T * B rows of H elements.
         """
-        by_panel = packs_panel_by_panel(steps, batch)
+        by_panel = self._packs_panel_by_panel(steps, batch)
         packed = None if by_panel else self._refresh(weights)  # a reference: another thread may pack again
-        blocks = self._blocks
-        block = blocks.get((steps, batch))
-        if block is None:
-            while len(blocks) >= _SHAPES:
-                blocks.popitem()
-            block = blocks[steps, batch] = self._new_block(steps, batch, packed)
-        words, _ = block  # a reference: it holds the batch sizes
-        problem = _kernels.Problem.from_buffer_copy(words)
-        # One operator for all memory: the time of a small call depends on how much different code runs.
-        output = rows.new_empty(shape)
-        state_shape = (1, batch, self._hidden)
-        h_n = rows.new_empty(state_shape)
-        c_n = rows.new_empty(state_shape) if self._cell == "LSTM" else None
-        problem.x, problem.y, problem.h_n = rows.data_ptr(), output.data_ptr(), h_n.data_ptr()
+        narrowed, widens_rows = self._narrowed, self._widens_rows
+        free = self._free_arguments((steps, batch, rows.shape, shape) if widens_rows else (steps, batch))
+        try:
+            arguments = free.pop()
+        except IndexError:
+            arguments = self._new_arguments(steps, batch, packed, rows.shape, shape)
+        problem = arguments.problem
         if packed is not None:
             problem.forward_weights = packed.data_ptr()
         scratch = _scratch(problem.scratch_bytes)  # a reference for the duration of the call
         problem.scratch = scratch[1]
-        if hx:
-            problem.h0 = hx[0].data_ptr()
-        if c_n is not None:
-            problem.c_n = c_n.data_ptr()
+        # One operator for all memory: the time of a small call depends on how much different code runs.
+        if widens_rows:
+            output = arguments.wide_outputs[-1]
+        else:
+            output = rows.new_empty(shape)
+            problem.x, problem.y = rows.data_ptr(), output.data_ptr()
+        finals: States = ()
+        if narrowed is not None:
+            problem.h0, problem.c0 = arguments.wide_states if hx else (0, 0)
             if hx:
-                problem.c0 = hx[1].data_ptr()
-        if code := self._library.padless_forward(addressof(problem)):
+                _copy_each(arguments.wide_inputs, (*hx, rows) if widens_rows else hx)
+            elif widens_rows:
+                arguments.wide_inputs[-1].copy_(rows)
+        else:
+            h_n = rows.new_empty((1, batch, self._hidden))
+            problem.h_n, problem.h0 = h_n.data_ptr(), hx[0].data_ptr() if hx else 0
+            finals = (h_n,)
+            if self._cell == "LSTM":
+                c_n = rows.new_empty((1, batch, self._hidden))
+                problem.c_n, problem.c0 = c_n.data_ptr(), hx[1].data_ptr() if hx else 0
+                finals = (h_n, c_n)
+        if code := self._library.padless_forward(arguments.address):
             _kernels.check(code, "forward")
-        return output, (h_n,) if c_n is None else (h_n, c_n)
+        if narrowed is not None:
+            results = [narrowed(each) for each in arguments.wide_outputs]
+            if widens_rows:
+                output = results.pop()
+            finals = tuple(results)
+        if arguments.is_kept:
+            free.append(arguments)
+        return output, finals
+
+    def _free_arguments(self, key: tuple[object, ...]) -> list[_Arguments]:
+        """Return the arguments of this shape that no call uses; the list is empty in the first call."""
+        free = self._free.get(key)
+        if free is None:
+            while len(self._free) >= _SHAPES:
+                self._free.popitem()
+            free = self._free[key] = []
+        return free
+
+    def _packs_panel_by_panel(self, steps: int, batch: int) -> bool:
+        """Whether a call reads torch's weights directly instead of cached packed weights.
+
+        Cached weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about
+        as long as reading the weights, so each panel is packed just before it is multiplied: the results are
+        bit-identical.
+        """
+        return steps == 1 and batch <= _FEW_ROWS and self._multiplies_as_given
 
     def _refresh(self, weights: list[Tensor]) -> Tensor:
         """Return the packed weights, packed again if the contents of the weights changed."""
         fingerprint = self._library.padless_fingerprint
-        contents = [fingerprint(pointer, size) for pointer, _, size in self._memory]
+        contents = [fingerprint(pointer, size) for pointer, size in self._spans]
         kept = self._kept
         if kept is not None and kept[0] == contents:
             return kept[1]
         w_ih, w_hh, *biases = weights[self._begin : self._end]
-        packed = _kernels.pack_forward(self._cell, w_ih, w_hh, *(biases or (None, None)))
+        packed = _kernels.pack_forward(
+            self._cell, w_ih, w_hh, *(biases or (None, None)), precision=self._precision
+        )
         self._kept = (contents, packed)
         return packed
 
-    def _new_block(self, steps: int, batch: int, packed: Tensor | None) -> tuple[bytes, Tensor]:
-        """Return the argument block for T and B without per-call pointers, and the batch sizes that it points to."""
+    def _new_arguments(
+        self, steps: int, batch: int, packed: Tensor | None, rows_shape: torch.Size, shape: tuple[int, ...]
+    ) -> _Arguments:
+        """New arguments for T and B; `packed`, `rows_shape`, `shape`: of packed weights, rows and output."""
         batch_sizes = torch.full((steps,), batch, device="cpu")
         problem = _kernels.Problem()
-        problem.cell, problem.dtype = _kernels.CELLS[self._cell], _kernels.DTYPES[self._dtype]
+        problem.cell = _kernels.CELLS[self._cell]
+        problem.dtype = _kernels.arithmetic(self._dtype, self._precision)
         problem.threads = 1
         problem.batch = problem.state_rows = batch
         problem.rows = problem.x_rows = problem.y_rows = steps * batch
@@ -155,12 +211,27 @@ class PreparedLayer:
         problem.input_size = problem.x_stride = self._input
         problem.hidden_size = problem.y_stride = self._hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
+        problem.narrow_rows = self._dtype is torch.bfloat16 and not self._widens_rows
         if packed is not None:
             problem.forward_weights_bytes = packed.nbytes
         else:
-            pointers = [pointer for pointer, _, _ in self._memory]
+            pointers = [pointer for pointer, _ in self._memory]
             problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh = (*pointers, 0, 0)[:4]
+        wide: list[list[Tensor]] = [[], []]
+        if self._narrowed is not None:
+            states = [(1, batch, self._hidden)] * (2 if self._cell == "LSTM" else 1)
+            # Tensors made in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                for tensors, rows in zip(wide, (rows_shape, shape), strict=True):
+                    for each in (*states, rows) if self._widens_rows else states:
+                        tensors.append(torch.empty(each, dtype=torch.float32, device="cpu"))
+        pointers_in, pointers_out = ([t.data_ptr() for t in tensors] for tensors in wide)
+        if self._widens_rows:
+            problem.x, problem.y = pointers_in.pop(), pointers_out.pop()
+        problem.h_n, problem.c_n = (*pointers_out, 0, 0)[:2]
         problem.scratch_bytes = self._library.padless_scratch_bytes(addressof(problem), False)
         if problem.scratch_bytes < 0:
             raise BackendError(f"native {self._cell}: no scratch size for T = {steps}, B = {batch}")
-        return bytes(problem), batch_sizes
+        h0, c0 = (*pointers_in, 0, 0)[:2]
+        is_kept = sum(t.nbytes for tensors in wide for t in tensors) <= _KEPT_WIDE
+        return _Arguments(problem, addressof(problem), batch_sizes, wide[0], wide[1], (h0, c0), is_kept)

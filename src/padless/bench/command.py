@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "float64", "bf16"),
         default="float32",
-        help="dtype of rows and weights; float64 only with --steps, bf16 only without (default float32)",
+        help="dtype of rows and weights; float64 only with --steps (default float32)",
     )
     parser.add_argument(
         "--precision",
@@ -165,7 +165,7 @@ def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, 
     from .cases import Shape
     from .steps import STEP_SHAPES, render_steps, time_steps
 
-    dtype = torch.float64 if options.dtype == "float64" else torch.float32
+    dtype = torch.bfloat16 if options.dtype == "bf16" else getattr(torch, options.dtype)
     shapes = [Shape(*shape) for shape in options.shape] if options.shape else STEP_SHAPES
     entries = []
     for mode in options.mode or _MODES:
@@ -191,8 +191,6 @@ def _is_highest_here(precision: str) -> bool:
 
 def _refuse_with_steps(options: Namespace) -> None:
     """Raise UsageError where an option would do nothing."""
-    if options.dtype == "bf16":
-        raise UsageError("--steps takes --dtype float32 or float64")
     for name, default in (
         ("lengths", "short"),
         ("precision", "highest"),

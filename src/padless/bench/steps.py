@@ -1,4 +1,7 @@
-"""Calls of one or a few steps: padless and torch on the same kind of input, `padless bench --steps`."""
+"""Calls of one or a few steps: padless and torch on the same kind of input, `padless bench --steps`.
+
+In a narrow dtype (bfloat16), padless in float32 takes part too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from .. import nn
 from ..packed import Packed
-from .cases import Contestant, Shape
+from .cases import FLOAT32, Contestant, Shape
 from .timing import check_contestants, time_by_turns
 
 __all__ = ["KINDS", "STEP_SHAPES", "render_steps", "time_steps"]
@@ -34,6 +37,12 @@ def time_steps(
     All sequences have the same length and initial states are given, as when sequences are fed step by step. Results
     are checked for equality before anything is timed.
 
+    Args:
+        cell, shape, train: as for `cases.make_case`.
+        dtype: of rows, states and weights. With bfloat16 or float16, each kind also has the seconds of padless in
+            float32 on the same numbers (`FLOAT32`), which the results are compared with.
+        repeats, budget_seconds: as for `timing.measure`, for each kind.
+
     Raises:
         DisagreementError: the results of padless and torch differ.
     """
@@ -42,10 +51,14 @@ def time_steps(
     ours = getattr(nn, cell)(shape.width, shape.width, dtype=dtype)
     ours.load_state_dict(theirs.state_dict())
     state = torch.randn(1, shape.batch, shape.width, dtype=dtype)
-    hx = (state, state.clone()) if cell == "LSTM" else state
     x = torch.randn(shape.steps, shape.batch, shape.width, dtype=dtype)
-    packed = pack_sequence(list(x.unbind(1)))
-    inputs = {"padded": x, "PackedSequence": packed, "Packed": Packed.from_packed_sequence(packed)}
+    inputs, hx = _inputs(x), _states(cell, state)
+    reference = "torch"
+    if dtype.itemsize < 4:
+        reference = FLOAT32
+        wide = getattr(nn, cell)(shape.width, shape.width, dtype=torch.float32)
+        wide.load_state_dict(ours.state_dict())
+        wide_inputs, wide_hx = _inputs(x.float()), _states(cell, state.float())
     entry: dict[str, Any] = {
         "cell": cell,
         "mode": "train" if train else "infer",
@@ -55,10 +68,12 @@ def time_steps(
     for kind in KINDS:
         contestants = {
             "padless": _contestant(ours, inputs[kind], hx, train),
-            "torch": _contestant(theirs, packed if kind == "Packed" else inputs[kind], hx, train),
+            "torch": _contestant(theirs, inputs["PackedSequence" if kind == "Packed" else kind], hx, train),
         }
+        if reference == FLOAT32:
+            contestants[FLOAT32] = _contestant(wide, wide_inputs[kind], wide_hx, train)
         check_contestants(
-            contestants, "torch", where=f"{cell} {tuple(shape)} {kind}", rows=shape.batch * shape.steps,
+            contestants, reference, where=f"{cell} {tuple(shape)} {kind}", rows=shape.batch * shape.steps,
             width=shape.width, steps=shape.steps, eps=torch.finfo(dtype).eps,
         )  # fmt: skip
         steps = {name: each.step for name, each in contestants.items()}
@@ -69,20 +84,37 @@ def time_steps(
 
 
 def render_steps(entries: list[dict[str, Any]]) -> str:
-    """A table of entries of one cell and mode: microseconds of padless and padless / torch, by kind of input."""
+    """A table of entries of one cell and mode: microseconds of padless and padless / torch, by kind of input.
+
+    In a narrow dtype also padless / padless in float32.
+    """
     first = entries[0]
+    others = [name for name in first["kinds"][KINDS[0]] if name in ("torch", FLOAT32)]
+    ratios = " and over ".join(others)
+    title = f"{first['cell']} {first['mode']}: microseconds of padless, and padless over {ratios}"
     lines = [
         "",
-        f"{first['cell']} {first['mode']}: microseconds of padless, and padless over torch (over 1: padless is slower)",
-        f"{'B,T,H':>12}" + "".join(f"{kind:>22}" for kind in KINDS),
+        f"{title} (over 1: padless is slower)",
+        f"{'B,T,H':>12}" + "".join(f"{kind:>{15 + 7 * len(others)}}" for kind in KINDS),
     ]
     for entry in entries:
-        cells = (entry["kinds"][kind] for kind in KINDS)
-        lines.append(
-            f"{','.join(map(str, entry['shape'])):>12}"
-            + "".join(f"{1e6 * cell['padless']:15.1f} {cell['ratio']:6.2f}" for cell in cells)
-        )
+        line = f"{','.join(map(str, entry['shape'])):>12}"
+        for kind in KINDS:
+            seconds = entry["kinds"][kind]
+            line += f"{1e6 * seconds['padless']:15.1f}"
+            line += "".join(f" {seconds['padless'] / seconds[name]:6.2f}" for name in others)
+        lines.append(line)
     return "\n".join(lines)
+
+
+def _inputs(x: Tensor) -> dict[str, Any]:
+    """The rows `(T, B, *)` as each of `KINDS`."""
+    packed = pack_sequence(list(x.unbind(1)))
+    return {"padded": x, "PackedSequence": packed, "Packed": Packed.from_packed_sequence(packed)}
+
+
+def _states(cell: str, state: Tensor) -> Any:
+    return (state, state.clone()) if cell == "LSTM" else state
 
 
 def _contestant(layer: torch.nn.Module, x: Any, hx: Any, train: bool) -> Contestant:

@@ -2,8 +2,8 @@
 
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
 avoids the overhead of the general path. It handles plain cases only and returns None for everything else, including
-errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md and
-0035-a-single-step-in-training-and-of-one-row.md.
+errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md,
+0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     is_recorded = torch.is_grad_enabled() and (
         rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
     )
-    if is_recorded and (not takes_torchs_cells(steps) or is_forced()):
+    if is_recorded and (not takes_torchs_cells(steps, rows.dtype) or is_forced()):
         return None
     network = Network(module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias)
     prepared = prepared_layers(module, network, rows.dtype, weights)
@@ -127,10 +127,8 @@ def _is_plain(
         return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
-    dtype = rows.dtype
-    if dtype is not torch.float32 and dtype is not torch.float64:
-        return False
     if states:
+        dtype = rows.dtype
         if len(states) != (2 if module.mode == "LSTM" else 1):
             return False
         shape = (module.num_layers, batch, module.hidden_size)

@@ -1,7 +1,7 @@
 """Small calls of plain layers: kept preparations for inference, and torch's cell functions for one training step.
 
-Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md and
-0035-a-single-step-in-training-and-of-one-row.md.
+Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md,
+0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from torch import _VF, Tensor
 from torch._C._functorch import peek_interpreter_stack
 
 from ..backends import is_native
+from ..backends._kernels import NARROW_DTYPES
 from ..backends._precision import precision_of
 from ..backends.autograd import is_traced
 from ..backends.contract import Cell, weights_per_layer
+from ..backends.native import computes
 from ..backends.prepared import PreparedLayer
 from ._weights import weight_shapes
 
@@ -44,13 +46,14 @@ _CELLS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def takes_torchs_cells(steps: int) -> bool:
+def takes_torchs_cells(steps: int, dtype: torch.dtype) -> bool:
     """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer, as they do for a single step.
 
     For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. Torch's layers do the same work with more overhead.
+    to skip. Torch's layers do the same work with more overhead. Only the kernels follow torch's precision switch for
+    float32.
     """
-    return steps == 1
+    return steps == 1 and (dtype in NARROW_DTYPES or precision_of(dtype) == "highest")
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -62,7 +65,7 @@ def runs_kernels(rows: Tensor) -> bool:
     """Whether the native kernels compute such rows: without autocast, transforms, forward-mode AD and tracing."""
     return (
         is_native()
-        and precision_of(rows.dtype) == "highest"
+        and computes(rows)
         and not torch.is_autocast_enabled("cpu")
         and peek_interpreter_stack() is None
         and _forward_ad._current_level < 0
@@ -84,7 +87,8 @@ def prepared_layers(
     owner: Any, network: Network, dtype: torch.dtype, weights: list[Tensor]
 ) -> list[PreparedLayer] | None:
     """The layers with their weights checked, or None if the weights are not plain; kept as long as `owner` lives."""
-    configuration = *network, dtype, len(weights)
+    precision = precision_of(dtype)
+    configuration = *network, dtype, precision, len(weights)
     found, prepared = _prepared.get(id(owner), (None, []))
     # Shapes were checked when the layers were prepared; `fits` checks that they have not changed.
     if found == configuration and all(p.fits(weights) for p in prepared):
@@ -95,7 +99,7 @@ def prepared_layers(
         finalize(owner, _prepared.pop, id(owner), None)
     count = weights_per_layer(bias=network.bias, projected=False)
     prepared = [
-        PreparedLayer(cast(Cell, network.mode), weights, at, at + count)
+        PreparedLayer(cast(Cell, network.mode), weights, at, at + count, precision)
         for at in range(0, len(weights), count)
     ]
     _prepared[id(owner)] = configuration, prepared
@@ -130,9 +134,15 @@ def train_step(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return output `(B, H)` and final states of a single step, by torch's cell functions.
 
-    The output and the last state of the last layer share no memory once the caller has copied the output, so that
-    each can be changed in place, as with torch's layers.
+    Where the kernels widen rows to float32, so does this: without instructions for bfloat16 products, torch's cells in
+    bfloat16 take up to 4 times as long. The output and the last state of the last layer share no memory once the caller
+    has copied the output, so that each can be changed in place, as with torch's layers.
     """
+    dtype = rows.dtype
+    if dtype in NARROW_DTYPES and precision_of(dtype) == "highest":
+        wide_states = tuple([s.float() for s in states])
+        output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
+        return output.to(dtype), tuple([s.to(dtype) for s in finals])
     cell, is_lstm = _CELLS[network.mode], network.mode == "LSTM"
     if rows.dim() != 2:
         rows = rows.reshape(batch, network.input_size)

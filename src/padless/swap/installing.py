@@ -16,7 +16,8 @@ from torch import Tensor
 from torch._C._dynamo import eval_frame as _eval_frame
 from torch._C._functorch import peek_interpreter_stack
 
-from ..backends import choose, is_forced
+from ..backends import choose, is_forced, is_native
+from ..backends._kernels import DTYPES, NARROW_DTYPES
 from ..backends.autograd import is_traced
 from ..backends.contract import Cell, weights_per_layer
 from ..layout.checks import check_batch_sizes, check_state, check_weights
@@ -51,8 +52,9 @@ _library: torch.library.Library | None = None
 class install:  # noqa: N801 - called like a function, like torch.no_grad
     """Run every torch RNN, LSTM and GRU on CPU tensors in this process on padless.
 
-    Models need no change: subclasses, scripted modules and calls of `torch.lstm` run on padless too, in float32
-    and float64. Everything else, including autocast, `torch.func` and tracing, stays with torch's own kernels.
+    Models need no change: subclasses, scripted modules and calls of `torch.lstm` run on padless too, in float32,
+    float64 and, with the native kernels, bfloat16 and float16. Everything else stays with torch's own kernels:
+    autocast, `torch.func`, tracing, and where oneDNN computes bfloat16, an LSTM on padded tensors of many rows.
     Installing twice has no effect. As a context manager, `with install(): ...` restores the previous state at the
     end.
 
@@ -113,7 +115,7 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
         data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], *network: Any
     ) -> tuple[Tensor, ...]:
         steps, is_recorded = batch_sizes.shape[0], _is_recorded(data, hx, params)
-        if _trains_in_torch(cell, steps, is_recorded):
+        if _trains_in_torch(cell, steps, data.dtype, is_recorded):
             return torchs_own(data, batch_sizes, hx, params, *network)
         if data.dim() == 2 and 0 < steps <= SHORT_ROWS and _are_equal(batch_sizes, data.shape[0]):
             short = _short(cell, data, steps, data.shape[0] // steps, hx, params, network, is_recorded)
@@ -141,7 +143,7 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
             return torchs_own(input, hx, params, *arguments)
         batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
         is_recorded = _is_recorded(input, hx, params)
-        if _trains_in_torch(cell, steps, is_recorded):
+        if _trains_in_torch(cell, steps, input.dtype, is_recorded):
             return torchs_own(input, hx, params, *arguments)
         if not batch_first or steps == 1 or batch == 1:  # rows are in the order of time
             short = _short(cell, input, steps, batch, hx, params, network, is_recorded)
@@ -182,7 +184,7 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
     places = options.num_layers * options.directions
     count = weights_per_layer(bias=options.bias, projected=options.projected)
     return (
-        rows.dtype in (torch.float32, torch.float64)
+        (rows.dtype in DTYPES or (rows.dtype in NARROW_DTYPES and is_native()))
         and rows.layout == torch.strided
         and len(params) == places * count
         and (options.cell != "LSTM" or len(hx) == 2)
@@ -195,8 +197,15 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
 
 
 def _is_faster_in_torch(input: Tensor, options: Options) -> bool:
-    """Whether torch is faster: for a grid without padding and an LSTM, without native kernels, it uses oneDNN."""
-    return options.cell == "LSTM" and not options.projected and choose("cpu") == "portable"
+    """Whether torch is faster: for a grid without padding and an LSTM, it uses oneDNN.
+
+    In bfloat16 that is as fast as the native kernels or faster, in float32 and float64 only than the portable backend.
+    """
+    if options.cell != "LSTM" or options.projected:
+        return False
+    if input.dtype is torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return choose("cpu") == "portable"
 
 
 def _is_recorded(rows: Tensor, hx: Any, params: Sequence[Tensor]) -> bool:
@@ -204,12 +213,12 @@ def _is_recorded(rows: Tensor, hx: Any, params: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*params, rows, *states))
 
 
-def _trains_in_torch(cell: Cell, steps: int, is_recorded: bool) -> bool:
+def _trains_in_torch(cell: Cell, steps: int, dtype: torch.dtype, is_recorded: bool) -> bool:
     """Whether torch's own kernel takes the call: a training step of a GRU or RNN, which has no padding to skip.
 
     For an LSTM that kernel is oneDNN's, and torch's cell functions are faster (`nn._steps.takes_torchs_cells`).
     """
-    return is_recorded and cell != "LSTM" and takes_torchs_cells(steps) and not is_forced()
+    return is_recorded and cell != "LSTM" and takes_torchs_cells(steps, dtype) and not is_forced()
 
 
 def _are_equal(batch_sizes: Tensor, rows: int) -> bool:
@@ -240,8 +249,7 @@ def _short(
         or len(params)
         != num_layers * weights_per_layer(bias=has_biases, projected=False)  # a projection has more
         or params[1].dim() != 2
-        or (dtype is not torch.float32 and dtype is not torch.float64)
-        or (is_recorded and (not is_lstm or not takes_torchs_cells(steps) or is_forced()))
+        or (is_recorded and (not is_lstm or not takes_torchs_cells(steps, dtype) or is_forced()))
     ):
         return None
     hidden, states = params[1].shape[1], (tuple(hx) if is_lstm else (hx,))
