@@ -162,14 +162,12 @@ int64_t g_crowded_until = 0;
 
 int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
 
-// The second-level cache of a core, beyond which kernels prefetch weights. Asked of the processors that gain by it: Intel's, and
-// AMD's before AVX-512 (Zen 3). Zen 4 and 5 reach the speed of sgemm at H = 512 without (docs/decisions/kernels.md).
+// The second-level cache of a core, beyond which kernels prefetch weights. On Intel's and AMD's processors (docs/decisions/kernels.md).
 int64_t l2_bytes() {
   int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
   if (bytes) return bytes;
 #if defined(__x86_64__) && defined(_SC_LEVEL2_CACHE_SIZE)
-  const bool gains = __builtin_cpu_is("intel") || (__builtin_cpu_is("amd") && !__builtin_cpu_supports("avx512f"));
-  if (gains) bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
   if (bytes <= 0) bytes = INT64_MAX;
   __atomic_store_n(&g_l2_bytes, bytes, __ATOMIC_RELAXED);
