@@ -104,6 +104,23 @@ def test_a_sequence_has_the_same_bits_alone_and_in_any_company(cell, kind):
         assert_same(crowd["h_n"][some], got["h_n"])
 
 
+@each_kind
+@each_cell
+def test_the_size_of_the_cache_changes_no_bit(cell, kind):
+    """It decides how many rows of input are multiplied at once, and whether weights are prefetched."""
+    case = case_of(cell, kind, [1 + i % 30 for i in range(60)], 5, 18)
+    try:
+        results = []
+        for size in (1 << 40, 1):
+            _kernels.assume_l2_bytes(size)
+            results.append((run(case), run(case, mode="infer")))
+    finally:
+        _kernels.assume_l2_bytes(0)
+    for first, second in zip(*results, strict=True):
+        for name, value in first.items():
+            assert_same(value, second[name])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e-40, 3e38])
 @each_kind
 def test_values_that_bfloat16_products_may_spread_stay_in_their_sequence(kind, value):

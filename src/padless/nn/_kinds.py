@@ -209,5 +209,7 @@ def _open_layout(
     """Rows of a layout, at any place; sequences of length 0 come last in its order and have no slot."""
     slots = int(layout.batch_sizes[0]) if layout.steps else 0
     place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
-    schedule = Schedule(copied(layout.batch_sizes), place, order=layout.order.to(rows.device))
+    schedule = Schedule(
+        copied(layout.batch_sizes), place, rows=layout.rows, slots=slots, order=layout.order.to(rows.device)
+    )
     return Batch(rows, schedule, restore, to_time_major)
