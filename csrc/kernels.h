@@ -27,8 +27,8 @@ struct TypedKernels {
   int64_t (*pack_forward_bytes)(const Layer&);
   int64_t (*pack_backward_bytes)(const Layer&);
   void (*pack_forward)(const Layer&, const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr,
-                       void* packed);
-  void (*pack_backward)(const Layer&, const void* w_ih, const void* w_hh, const void* w_hr, void* packed);
+                       bool narrow, void* packed);
+  void (*pack_backward)(const Layer&, const void* w_ih, const void* w_hh, const void* w_hr, bool narrow, void* packed);
   bool (*weights_fit)(const padless_problem&, bool backward);
   int64_t (*scratch_bytes)(const padless_problem&, bool backward);
   void (*forward)(const padless_problem&, const Team&);

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 5 };
+enum { PADLESS_ABI_VERSION = 6 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
@@ -150,17 +150,18 @@ PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
 
 /* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
  * projection. `packed` is 64-byte aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves
- * inference, training and recomputation; backward is for dx and the recurrence of the gradient. */
+ * inference, training and recomputation; backward is for dx and the recurrence of the gradient. With `narrow_weights` all of them
+ * are bfloat16, which only PADLESS_BFLOAT16 reads. */
 PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                                int64_t projection_size);
 PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                                 int64_t projection_size);
 PADLESS_API int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                      int64_t projection_size, const void* w_ih, const void* w_hh, const void* b_ih,
-                                     const void* b_hh, const void* w_hr, void* packed);
+                                     const void* b_hh, const void* w_hr, int narrow_weights, void* packed);
 PADLESS_API int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                       int64_t projection_size, const void* w_ih, const void* w_hh, const void* w_hr,
-                                      void* packed);
+                                      int narrow_weights, void* packed);
 
 /* Elements a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
 PADLESS_API int64_t padless_saved_width(int64_t cell, int64_t hidden_size);

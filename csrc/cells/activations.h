@@ -43,10 +43,10 @@ PADLESS_INLINE VecF tanh(VecF x) {
   return m * reciprocal(m + 2.0f);
 }
 
-// The same within 2e-5 of the result, for products of bfloat16 numbers: their rounding is a hundred times as coarse.
+// The same within 2e-5 of the result, for products of bfloat16 numbers, whose rounding is a hundred times as coarse.
 //
-// sigmoid is never 0 here: below -87 it stays what it is at -87, and 1 - sigmoid is as exact as sigmoid itself, for cells that
-// are kept for thousands of steps. tanh is exact near 0 and never above 1.
+// 1 - sigmoid is within 2e-5 too, as far as float32 can tell a number from 1: a cell whose forget gate is near 1 is kept for
+// thousands of steps. sigmoid is never 0: below -87 it is what it is at -87. tanh is never above 1.
 PADLESS_INLINE VecF coarse_exp2_slope(VecF f) {  // relative error 1.5e-5
   VecF q = splat(0x1.3b2a8ep-7f);
   q = fma(q, f, splat(0x1.c96b48p-5f));

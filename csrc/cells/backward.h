@@ -9,9 +9,10 @@
 // between). Both stand in buffers of chunk size, whose product is the chunk's share of dW_hr.
 #pragma once
 
-constexpr int64_t kGradientRows = 384;  // rows of a chunk, unless one step has more
-constexpr int64_t kSumStride = 160;     // row stride of transposed gradients (AMX): no power of two
-constexpr int64_t kSumRows = 128;       // rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache
+// Rows of a chunk, unless one step has more, and rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache.
+constexpr int64_t gradient_rows_of(int parts) { return parts ? 256 : 384; }
+constexpr int64_t sum_rows(int parts) { return parts ? 256 : 128; }
+constexpr int64_t sum_stride(int parts) { return sum_rows(parts) + 32; }  // of transposed gradients: no power of two
 
 template <class T, template <class, int> class Cell, int Parts> struct Backward {
   typedef typename ElementOf<T, Parts>::Type Element;
@@ -43,7 +44,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
         weights(layer_of(problem), problem.backward_weights), units(projects() ? weights.projection : weights.hidden),
         hidden(problem.hidden_size), output(output_width(layer_of(problem))), input(problem.input_size),
         state_stride(state_stride_of(problem)), gradients_stride(round_up(gradient_count(kind) * problem.hidden_size, 16) + 16),
-        gate_width(padded_hidden(problem.hidden_size)), capacity(maximum(most_active(problem), minimum(kGradientRows, problem.rows))) {
+        gate_width(padded_hidden(problem.hidden_size)), capacity(maximum(most_active(problem), minimum(gradient_rows_of(Parts), problem.rows))) {
     carve((uintptr_t)p.scratch, team.rank);
   }
 
@@ -83,7 +84,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   }
   void carve_own(ScratchCursor& cursor) {
     product = cursor.take<T>(buffer_rows(Parts) * 4 * W);
-    panel_rows = cursor.take<T>(kSumRows * 4 * W);
+    panel_rows = cursor.take<T>(sum_rows(Parts) * 4 * W);
     x_row = cursor.take<int64_t>(capacity);
     h_row = cursor.take<StateRow>(capacity);
     if (recomputes()) {
@@ -93,8 +94,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     }
     if constexpr (Parts > 0) {
       const int64_t rows = round_up(maximum(gradient_count(kind) * hidden, p.projection_size), 32) + 32;
-      sum_left = {cursor.take<Element>(Parts * rows * kSumStride), kSumStride, rows * kSumStride};
-      sum_right = cursor.take<Element>(Parts * kSumRows * 4 * W);
+      sum_left = {cursor.take<Element>(Parts * rows * sum_stride(Parts)), sum_stride(Parts), rows * sum_stride(Parts)};
+      sum_right = cursor.take<Element>(Parts * sum_rows(Parts) * 4 * W);
     }
   }
   int64_t zero_count() const { return maximum(state_stride, 4 * W); }

@@ -91,8 +91,8 @@
               const Halves odd = k + 2 * r + 1 < n ? load_halves(row + from.stride, W) : Halves{};
               store_pairs((uint16_t*)lines[r], paired(even, odd));
             }
-            transpose((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * kSumStride + k),
-                      kSumStride / 2, 16);
+            transpose((const T*)lines, 16, 16, 16, (T*)(sum_left.at + q * sum_left.part + (g - own.begin) * sum_stride(Parts) + k),
+                      sum_stride(Parts) / 2, 16);
           }
     }
   }
@@ -194,8 +194,8 @@
   }
 
   void add_weight_gradients(const Chunk& chunk) {
-    for (int64_t i = 0; i < chunk.rows; i += kSumRows) {
-      const int64_t n = minimum(kSumRows, chunk.rows - i);
+    for (int64_t i = 0; i < chunk.rows; i += sum_rows(Parts)) {
+      const int64_t n = minimum(sum_rows(Parts), chunk.rows - i);
       const Operand<T, Parts> from = chunk.gradient_rows.from(i);
       for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !sums_begun);
       sum_bias(from, run_hidden(), n, (T*)p.db_hh, !sums_begun);

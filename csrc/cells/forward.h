@@ -174,7 +174,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     const TileScope<Parts> scope;
     if constexpr (Parts == 0)
       if (unpacked())
-        pack_biases(layer_of(p), weights.input, (const T*)p.b_ih, (const T*)p.b_hh, bias_buffer,
+        pack_biases(layer_of(p), weights.input, Given<T>{p.b_ih, false}, Given<T>{p.b_hh, false}, bias_buffer,
                     bias_buffer + weights.hidden.vectors * gates * W);
     pass_states_through();
     const int64_t panels = weights.hidden.count(), size = gates * hidden * output, direct = direct_rows();

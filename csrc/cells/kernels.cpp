@@ -46,11 +46,13 @@ template <class T, int Parts> struct Typed {
   static int64_t pack_forward_bytes(const Layer& layer) { return ForwardWeights<T, Parts>(layer, nullptr).bytes; }
   static int64_t pack_backward_bytes(const Layer& layer) { return BackwardWeights<T, Parts>(layer, nullptr).bytes; }
   static void pack_forward(const Layer& layer, const void* w_ih, const void* w_hh, const void* b_ih, const void* b_hh,
-                           const void* w_hr, void* packed) {
-    PADLESS_ISA::pack_forward<T, Parts>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)b_ih, (const T*)b_hh, (const T*)w_hr, packed);
+                           const void* w_hr, bool narrow, void* packed) {
+    const auto given = [&](const void* at) { return Given<T>{at, narrow}; };
+    PADLESS_ISA::pack_forward<T, Parts>(layer, given(w_ih), given(w_hh), given(b_ih), given(b_hh), given(w_hr), packed);
   }
-  static void pack_backward(const Layer& layer, const void* w_ih, const void* w_hh, const void* w_hr, void* packed) {
-    PADLESS_ISA::pack_backward<T, Parts>(layer, (const T*)w_ih, (const T*)w_hh, (const T*)w_hr, packed);
+  static void pack_backward(const Layer& layer, const void* w_ih, const void* w_hh, const void* w_hr, bool narrow, void* packed) {
+    const auto given = [&](const void* at) { return Given<T>{at, narrow}; };
+    PADLESS_ISA::pack_backward<T, Parts>(layer, given(w_ih), given(w_hh), given(w_hr), packed);
   }
   static bool weights_fit(const padless_problem& p, bool backward) {
     const void* packed = backward ? p.backward_weights : p.forward_weights;

@@ -132,8 +132,22 @@ PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64
   }
 }
 
+// Weights as the caller holds them: T or, where bfloat16 numbers are multiplied, bfloat16 perhaps.
+template <class T> struct Given {
+  const void* at;
+  bool narrow;
+  Given from(int64_t element) const { return {(const char*)at + element * (narrow ? 2 : (int64_t)sizeof(T)), narrow}; }
+  T operator[](int64_t element) const {
+    if (!narrow) return ((const T*)at)[element];
+    const uint32_t bits = (uint32_t)((const uint16_t*)at)[element] << 16;
+    float wide;
+    __builtin_memcpy(&wide, &bits, 4);
+    return (T)wide;
+  }
+};
+
 template <int Parts>
-static void pack_tiles_transposed(const Panels<float, Parts>& panels, const float* weights, int64_t hidden) {
+static void pack_tiles_transposed(const Panels<float, Parts>& panels, const Given<float>& weights, int64_t hidden) {
   uint16_t lines[Parts][16][32];  // columns of a tile
   for (int64_t p = 0; p < panels.count(); ++p) {
     uint16_t* to = const_cast<uint16_t*>(panels.at(p));
@@ -143,9 +157,9 @@ static void pack_tiles_transposed(const Panels<float, Parts>& panels, const floa
           const int64_t unit = (panels.first(p) + v) * 16;
           for (int64_t c = 0; c < 16; ++c) {
             const bool inside = unit + c < hidden;
-            const float* row = weights + (g * hidden + unit + c) * panels.k_count;
+            const Given<float> row = weights.from((g * hidden + unit + c) * panels.k_count);
             for (int64_t i = 0; i < 32; i += 16) {
-              const Halved<Parts> h = load_halved<Parts>(inside ? row : nullptr, k + i, panels.k_count - k - i, false);
+              const Halved<Parts> h = load_halved<Parts>(inside ? row.at : nullptr, k + i, panels.k_count - k - i, row.narrow);
               for (int q = 0; q < Parts; ++q) store_halves(&lines[q][c][i], h.part[q], 16);
             }
           }
@@ -170,16 +184,16 @@ static void pack_panel(const Panels<T, 0>& panels, int64_t p, const T* weights, 
   }
 }
 template <class T, int Parts>
-static void pack_transposed(const Panels<T, Parts>& panels, const T* weights, int64_t hidden) {
+static void pack_transposed(const Panels<T, Parts>& panels, const Given<T>& weights, int64_t hidden) {
   if constexpr (Parts > 0) pack_tiles_transposed(panels, weights, hidden);
   else
-    for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, weights, hidden, const_cast<T*>(panels.at(p)));
+    for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, (const T*)weights.at, hidden, const_cast<T*>(panels.at(p)));
 }
 
 // Where the products of the gates start: the sums of their biases, and apart the hidden bias of GRU's n gate.
 template <class T, int Parts>
-static void pack_biases(const padless::Layer& layer, const Panels<T, Parts>& panels, const T* b_ih, const T* b_hh, T* bias,
-                        T* hidden_bias) {
+static void pack_biases(const padless::Layer& layer, const Panels<T, Parts>& panels, const Given<T>& b_ih, const Given<T>& b_hh,
+                        T* bias, T* hidden_bias) {
   constexpr int W = kWidth<T>;
   const int64_t cell = layer.cell, hidden = layer.hidden;
   const int gates = gate_count(cell);
@@ -190,17 +204,17 @@ static void pack_biases(const padless::Layer& layer, const Panels<T, Parts>& pan
       for (int g = 0; unit < hidden && g < gates; ++g) {
         const bool apart = cell == PADLESS_GRU && g == 2;  // r * (U h + b) keeps the hidden bias of n apart
         T sum = 0;
-        if (b_ih) sum += b_ih[g * hidden + unit];
-        if (b_hh && !apart) sum += b_hh[g * hidden + unit];
+        if (b_ih.at) sum += b_ih[g * hidden + unit];
+        if (b_hh.at && !apart) sum += b_hh[g * hidden + unit];
         bias[v * gates * W + g * step + lane] = sum;
       }
-      hidden_bias[unit] = cell == PADLESS_GRU && b_hh && unit < hidden ? b_hh[2 * hidden + unit] : T(0);
+      hidden_bias[unit] = cell == PADLESS_GRU && b_hh.at && unit < hidden ? b_hh[2 * hidden + unit] : T(0);
     }
 }
 
 template <class T, int Parts>
-static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* b_ih, const T* b_hh,
-                         const T* w_hr, void* packed) {
+static void pack_forward(const padless::Layer& layer, const Given<T>& w_ih, const Given<T>& w_hh, const Given<T>& b_ih,
+                         const Given<T>& b_hh, const Given<T>& w_hr, void* packed) {
   const ForwardWeights<T, Parts> w(layer, packed);
   write_header<T, Parts>(packed, kForwardPack, layer);
   pack_transposed(w.input, w_ih, layer.hidden);
@@ -210,7 +224,7 @@ static void pack_forward(const padless::Layer& layer, const T* w_ih, const T* w_
 }
 
 template <int Parts>
-static void pack_tile_columns(const Panels<float, Parts>& panels, const float* weights, int64_t columns, int64_t first, int64_t count,
+static void pack_tile_columns(const Panels<float, Parts>& panels, const Given<float>& weights, int64_t columns, int64_t first, int64_t count,
                               int64_t to) {
   // Two rows of the panel lie in a row of a tile. One of them may belong to other weights: what is there already stays.
   for (int64_t p = 0; p < panels.count(); ++p) {
@@ -221,7 +235,8 @@ static void pack_tile_columns(const Panels<float, Parts>& panels, const float* w
         const int64_t at = (panels.first(p) + v) * 16;
         const auto half = [&](int64_t r) {
           const bool ours = r >= to && r < to + count;
-          return load_halved<Parts>(ours ? weights + (first + r - to) * columns : nullptr, at, columns - at, false);
+          const Given<float> line = weights.from((first + r - to) * columns);
+          return load_halved<Parts>(ours ? line.at : nullptr, at, columns - at, line.narrow);
         };
         const Halved<Parts> even = half(row), odd = half(row + 1);
         for (int q = 0; q < Parts; ++q) {
@@ -247,13 +262,15 @@ static void pack_vector_columns(const Panels<T, 0>& panels, const T* weights, in
 }
 // Panels of columns: rows [first, first + count) of `weights` [.., columns] go to rows [to, to + count) of each panel.
 template <class T, int Parts>
-static void pack_columns(const Panels<T, Parts>& panels, const T* weights, int64_t columns, int64_t first, int64_t count, int64_t to) {
+static void pack_columns(const Panels<T, Parts>& panels, const Given<T>& weights, int64_t columns, int64_t first, int64_t count,
+                         int64_t to) {
   if constexpr (Parts > 0) pack_tile_columns(panels, weights, columns, first, count, to);
-  else pack_vector_columns(panels, weights, columns, first, count, to);
+  else pack_vector_columns(panels, (const T*)weights.at, columns, first, count, to);
 }
 
 template <class T, int Parts>
-static void pack_backward(const padless::Layer& layer, const T* w_ih, const T* w_hh, const T* w_hr, void* packed) {
+static void pack_backward(const padless::Layer& layer, const Given<T>& w_ih, const Given<T>& w_hh, const Given<T>& w_hr,
+                          void* packed) {
   const int64_t input = layer.input, hidden = layer.hidden;
   const BackwardWeights<T, Parts> w(layer, packed);
   write_header<T, Parts>(packed, kBackwardPack, layer);

@@ -20,7 +20,7 @@ void expect(int got, int wanted, const char* what) {
 // An RNN of one unit and no input over sequences of length 0, which keep the rows of h0 that `index` names.
 int keep_states(const std::vector<int64_t>& index, int64_t state_rows, int64_t threads = 1) {
   std::vector<float> h0(state_rows + 1, 3.0f), h_n(state_rows + 1, 0.0f), w_hh(1, 1.0f);
-  alignas(64) static char packed[4096], scratch[1 << 16];
+  alignas(64) static char packed[4096], scratch[1 << 17];
   padless_problem p;
   memset(&p, 0, sizeof p);
   p.cell = PADLESS_RNN_TANH, p.dtype = PADLESS_FLOAT32, p.threads = threads, p.batch = (int64_t)index.size(), p.hidden_size = 1;
@@ -29,7 +29,7 @@ int keep_states(const std::vector<int64_t>& index, int64_t state_rows, int64_t t
   p.h0 = h0.data(), p.h0_stride = 1, p.h_n = h_n.data(), p.h_n_stride = 1;
   p.forward_weights_bytes = padless_pack_forward_bytes(p.cell, p.dtype, 0, 1, 0), p.forward_weights = packed;
   if (p.forward_weights_bytes > (int64_t)sizeof packed) return -1;
-  if (const int error = padless_pack_forward(p.cell, p.dtype, 0, 1, 0, nullptr, w_hh.data(), nullptr, nullptr, nullptr, packed))
+  if (const int error = padless_pack_forward(p.cell, p.dtype, 0, 1, 0, nullptr, w_hh.data(), nullptr, nullptr, nullptr, 0, packed))
     return error;
   p.scratch = scratch, p.scratch_bytes = padless_scratch_bytes(&p, 0);
   if (p.scratch_bytes > (int64_t)sizeof scratch) return -1;
@@ -62,6 +62,12 @@ int main() {
   expect(keep_states({many - 1, 5, 200000}, many), PADLESS_OK, "rows far apart");
   expect(keep_states({200000, 5, 200000}, many), PADLESS_BAD_STATE_INDEX, "rows far apart, one twice");
 
+  const float weight = 1;
+  char packed[1];
+  expect(padless_pack_forward(PADLESS_RNN_TANH, PADLESS_FLOAT32, 0, 1, 0, nullptr, &weight, nullptr, nullptr, nullptr, 1, packed),
+         PADLESS_BAD_ENUM, "bfloat16 weights for float32 products");
+  expect(padless_pack_backward(PADLESS_RNN_TANH, PADLESS_FLOAT64, 0, 1, 0, nullptr, &weight, nullptr, 1, packed), PADLESS_BAD_ENUM,
+         "bfloat16 weights for float64 products");
   expect(keep_states({0, 1}, 2, 2), PADLESS_OK, "two threads");
   expect(keep_states({0, 1}, 2, 1025), PADLESS_BAD_THREADS, "too many threads");
   expect(keep_states({0, 1}, 2, 0), PADLESS_BAD_THREADS, "no thread");

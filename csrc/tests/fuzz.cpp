@@ -169,6 +169,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
   p.narrow_rows = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.narrow_gates = p.dtype == PADLESS_BFLOAT16 && b.next(2);
+  const int narrow_weights = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);
   p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;
   p.batch = b.next(12);
@@ -177,6 +178,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.steps = p.batch ? b.next(10) : 0;
   p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
   const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element;
+  const int64_t weight = narrow_weights ? 2 : element;
   const int64_t h = p.hidden_size, in = p.input_size, projection = p.projection_size;
   const int64_t out = projection ? projection : h;
   const int64_t g = h * (p.cell == PADLESS_LSTM ? 4 : p.cell == PADLESS_GRU ? 3 : 1);
@@ -194,7 +196,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Exact dx(cells * x_stride * row_element), dy(cells * y_stride * row_element);
   Exact h0(p.batch * out * element), c0(p.batch * h * element), h_n(p.batch * out * element), c_n(p.batch * h * element);
   Exact dh_n(p.batch * out * element), dc_n(p.batch * h * element), dh0(p.batch * out * element), dc0(p.batch * h * element);
-  Exact w_ih(g * in * element), w_hh(g * out * element), b_ih(g * element), b_hh(g * element), w_hr(projection * h * element);
+  Exact w_ih(g * in * weight), w_hh(g * out * weight), b_ih(g * weight), b_hh(g * weight), w_hr(projection * h * weight);
   Exact dw_ih(g * in * element), dw_hh(g * out * element), db_ih(g * element), db_hh(g * element), dw_hr(projection * h * element);
   p.batch_sizes = batch_sizes;
   p.x = x.p, p.x_rows = cells, p.x_stride = x_stride, p.x_step = (int64_t*)step.p, p.x_sequence = (int64_t*)sequence.p;
@@ -235,8 +237,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t forward_bytes = padless_pack_forward_bytes(p.cell, p.dtype, in, h, projection);
   const int64_t backward_bytes = padless_pack_backward_bytes(p.cell, p.dtype, in, h, projection);
   Exact forward(forward_bytes), backward(backward_bytes);
-  padless_pack_forward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, b.next(2) ? b_ih.p : nullptr, b_hh.p, w_hr.p, forward.p);
-  padless_pack_backward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, w_hr.p, backward.p);
+  padless_pack_forward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, b.next(2) ? b_ih.p : nullptr, b_hh.p, w_hr.p,
+                       narrow_weights, forward.p);
+  padless_pack_backward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, w_hr.p, narrow_weights, backward.p);
   p.forward_weights = forward.p, p.forward_weights_bytes = forward_bytes;
   p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
   if (!b.next(4)) p.w_ih = b.next(8) ? w_ih.p : nullptr, p.w_hh = w_hh.p, p.b_ih = b_ih.p, p.b_hh = b.next(2) ? b_hh.p : nullptr;

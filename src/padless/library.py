@@ -25,7 +25,7 @@ __all__ = [
     "supported_isas",
 ]
 
-_ABI = 5
+_ABI = 6
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
@@ -154,8 +154,8 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isa_force", integer, (text,)),
         ("pack_forward_bytes", size, (size,) * 5),
         ("pack_backward_bytes", size, (size,) * 5),
-        ("pack_forward", integer, (size,) * 5 + (pointer,) * 6),
-        ("pack_backward", integer, (size,) * 5 + (pointer,) * 4),
+        ("pack_forward", integer, (size,) * 5 + (pointer,) * 5 + (integer, pointer)),
+        ("pack_backward", integer, (size,) * 5 + (pointer,) * 3 + (integer, pointer)),
         ("saved_width", size, (size,) * 2),
         ("cells_width", size, (size,) * 2),
         ("scratch_bytes", size, (pointer, integer)),

@@ -133,6 +133,18 @@ def test_values_that_bfloat16_products_may_spread_stay_in_their_sequence(kind, v
         assert torch.equal(clean["dx"][i], other["dx"][i])
 
 
+@pytest.mark.parametrize(("gates", "cell"), [(4, "LSTM"), (3, "GRU"), (1, "RNN_TANH")])
+@pytest.mark.parametrize(("width", "hidden"), [(5, 7), (33, 40), (64, 16), (1, 1)])
+def test_bfloat16_weights_are_packed_as_their_float32_values(gates, cell, width, hidden):
+    projection = [torch.randn(3, hidden).bfloat16()] if cell == "LSTM" else []
+    weights = [torch.randn(gates * hidden, n).bfloat16() for n in (width, 3 if projection else hidden)]
+    biases = [torch.randn(gates * hidden).bfloat16() for _ in range(2)]
+    for pack, given in ((_kernels.pack_forward, weights + biases), (_kernels.pack_backward, weights)):
+        wide = [w.float() for w in given + projection]
+        got = pack(cell, *given, *projection, precision="medium")
+        assert torch.equal(got, pack(cell, *wide, precision="medium"))
+
+
 def test_weights_of_another_precision_are_refused():
     weights = torch.randn(16, 3), torch.randn(16, 4)
     packed = _kernels.pack_forward("LSTM", *weights, None, None)
