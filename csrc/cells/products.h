@@ -11,8 +11,8 @@ constexpr bool adds_input(int parts) { return parts > 0; }
 constexpr bool adds_input(int) { return false; }
 #endif
 
-// Other work to be done during a product: `advance` is called after each of its steps, with how many of how many are done. AMX has
-// units of its own, so that what the other ones do meanwhile costs next to nothing.
+// Work to be done during a product: `advance` is called after each step of it, with how many of how many steps are done. AMX multiplies
+// in a unit of its own, so that the others are free.
 struct Meanwhile {
   void (*advance)(void* work, int64_t done, int64_t of) = nullptr;
   void* work = nullptr;
@@ -134,9 +134,8 @@ template <int Parts> struct TileScope {
 #endif
 };
 
-// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many,
-// and takes no start for zero. AMX does not
-// prefetch, and only AMX has time for other work.
+// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many, and
+// takes no start for zero. AMX does not prefetch, and only AMX does other work meanwhile.
 template <class T, int Parts>
 PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel,
                                       const Operand<T, Parts>& a, int64_t n, Start<T>& start, T* out, int64_t out_stride,
