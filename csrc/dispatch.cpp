@@ -162,7 +162,7 @@ int64_t g_crowded_until = 0;
 
 int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
 
-// The second-level cache of a core, beyond which kernels prefetch weights. On Intel's and AMD's processors (docs/decisions/kernels.md).
+// The second-level cache of a core, beyond which kernels prefetch weights, on x86 processors (docs/decisions/kernels.md).
 int64_t l2_bytes() {
   int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
   if (bytes) return bytes;
@@ -176,6 +176,7 @@ int64_t l2_bytes() {
 
 template <class Arguments>
 void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments) {
+  const int64_t l2 = l2_bytes();  // once: every worker lays out its scratch by it
 #if defined(_OPENMP)
   // No region for one thread: it would hang in a forked child whose parent had a wider one.
   const int64_t threads = arguments.threads, begin = threads > 1 ? nanoseconds() : 0;
@@ -183,7 +184,7 @@ void run(void (*kernel)(const Arguments&, const Team&), const Arguments& argumen
     Barrier barrier;
 #pragma omp parallel num_threads((int)threads)
     {
-      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2_bytes()};
+      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2};
       kernel(arguments, team);
       // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
       if (team.size > 1) wait_for_team(team, false);
@@ -197,7 +198,7 @@ void run(void (*kernel)(const Arguments&, const Team&), const Arguments& argumen
     return;
   }
 #endif
-  kernel(arguments, Team{0, 1, nullptr, l2_bytes()});
+  kernel(arguments, Team{0, 1, nullptr, l2});
 }
 
 }  // namespace

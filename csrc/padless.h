@@ -26,7 +26,8 @@ enum { PADLESS_ABI_VERSION = 6 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
- * that are split in two. Everything else in them is float32. Not every instruction set has them (padless_computes). */
+ * that are split in two. Everything else in them is float32, but with one product sigmoid and tanh are within 2e-5 of their values,
+ * and with both db sums gradients that were rounded as dW's factors are. Not every instruction set has them (padless_computes). */
 enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1, PADLESS_BFLOAT16 = 2, PADLESS_BFLOAT16_3 = 3 };
 
 /* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
@@ -166,7 +167,7 @@ PADLESS_API int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input
 /* Elements a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
 PADLESS_API int64_t padless_saved_width(int64_t cell, int64_t hidden_size);
 PADLESS_API int64_t padless_cells_width(int64_t cell, int64_t hidden_size);
-/* Scratch for one call, from cell, dtype, threads, batch, steps, sizes and batch_sizes of the problem. */
+/* Scratch for one call, from cell, dtype, threads, batch, rows, steps, sizes and batch_sizes of the problem. */
 PADLESS_API int64_t padless_scratch_bytes(const padless_problem* problem, int backward);
 
 PADLESS_API int padless_forward(const padless_problem* problem);

@@ -7,7 +7,7 @@
 
 namespace tiles {
 
-constexpr int kRows = 16, kDepth = 32;  // rows of a tile, and bfloat16 numbers in each
+constexpr int kRows = 16;  // of a tile
 
 #if defined(PADLESS_EMULATE)
 

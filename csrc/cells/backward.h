@@ -10,8 +10,8 @@
 #pragma once
 
 // Rows of a chunk, unless one step has more, and rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache.
-constexpr int64_t gradient_rows_of(int parts) { return parts ? 256 : 384; }
-constexpr int64_t sum_rows(int parts) { return parts ? 256 : 128; }
+constexpr int64_t chunk_rows_of(int parts) { return parts == 1 ? 256 : 384; }
+constexpr int64_t sum_rows(int parts) { return parts == 1 ? 256 : 128; }
 constexpr int64_t sum_stride(int parts) { return sum_rows(parts) + 32; }  // of transposed gradients: no power of two
 
 template <class T, template <class, int> class Cell, int Parts> struct Backward {
@@ -25,15 +25,15 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   const Steps steps;
   const BackwardWeights<T, Parts> weights;
   const Panels<T, Parts> units;  // in which hidden units are walked
-  const int64_t hidden, output, input, state_stride, gradients_stride, gate_width, capacity;  // output: width of h
+  const int64_t hidden, output, input, state_stride, gate_width, capacity;  // output: width of h
   T *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                                         // shared
-  T *d_output[2], *unprojected[2], *sum_hr;  // with a projection: [capacity, state_stride] gradients of h, and o tanh(c)
+  T *unprojected[2], *sum_hr;                  // with a projection: o tanh(c) of the chunk's rows, state_stride apart
   T *product, *panel_rows;                     // this worker's, as all below
   int64_t* x_row;                              // of the chunk's rows
   StateRow* h_row;                             // h before them
   T* recompute_sums;                           // where gates are computed again: input products of a block of rows,
   Operand<T, Parts> recompute_x, recompute_h;  // and its x and h
-  // What products read: gradients and d_output by chunk (shared), dW's operands (this worker's).
+  // What products read: gradients of the gates and, with a projection, of h, by chunk (shared); dW's operands (this worker's).
   Operand<T, Parts> gradient_rows[2], d_output_rows[2];
   Operand<T, Parts> sum_left;
   Element* sum_right;
@@ -43,8 +43,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       : p(problem), team(t), steps(problem, problem.reverse == 0),
         weights(layer_of(problem), problem.backward_weights), units(projects() ? weights.projection : weights.hidden),
         hidden(problem.hidden_size), output(output_width(layer_of(problem))), input(problem.input_size),
-        state_stride(state_stride_of(problem)), gradients_stride(round_up(gradient_count(kind) * problem.hidden_size, 16) + 16),
-        gate_width(padded_hidden(problem.hidden_size)), capacity(maximum(most_active(problem), minimum(gradient_rows_of(Parts), problem.rows))) {
+        state_stride(state_stride_of(problem)),
+        gate_width(padded_hidden(problem.hidden_size)), capacity(maximum(most_active(problem), minimum(chunk_rows_of(Parts), problem.rows))) {
     carve((uintptr_t)p.scratch, team.rank);
   }
 
@@ -69,7 +69,6 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     gates_again = recomputes() ? cursor.take<T>(capacity * saved_count(kind) * gate_width) : nullptr;
     sum_ih = padded(input) ? cursor.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
     sum_hh = padded(output) ? cursor.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
-    for (T*& each : d_output) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
     for (T*& each : unprojected) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
     sum_hr = projects() && padded(hidden) ? cursor.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
     for (int i = 0; i < 2; ++i) {
@@ -77,14 +76,15 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
         gradient_rows[i] = take_rows<T, Parts>(cursor, capacity + spare, gradient_count(kind) * hidden);
         d_output_rows[i] = projects() ? take_rows<T, Parts>(cursor, capacity + spare, output) : Operand<T, Parts>{};
       } else {
-        gradient_rows[i] = {cursor.take<T>(capacity * gradients_stride), gradients_stride, 0};
-        d_output_rows[i] = {d_output[i], state_stride, 0};
+        const int64_t stride = round_up(gradient_count(kind) * hidden, 16) + 16;
+        gradient_rows[i] = {cursor.take<T>(capacity * stride), stride, 0};
+        d_output_rows[i] = {projects() ? cursor.take<T>(capacity * state_stride) : nullptr, state_stride, 0};
       }
     }
   }
   void carve_own(ScratchCursor& cursor) {
     product = cursor.take<T>(buffer_rows(Parts) * 4 * W);
-    panel_rows = cursor.take<T>(sum_rows(Parts) * 4 * W);
+    panel_rows = Parts ? nullptr : cursor.take<T>(sum_rows(0) * 4 * W);
     x_row = cursor.take<int64_t>(capacity);
     h_row = cursor.take<StateRow>(capacity);
     if (recomputes()) {
@@ -121,7 +121,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
   struct Chunk {
     int64_t begin, end, base, rows;
-    T *d_output, *unprojected;
+    T* unprojected;
     Operand<T, Parts> gradient_rows, d_output_rows;
   };
 
@@ -366,8 +366,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     Mode mode = kByRows;
     int64_t row0 = steps.down ? p.rows : 0, which = 0, alone_until = 0;
     for (int64_t u = 0; u < steps.count;) {
-      Chunk chunk = {u, u, row0, 0, d_output[which], unprojected[which], gradient_rows[which],
-                     d_output_rows[which]};
+      Chunk chunk = {u, u, row0, 0, unprojected[which], gradient_rows[which], d_output_rows[which]};
       which ^= 1;
       while (chunk.end < steps.count && (chunk.rows == 0 || chunk.rows + steps.active(chunk.end) <= capacity))
         chunk.rows += steps.active(chunk.end++);

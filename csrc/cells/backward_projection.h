@@ -44,15 +44,13 @@
       for (int64_t r = 0; r < size; ++r) {
         const int64_t slot = lane.slot + (i + r) * lane.slot_step;
         const int64_t at = (p.y_step[part.t] + p.y_sequence[slot]) * p.dy_stride;
-        T* to = chunk.d_output + part.chunk_row(slot) * state_stride + column;
         for (int v = 0; v < nv; ++v) {
-          const Vec<T> sum = load(later + (r * nv + v) * W);
-          store(to + v * W, p.dy ? sum + load_dy(at, column + v * W) : sum);
-          if constexpr (Parts > 0) {
-            const int64_t left = minimum(output - column - v * W, W);
-            const Operand<T, Parts> rows = chunk.d_output_rows.from(part.chunk_row(slot), column + v * W);
-            put_parts<Parts>(rows.at, rows.part, load(to + v * W), left, false);
-          }
+          const int64_t unit = column + v * W;
+          const Operand<T, Parts> to = chunk.d_output_rows.from(part.chunk_row(slot), unit);
+          Vec<T> sum = load(later + (r * nv + v) * W);
+          if (p.dy) sum += load_dy(at, unit);
+          if constexpr (Parts > 0) put_parts<Parts>(to.at, to.part, sum, minimum(output - unit, W), false);
+          else store(to.at, sum);
         }
       }
     };

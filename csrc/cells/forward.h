@@ -4,7 +4,7 @@
 // to the bit either way, and whatever a worker's lane is (steps.h): see tile.h.
 //
 // With a projection a step is two products: the cells of all hidden units, then h from them (with columns split, a barrier
-// between). `unprojected` then holds o tanh(c), which is h itself without a projection.
+// between). `unprojected` then holds o tanh(c), which is h itself without a projection, or `unprojected_rows` as products read it.
 #pragma once
 
 // A step of at least kDirectRows rows computes its own input product. Smaller steps are gathered into chunks of about
@@ -26,7 +26,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   const Steps steps;
   const ForwardWeights<T, Parts> weights;
   const int64_t hidden, output, state_stride, saved_stride, cells_stride;  // output: width of h
-  T *h[2], *c, *unprojected;  // [B, state_stride], shared by the team; the last with a projection only, and where products read it
+  T *h[2], *c, *unprojected;  // [B, state_stride], shared by the team; the last only with a projection and Parts = 0
   Operand<T, Parts> h_rows[2], unprojected_rows;  // as products read them
   Operand<T, Parts> x_rows;
   T *chunk, *input_sums[2], *hidden_sums[2];  // this worker's, as x_rows: products of a chunk, of a block and of the one before
@@ -74,11 +74,12 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   }
   void carve_own(ScratchCursor& cursor, int64_t size) {
     const int64_t spare = Parts ? kTileRows : 0;
-    for (T*& each : input_sums) each = cursor.take<T>(buffer_rows(Parts) * 4 * W);
+    for (int i = 0; i < 2; ++i) input_sums[i] = i == 0 || overlaps ? cursor.take<T>(buffer_rows(Parts) * 4 * W) : nullptr;
     for (T*& each : hidden_sums) each = cursor.take<T>(buffer_rows(Parts) * 4 * W);
     panel_buffer = unpacked() ? cursor.take<T>(tile_width * W * maximum(p.input_size, hidden)) : nullptr;
     bias_buffer = unpacked() ? cursor.take<T>(weights.hidden.vectors * (gates + 1) * W) : nullptr;
-    chunk_rows = most_chunk_rows() + maximum(most_direct_rows, kColumnRows * size) + spare;  // a chunk, and one step more
+    const int64_t most = most_chunk_rows() + maximum(most_direct_rows, kColumnRows * size);  // a chunk, and one step more
+    chunk_rows = minimum(most, maximum(p.rows, 0)) + spare;
     chunk = cursor.take<T>(chunk_rows * weights.input.vectors * gates * W);
     const int64_t step_rows = (most_active(p) + size - 1) / size + spare;
     x_rows = take_rows<T, Parts>(cursor, maximum(chunk_rows, step_rows), p.input_size);

@@ -134,8 +134,8 @@ template <int Parts> struct TileScope {
 #endif
 };
 
-// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many, and
-// takes no start for zero. AMX does not prefetch, and only AMX does other work meanwhile.
+// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
+// AMX does not prefetch, and only AMX does other work meanwhile.
 template <class T, int Parts>
 PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel,
                                       const Operand<T, Parts>& a, int64_t n, Start<T>& start, T* out, int64_t out_stride,

@@ -3,7 +3,7 @@
 // that it is computed in; every product of the forward pass is a sequence of such calls, each continuing where the last stopped.
 #pragma once
 
-// Where the accumulators of each vector start: init[v] + r * init_stride[v].
+// Where the accumulators of each vector v start, for row r: at at[v] + r * stride[v], or, with AMX, at zero where at[v] is null.
 template <class T> struct Start {
   const T* at[4];
   int64_t stride[4];

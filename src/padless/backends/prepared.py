@@ -169,7 +169,7 @@ class PreparedLayer:
         free = self._free.get(key)
         if free is None:
             while len(self._free) >= _SHAPES:
-                self._free.popitem()
+                self._free.pop(next(iter(self._free)), None)  # the oldest
             free = self._free[key] = []
         return free
 

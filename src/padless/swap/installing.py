@@ -204,7 +204,8 @@ def _is_faster_in_torch(input: Tensor, options: Options) -> bool:
     if options.cell != "LSTM" or options.projected:
         return False
     if input.dtype is torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        mkldnn = torch.backends.mkldnn
+        return mkldnn.is_available() and mkldnn.enabled and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return choose("cpu") == "portable"
 
 
