@@ -34,6 +34,14 @@ def states_of(layer, batch: int, dtype=torch.float32):
     return (h, torch.randn_like(h)) if layer.mode == "LSTM" else h
 
 
+def fed_step_by_step(layer, x):
+    state, outputs = None, []
+    for step in x.split(1):
+        output, state = layer(step, state)
+        outputs.append(output)
+    return torch.cat(outputs), state
+
+
 def flat(result):
     output, state = result
     rows = output if isinstance(output, torch.Tensor) else output.data
@@ -155,16 +163,13 @@ def test_narrow_sequences_have_their_bits_in_company_and_step_by_step_stay_withi
     layer, x = layer_of(cell, dtype=dtype), torch.randn(30, 4, 5, dtype=dtype)
     with torch.no_grad():
         whole, last = layer(x)
-        state, outputs = None, []
-        for step in x.split(1):
-            output, state = layer(step, state)
-            outputs.append(output)
+        stepped, state = fed_step_by_step(layer, x)
         for at in range(4):
             alone, own = layer(x[:, at : at + 1])
             for got, expected in zip(flat((alone, own)), flat((whole, last)), strict=True):
                 assert torch.equal(got, expected[:, at : at + 1])
     eps = torch.finfo(dtype).eps  # each step rounds its state, and the next steps forget a part of that
-    for got, expected in zip(flat((torch.cat(outputs), state)), flat((whole, last)), strict=True):
+    for got, expected in zip(flat((stepped, state)), flat((whole, last)), strict=True):
         assert float((got - expected).abs().max()) <= 8 * eps * max(1.0, float(expected.abs().max()))
 
 
@@ -334,11 +339,8 @@ def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(cell):
     layer, x = layer_of(cell), torch.randn(300, 2, 5)
     with torch.no_grad():
         whole, last = layer(x)
-        state, outputs = None, []
-        for step in x.split(1):
-            output, state = layer(step, state)
-            outputs.append(output)
-    assert torch.equal(torch.cat(outputs), whole)
+        stepped, state = fed_step_by_step(layer, x)
+    assert torch.equal(stepped, whole)
     for got, expected in zip(flat((whole, state)), flat((whole, last)), strict=True):
         assert torch.equal(got, expected)
 
