@@ -122,12 +122,11 @@ PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void
     constexpr int W = kWidth<T>;
     uint16_t* at = to.at + row * to.stride;
     int64_t i = 0;
-    if (Parts == 1 && from && narrow) {
+    if (Parts == 1 && from && narrow)
       for (; i + 2 * W <= n; i += 2 * W) store((float*)(at + i), load((const float*)((const uint16_t*)from + i)));
-      for (; i < n; i += W) store_halves(at + i, load_halves((const uint16_t*)from + i, n - i), W);
+    for (; i < tiled(n); i += W) {
+      const Halved<Parts> h = load_halved<Parts>(from, i, n - i, narrow);
+      for (int q = 0; q < Parts; ++q) store_halves(at + q * to.part + i, h.part[q], W);
     }
-    for (; from && i < n; i += W) put_parts<Parts>(at + i, to.part, load_stored(from, i, n - i, narrow), n - i, true);
-    for (; i < tiled(n); i += W)
-      for (int q = 0; q < Parts; ++q) store_halves(at + q * to.part + i, Halves{}, W);
   }
 }
