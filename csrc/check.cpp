@@ -123,7 +123,7 @@ int check_shape(const padless_problem& p) {
   if (p.reverse < 0 || p.reverse > 1 || p.narrow_rows < 0 || p.narrow_rows > 1 || p.narrow_gates < 0 ||
       p.narrow_gates > 1)
     return PADLESS_BAD_ENUM;
-  if ((p.narrow_rows || p.narrow_gates) && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
+  if ((p.narrow_rows || p.narrow_gates) && p.dtype != PADLESS_FLOAT32 && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
   if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > kMostThreads) return PADLESS_BAD_THREADS;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;

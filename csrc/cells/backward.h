@@ -110,12 +110,9 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     if (team.size > 1) padless::wait_for_team(team, false);
   }
 
-  // Element `at` of the caller's rows, which are T or bfloat16.
-  const void* row_element(const void* rows, int64_t at) const {
-    return Parts && p.narrow_rows ? (const void*)((const uint16_t*)rows + at) : (const void*)((const T*)rows + at);
-  }
+  const void* row_element(const void* rows, int64_t at) const { return element_of<T>(rows, at, p.narrow_rows); }
   StateRow y_row(int64_t t, int64_t slot) const {
-    return {row_element(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride), Parts && p.narrow_rows};
+    return {row_element(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride), p.narrow_rows != 0};
   }
 
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
@@ -221,12 +218,12 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     BackwardBlock<T> e;
     e.rows = size;
     e.product_stride = nv * W;
-    e.narrow_rows = Parts && p.narrow_rows;
+    e.narrow_rows = p.narrow_rows;
     e.dy_stride = p.dy_stride;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
     e.slot_step = slot_step;
-    e.narrow_gates = Parts && p.narrow_gates && !gates_again;
+    e.narrow_gates = p.narrow_gates && !gates_again;
     e.gates_stride = slot_step * saved;
     e.gate_width = gate_width;
     e.cells_stride = slot_step * gate_width;
@@ -242,7 +239,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       e.product = later + v * W;
       e.dy = p.dy && !projects() ? row_element(p.dy, p.y_step[part.t] * p.dy_stride + unit) : nullptr;
       e.y = row_element(p.y, p.y_step[part.t] * p.y_stride + unit);
-      e.gates = gates_again ? gates_again + chunk_row * saved + unit : saved_at<Parts>((const T*)p.gates, row * saved + unit, p);
+      e.gates = gates_again ? gates_again + chunk_row * saved + unit : element_of<T>(p.gates, row * saved + unit, p.narrow_gates);
       e.cells = (const T*)p.cells + row * gate_width + unit;
       e.dh = dh + slot * state_stride + unit;
       e.dc = dc + slot * state_stride + unit;

@@ -36,19 +36,15 @@ template <class T> struct BackwardBlock {
 };
 
 template <class T> PADLESS_INLINE Vec<T> saved_gate(const BackwardBlock<T>& b, int64_t r, int g) {
-  const int64_t at = r * b.gates_stride + g * b.gate_width;
-  if constexpr (sizeof(T) == 4)
-    if (b.narrow_gates) return widened(load_halves((const uint16_t*)b.gates + at, kWidth<T>));
-  return load((const T*)b.gates + at);
+  const void* const at = element_of<T>(b.gates, r * b.gates_stride + g * b.gate_width, b.narrow_gates);
+  return load_stored<T>(at, kWidth<T>, b.narrow_gates);
 }
-// The first n elements from `at` on of a row that is T or, with `narrow`, bfloat16.
-template <class T, int Parts> PADLESS_INLINE Vec<T> load_row(const void* row, int64_t at, int64_t n, bool narrow) {
-  if constexpr (Parts > 0) return load_stored(row, at, n, narrow);
-  else return load_first((const T*)row + at, n);
+template <class T> PADLESS_INLINE Vec<T> load_row(const void* row, int64_t at, int64_t n, bool narrow) {
+  return load_stored<T>(element_of<T>(row, at, narrow), n, narrow);
 }
-template <int Parts, class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
+template <class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
   const Vec<T> dh = load(b.product + r * b.product_stride);
-  return b.dy ? dh + load_row<T, Parts>(b.dy, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units, b.narrow_rows) : dh;
+  return b.dy ? dh + load_row<T>(b.dy, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units, b.narrow_rows) : dh;
 }
 template <int Parts, class T> PADLESS_INLINE void put_gradient(const BackwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
   const int64_t at = r * b.gradients_stride + g * b.hidden;
@@ -59,7 +55,7 @@ template <int Parts, class T> PADLESS_INLINE void put_gradient(const BackwardBlo
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Lstm<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
     const Vec<T> i = saved_gate(b, r, 0), f = saved_gate(b, r, 1), g = saved_gate(b, r, 2), o = saved_gate(b, r, 3);
-    const Vec<T> tc = tanh_for<Parts>(load(b.cells + r * b.cells_stride)), dh = gradient_of_h<Parts>(b, r);
+    const Vec<T> tc = tanh_for<Parts>(load(b.cells + r * b.cells_stride)), dh = gradient_of_h(b, r);
     T* state = b.dc + r * b.state_stride;
     const Vec<T> dho = dh * o, dc = fma(-(dho * tc), tc, dho) + load(state);
     store(state, dc * f);
@@ -76,11 +72,11 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, Gru<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
     const Vec<T> reset = saved_gate(b, r, 0), z = saved_gate(b, r, 1), n = saved_gate(b, r, 2), hidden_n = saved_gate(b, r, 3);
-    const Vec<T> dh = gradient_of_h<Parts>(b, r), through_z = dh * z;
+    const Vec<T> dh = gradient_of_h(b, r), through_z = dh * z;
     store(b.dh + r * b.state_stride, through_z);
     const Vec<T> dn = dh - through_z, dn_in = fma(-(dn * n), n, dn), dn_hidden = dn_in * reset;
     const StateRow h = b.h_before[r];
-    const Vec<T> before = h.at ? load_row<T, Parts>(h.at, b.unit, b.units, h.narrow) : Vec<T>{};
+    const Vec<T> before = h.at ? load_row<T>(h.at, b.unit, b.units, h.narrow) : Vec<T>{};
     const Vec<T> dr = dn_hidden * hidden_n, dz = through_z * (before - n);
     put_gradient<Parts>(b, r, 0, dn_in);
     put_gradient<Parts>(b, r, 1, fma(-dr, reset, dr));
@@ -89,20 +85,20 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
   }
 }
 
-template <int Parts, class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
-  return load_row<T, Parts>(b.y, b.y_sequence[r * b.slot_step] * b.y_stride, b.units, b.narrow_rows);
+template <class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
+  return load_row<T>(b.y, b.y_sequence[r * b.slot_step] * b.y_stride, b.units, b.narrow_rows);
 }
 
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnTanh<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const Vec<T> h = output_of<Parts>(b, r), dh = gradient_of_h<Parts>(b, r);
+    const Vec<T> h = output_of(b, r), dh = gradient_of_h(b, r);
     put_gradient<Parts>(b, r, 0, fma(-(dh * h), h, dh));
   }
 }
 
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnRelu<T, Parts>) {
   for (int64_t r = 0; r < b.rows; ++r) {
-    const Vec<T> h = output_of<Parts>(b, r), dh = gradient_of_h<Parts>(b, r), zero = {};
+    const Vec<T> h = output_of(b, r), dh = gradient_of_h(b, r), zero = {};
     put_gradient<Parts>(b, r, 0, h <= zero ? zero : dh);
   }
 }

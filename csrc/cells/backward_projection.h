@@ -27,13 +27,6 @@
     }
   }
 
-  // One vector of columns of the row of dy that begins at element `at`.
-  Vec<T> load_dy(int64_t at, int64_t column) const {
-    if constexpr (Parts > 0)
-      if (p.narrow_rows) return load_stored((const uint16_t*)p.dy + at, column, output - column, true);
-    return load_first((const T*)p.dy + at + column, output - column);
-  }
-
   // Gradient of h, for the lane's slots and columns; `later_rows`: gradient rows of the step processed before this one.
   void write_output_gradient(const StepPart& part, const Operand<T, Parts>& later_rows) const {
     const Lane& lane = part.lane;
@@ -48,7 +41,7 @@
           const int64_t unit = column + v * W;
           const Operand<T, Parts> to = chunk.d_output_rows.from(part.chunk_row(slot), unit);
           Vec<T> sum = load(later + (r * nv + v) * W);
-          if (p.dy) sum += load_dy(at, unit);
+          if (p.dy) sum += load_row<T>(p.dy, at + unit, output - unit, p.narrow_rows);
           if constexpr (Parts > 0) put_parts<Parts>(to.at, to.part, sum, minimum(output - unit, W), false);
           else store(to.at, sum);
         }

@@ -22,12 +22,7 @@
           const int64_t to = x_row[i + r] * p.dx_stride + column;
           for (int v = 0; v < nv; ++v) {
             const Vec<T> sum = load(product + (r * nv + v) * W);
-            if constexpr (Parts > 0)
-              if (p.narrow_rows) {
-                store_halves((uint16_t*)p.dx + to + v * W, narrowed(sum), count - v * W);
-                continue;
-              }
-            store_first((T*)p.dx + to + v * W, sum, count - v * W);
+            store_stored<T>(element_of<T>(p.dx, to + v * W, p.narrow_rows), sum, count - v * W, p.narrow_rows);
           }
         }
       }
@@ -123,7 +118,7 @@
   StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
     if (of == kHidden) return h_row[i];
     if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
-    return {row_element(p.x, x_row[i] * p.x_stride), Parts && p.narrow_rows};
+    return {row_element(p.x, x_row[i] * p.x_stride), p.narrow_rows != 0};
   }
 
   // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on, as a panel: of tiles, with zeros
@@ -134,7 +129,7 @@
         const StateRow row = operand_row(chunk, of, i + k);
         for (int v = 0; v < nv; ++v) {
           const int64_t at = column + v * W;
-          store(panel_rows + (k * nv + v) * W, row.at ? load_first((const T*)row.at + at, columns - at) : Vec<T>{});
+          store(panel_rows + (k * nv + v) * W, row.at ? load_row<T>(row.at, at, columns - at, row.narrow) : Vec<T>{});
         }
       }
     } else {
@@ -234,15 +229,8 @@
       const int64_t n = minimum(most, rows.end - i);
       for (int64_t r = 0; r < n; ++r) {
         const StateRow before = h_row[i + r];
-        const int64_t at = x_row[i + r] * p.x_stride;
-        if constexpr (Parts == 0) {
-          copy(x.from(r).at, (const T*)p.x + at, input);
-          copy_or_zero(h.from(r).at, (const T*)before.at, output);
-        } else {
-          put_row(h, r, before.at, output, before.narrow);
-          if (p.narrow_rows) put_row(x, r, (const uint16_t*)p.x + at, input, true);
-          else put_row(x, r, (const T*)p.x + at, input);
-        }
+        put_row(h, r, before.at, output, before.narrow);
+        put_row(x, r, row_element(p.x, x_row[i + r] * p.x_stride), input, p.narrow_rows);
       }
       for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
         const int64_t unit = panel * W, step = w.hidden.gate_step(panel);  // cells with saved gates have one vector a panel

@@ -27,11 +27,6 @@ template <class T> struct ForwardBlock {
   int64_t units;  // units left from here: fewer than a vector at a ragged edge
 };
 
-// Element `at` of the saved gates, which are T or bfloat16.
-template <int Parts, class T> PADLESS_INLINE void* saved_at(const T* gates, int64_t at, const padless_problem& p) {
-  return Parts && p.narrow_gates ? (void*)((const uint16_t*)gates + at) : (void*)(gates + at);
-}
-
 // The sum that gate g of a row begins with; `product` and `input` stand at the row.
 template <int Parts, class T> PADLESS_INLINE Vec<T> gate_sum(const T* product, const T* input, int64_t at) {
   const Vec<T> sum = load(product + at);
@@ -48,15 +43,13 @@ template <int Parts, class T> PADLESS_INLINE void put_hidden(const ForwardBlock<
     const Halves halves = put_parts<Parts>(b.next + r * b.next_stride, b.next_part, h, b.units, true);
     if (b.y && b.narrow_y) return store_halves((uint16_t*)b.y + at, halves, b.units);
   }
-  if (b.y) store_first((T*)b.y + at, h, b.units);
+  if (b.y) store_stored<T>(element_of<T>(b.y, at, b.narrow_y), h, b.units, b.narrow_y);
 }
 
 // The value of gate g of row r, for backward.
 template <class T> PADLESS_INLINE void save_gate(const ForwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
-  const int64_t at = r * b.gates_stride + g * b.gate_width;
-  if constexpr (sizeof(T) == 4)
-    if (b.narrow_gates) return store_halves((uint16_t*)b.gates + at, narrowed(v), kWidth<T>);
-  store((T*)b.gates + at, v);
+  void* const at = element_of<T>(b.gates, r * b.gates_stride + g * b.gate_width, b.narrow_gates);
+  store_stored<T>(at, v, kWidth<T>, b.narrow_gates);
 }
 
 // `forward` of a cell: rows [begin, end) of a block.

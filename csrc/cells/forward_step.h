@@ -11,9 +11,7 @@
   void gather_x(int64_t t, const Lane& lane, int64_t n, const Operand<T, Parts>& to) const {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride;
-      if constexpr (Parts == 0) copy(to.at + i * to.stride, (const T*)p.x + at, p.input_size);
-      else if (p.narrow_rows) put_row(to, i, (const uint16_t*)p.x + at, p.input_size, true);
-      else put_row(to, i, (const T*)p.x + at, p.input_size);
+      put_row(to, i, element_of<T>(p.x, at, p.narrow_rows), p.input_size, p.narrow_rows);
     }
   }
 
@@ -191,14 +189,14 @@
       const int64_t going = steps.active(part.s + 1) - slot;
       e.h_from = projects() ? INT64_MAX : kind == PADLESS_GRU || going < 0 ? 0 : (going + slot_step - 1) / slot_step;
     }
-    e.gates = p.gates && saved_count(kind) ? saved_at<Parts>((const T*)p.gates, row * saved_stride + unit, p) : nullptr;
-    e.narrow_gates = Parts && p.narrow_gates;
+    e.gates = p.gates && saved_count(kind) ? element_of<T>(p.gates, row * saved_stride + unit, p.narrow_gates) : nullptr;
+    e.narrow_gates = p.narrow_gates;
     e.gates_stride = slot_step * saved_stride;
     e.gate_width = cells_stride;
     e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + row * cells_stride + unit : nullptr;
     e.cells_stride = slot_step * cells_stride;
     e.y = projects() ? nullptr : y_of(part.t, unit);
-    e.narrow_y = Parts && p.narrow_rows;
+    e.narrow_y = p.narrow_rows;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
     e.slot_step = slot_step;
@@ -220,6 +218,5 @@
 
   // Column `unit` of a step in the caller's y, of slot 0 but for its y_sequence: T*, or bfloat16.
   void* y_of(int64_t t, int64_t unit) const {
-    const int64_t at = p.y_step[t] * p.y_stride + unit;
-    return Parts && p.narrow_rows ? (void*)((uint16_t*)p.y + at) : (void*)((T*)p.y + at);
+    return element_of<T>(p.y, p.y_step[t] * p.y_stride + unit, p.narrow_rows);
   }

@@ -41,16 +41,19 @@ template <class T, int Parts> PADLESS_INLINE Operand<T, Parts> take_rows(Scratch
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
 
-// Nearest bfloat16, ties to even; NaN stays NaN. vcvtneps2bf16, or the same in plain C++: subnormal numbers become zero.
+// Nearest bfloat16, ties to even; NaN stays NaN. Where bfloat16 numbers are multiplied this is vcvtneps2bf16, or the same in plain
+// C++, and subnormal numbers become zero, as they do in the products.
 PADLESS_INLINE Halves narrowed(VecF x) {
 #if (defined(PADLESS_DOTS) || defined(PADLESS_AMX)) && !defined(PADLESS_EMULATE)
   Halves half;
   asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(x));
   return half;
 #else
-  const VecU32 magnitude = (VecU32)x & 0x7fffffffu;
-  const VecU32 bits = magnitude < 0x800000u ? (VecU32)x & 0x80000000u : (VecU32)x, rounded = bits + 0x7fffu + (bits >> 16 & 1u);
-  const VecU32 chosen = x != x ? bits | 0x400000u : rounded;
+  VecU32 bits = (VecU32)x;
+#if defined(PADLESS_DOTS) || defined(PADLESS_AMX)
+  bits = (bits & 0x7fffffffu) < 0x800000u ? bits & 0x80000000u : bits;
+#endif
+  const VecU32 rounded = bits + 0x7fffu + (bits >> 16 & 1u), chosen = x != x ? bits | 0x400000u : rounded;
   return __builtin_convertvector(chosen >> 16, Halves);
 #endif
 }
@@ -69,9 +72,23 @@ PADLESS_INLINE void store_halves(uint16_t* to, Halves v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = v[i];
 }
 
-// First n elements from `at` on as a vector, of a row that is float32 or, with `narrow`, bfloat16.
-PADLESS_INLINE VecF load_stored(const void* row, int64_t at, int64_t n, bool narrow) {
-  return narrow ? widened(load_halves((const uint16_t*)row + at, n)) : load_first((const float*)row + at, n);
+// Element `at` of the caller's rows or gates, which are T or, with `narrow` and for T = float alone, bfloat16.
+template <class T> PADLESS_INLINE const void* element_of(const void* rows, int64_t at, bool narrow) {
+  return sizeof(T) == 4 && narrow ? (const void*)((const uint16_t*)rows + at) : (const void*)((const T*)rows + at);
+}
+template <class T> PADLESS_INLINE void* element_of(void* rows, int64_t at, bool narrow) {
+  return const_cast<void*>(element_of<T>((const void*)rows, at, narrow));
+}
+// A vector of such numbers: the first n from `row` on.
+template <class T> PADLESS_INLINE Vec<T> load_stored(const void* row, int64_t n, bool narrow) {
+  if constexpr (sizeof(T) == 4)
+    if (narrow) return widened(load_halves((const uint16_t*)row, n));
+  return load_first((const T*)row, n);
+}
+template <class T> PADLESS_INLINE void store_stored(void* row, Vec<T> v, int64_t n, bool narrow) {
+  if constexpr (sizeof(T) == 4)
+    if (narrow) return store_halves((uint16_t*)row, narrowed(v), n);
+  store_first((T*)row, v, n);
 }
 
 // The bfloat16 numbers whose sum stands for each number of a vector.
@@ -92,7 +109,7 @@ template <int Parts> PADLESS_INLINE Halved<Parts> halved(VecF v) {
 template <int Parts> PADLESS_INLINE Halved<Parts> load_halved(const void* row, int64_t at, int64_t n, bool narrow) {
   if (!row || n <= 0) return {};
   if (Parts == 1 && narrow) return {{load_halves((const uint16_t*)row + at, n)}};
-  return halved<Parts>(load_stored(row, at, n, narrow));
+  return halved<Parts>(load_stored<float>(element_of<float>(row, at, narrow), n, narrow));
 }
 
 // Two rows of a matrix in turns, as a row of a tile has them.
@@ -118,8 +135,12 @@ template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part,
 // A row of `n` columns, or zeros for null, into an operand.
 template <class T, int Parts>
 PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void* from, int64_t n, bool narrow = false) {
-  if constexpr (Parts > 0) {
-    constexpr int W = kWidth<T>;
+  constexpr int W = kWidth<T>;
+  if constexpr (Parts == 0) {
+    T* const at = to.at + row * to.stride;
+    if (!from || sizeof(T) != 4 || !narrow) return copy_or_zero(at, (const T*)from, n);
+    for (int64_t i = 0; i < n; i += W) store_first(at + i, load_stored<T>(element_of<T>(from, i, true), n - i, true), n - i);
+  } else {
     uint16_t* at = to.at + row * to.stride;
     int64_t i = 0;
     if (Parts == 1 && from && narrow)

@@ -62,6 +62,14 @@ int main() {
   expect(keep_states({many - 1, 5, 200000}, many), PADLESS_OK, "rows far apart");
   expect(keep_states({200000, 5, 200000}, many), PADLESS_BAD_STATE_INDEX, "rows far apart, one twice");
 
+  padless_problem narrow;
+  memset(&narrow, 0, sizeof narrow);
+  narrow.hidden_size = narrow.threads = narrow.narrow_rows = 1;
+  for (const int64_t dtype : {PADLESS_FLOAT64, PADLESS_BFLOAT16_3}) {
+    narrow.dtype = dtype;
+    expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 rows in float64 or in three products");
+  }
+
   const float weight = 1;
   char packed[1];
   expect(padless_pack_forward(PADLESS_RNN_TANH, PADLESS_FLOAT32, 0, 1, 0, nullptr, &weight, nullptr, nullptr, nullptr, 1, packed),

@@ -167,8 +167,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool forged = b.next(3) != 0;
   p.cell = b.next(4);
   p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
-  p.narrow_rows = p.dtype == PADLESS_BFLOAT16 && b.next(2);
-  p.narrow_gates = p.dtype == PADLESS_BFLOAT16 && b.next(2);
+  p.narrow_rows = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
+  p.narrow_gates = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
   const int narrow_weights = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);
   p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;

@@ -230,8 +230,9 @@ def tolerance(case: Case, name: str) -> float:
     if name.startswith(("dw", "db")):
         k += sum(case.lengths)
     # Three products keep 16 bits of a number, one keeps 8; a bfloat16 row is rounded once more.
-    eps = {"highest": torch.finfo(case.dtype).eps / 2, "high": 2.0**-17, "medium": 2.0**-9}[case.precision]
-    return {"highest": 128, "high": 4, "medium": 4}[case.precision] * eps * k**0.5
+    precision = "medium" if case.narrow else case.precision
+    eps = {"highest": torch.finfo(case.dtype).eps / 2, "high": 2.0**-17, "medium": 2.0**-9}[precision]
+    return {"highest": 128, "high": 4, "medium": 4}[precision] * eps * k**0.5
 
 
 def assert_close(case: Case, got: dict, want: dict) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "fingerprint",
     "force_isa",
     "forward",
+    "gates_dtype",
     "isa",
     "load",
     "missing",
@@ -105,6 +106,13 @@ def saved_width(cell: str, hidden: int) -> int:
 def cells_width(cell: str, hidden: int) -> int:
     """Elements per row of saved cells; 0 for all but LSTM."""
     return load().padless_cells_width(CELLS[cell], hidden)
+
+
+def gates_dtype(rows_dtype: torch.dtype, precision: str) -> torch.dtype:
+    """The dtype in which gates are saved for backward: bfloat16 if rows are, or are rounded to it in products."""
+    if rows_dtype == torch.bfloat16 or precision == "medium":
+        return torch.bfloat16
+    return torch.float32 if rows_dtype in NARROW_DTYPES else rows_dtype
 
 
 def _pointer(tensor: Tensor | None) -> int:
@@ -292,12 +300,12 @@ def forward(
         batch_sizes: (T,) int64, contiguous, on the CPU, non-increasing; sums to `rows`.
         state_rows: B, the number of rows of each state tensor.
         state_index: (B,) int64, the row of slot b in every state tensor; None: row b.
-        gates: `(rows, saved_width)` to save for backward, also bfloat16 with precision "medium";
-            None in inference, or to recompute them later.
+        gates: `(rows, saved_width)` to save for backward, of `gates_dtype`; None in inference, or to recompute them
+            later.
         cells: `(rows, cells_width)` for an LSTM, whenever backward follows.
         hidden: H if y is a projection of the hidden units; None: they are y.
-        precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. x and y may be
-            bfloat16 only with "medium"; everything else is float32. Packed weights are for one precision.
+        precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. With "highest"
+            and "medium" x and y may be bfloat16, the states are float32. Packed weights are for one precision.
     """
     problem = _problem(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,

@@ -39,7 +39,7 @@ def _parts(cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: str
     wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
     cells = _kernels.cells_width(cell, hidden) if keep != "nothing" else 0
     gates = _kernels.saved_width(cell, hidden) if keep == "gates" else 0
-    return _Part(cells, wide), _Part(gates, torch.bfloat16 if precision == "medium" else wide)
+    return _Part(cells, wide), _Part(gates, _kernels.gates_dtype(dtype, precision))
 
 
 def _size(parts: tuple[_Part, _Part], rows: Any) -> Any:

@@ -1,9 +1,9 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. When they multiply bfloat16 numbers (`Layer.precision` is "medium"),
-they read and write bfloat16 rows; otherwise bfloat16 and float16 rows are converted to float32 for the kernels and
-their output is rounded. Sums, cells and states are float32 either way. Other dtypes go to the portable backend
-(`computes`). Tensors are checked in `nn`; the C side checks sizes and offsets again.
+The kernels compute in float32 and float64. They read and write bfloat16 rows too, and save their gates in bfloat16;
+float16 rows are converted to float32 for the kernels, and their output is rounded. Sums, cells and states are float32
+either way. Other dtypes go to the portable backend (`computes`). Tensors are checked in `nn`; the C side checks sizes
+and offsets again.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
         hidden = weights.hidden
         width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
         dtype = _compute_dtype(rows)
-        gates_dtype = torch.bfloat16 if layer.precision == "medium" else dtype
-        gates = _kernels.empty(rows, schedule.rows, width, gates_dtype)
+        gates = _kernels.empty(rows, schedule.rows, width, _kernels.gates_dtype(rows.dtype, layer.precision))
         saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
     output = new_output(rows, schedule, weights.output)
     return output, _forward(layer, output, *saved), saved
@@ -71,7 +70,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
 
 def _is_widened(layer: Layer) -> bool:
     """Whether rows must be converted to float32 first, because the kernels cannot read their dtype."""
-    return layer.rows.dtype in _kernels.NARROW_DTYPES and layer.precision == "highest"
+    return layer.rows.dtype == torch.float16
 
 
 def _widened(layer: Layer) -> Layer:

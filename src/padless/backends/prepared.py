@@ -4,8 +4,8 @@ A call of one step takes microseconds in the kernel, so checks, index arrays and
 Packed weights are cached too and compared by fingerprint before a call, since version counters miss writes through
 `.data`; a single step of few rows reads the weights themselves instead.
 
-In bfloat16 and float16 the kernels take float32 states and, unless they multiply bfloat16 numbers, float32 rows
-(`native`). The memory for these belongs to the cached arguments too.
+In bfloat16 and float16 the kernels take float32 states and, in float16, float32 rows (`native`). The memory for these
+belongs to the cached arguments too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PreparedLayer:
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
         self._narrowed = _NARROWED.get(self._dtype)
-        self._widens_rows = self._narrowed is not None and precision == "highest"
+        self._widens_rows = self._dtype is torch.float16
         self._multiplies_as_given = self._narrowed is None and precision == "highest"
         self._memory = [(w.data_ptr(), w.shape) for w in weights]
         # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
@@ -211,7 +211,7 @@ class PreparedLayer:
         problem.input_size = problem.x_stride = self._input
         problem.hidden_size = problem.y_stride = self._hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
-        problem.narrow_rows = self._dtype is torch.bfloat16 and not self._widens_rows
+        problem.narrow_rows = self._dtype is torch.bfloat16
         if packed is not None:
             problem.forward_weights_bytes = packed.nbytes
         else:
