@@ -265,7 +265,7 @@ def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor | None, *, sl
     if not isinstance(unsorted_indices, Tensor) or unsorted_indices.dtype != torch.int64:
         check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
     places = unsorted_indices.tolist()  # synchronises if the batch is on a device
-    if len(places) == len(order) and all(places[sequence] == k for k, sequence in enumerate(order)):
+    if len(places) == len(order) and [places[sequence] for sequence in order] == list(range(len(order))):
         return
     check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
     if len(places) != len(order):

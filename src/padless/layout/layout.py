@@ -229,7 +229,7 @@ class Layout:
             return row.reshape(-1)
 
         def cell_of_row() -> Numbers:
-            step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
+            step_stride, sequence_stride = self.cell_strides(total_length, batch_first)
             dtype = index_dtype(count)
             lengths, offsets, before = self._lengths, self._offsets, self._cells_before(total_length, left)
             first = np.arange(self.batch) * sequence_stride + (before - offsets[:-1]) * step_stride
@@ -268,7 +268,7 @@ class Layout:
             return row.reshape(-1)
 
         def cell_of_row() -> Numbers:
-            step_stride, sequence_stride = self._cell_strides(total_length, batch_first)
+            step_stride, sequence_stride = self.cell_strides(total_length, batch_first)
             return _along_steps(self.batch_sizes, self._order * sequence_stride, step_stride, count)
 
         def walk() -> Walk:
@@ -281,14 +281,14 @@ class Layout:
         return RowMap.padding(row_of_cell, cell_of_row, self.rows, count, walk)
 
     def _cell_places(self, total_length: int, batch_first: bool) -> Places:
-        step, sequence = self._cell_strides(total_length, batch_first)
+        step, sequence = self.cell_strides(total_length, batch_first)
         return Places(step=step, sequence=sequence)
 
     def _cells_before(self, total_length: int, left: bool) -> Numbers:
         """How many cells of each sequence of a padded grid come before its first row."""
         return total_length - self._lengths if left else np.zeros_like(self._lengths)
 
-    def _cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
+    def cell_strides(self, total_length: int, batch_first: bool) -> tuple[int, int]:
         """The distance in cells between two steps and between two sequences; 1 in an empty batch."""
         return (1, total_length) if batch_first else (max(self.batch, 1), 1)
 

@@ -19,7 +19,7 @@ class Place(NamedTuple):
     """
 
     step: Tensor  # (T,) int64, host
-    sequence: Tensor  # (slots,) int64, host
+    sequence: Tensor  # (slots,) or longer, int64, host
     count: int
     has_gaps: bool  # some row of the storage belongs to no sequence
 
@@ -88,7 +88,7 @@ class Schedule:
         """How many slots run at each step."""
         return self.batch_sizes.tolist()
 
-    @cached
+    @property
     def steps(self) -> int:
         """T, the number of steps."""
         return self.batch_sizes.numel()

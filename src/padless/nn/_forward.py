@@ -143,9 +143,10 @@ def _initial_states(
         _check_state_dims(module.mode, given, is_unbatched=is_unbatched)
         if is_unbatched:
             given = tuple(s.unsqueeze(1) for s in given)
+    any_dtype = _autocasts(rows.device.type)
     for i, (state, shape) in enumerate(zip(given, shapes, strict=True)):
         name = f"hidden[{i}]" if module.mode == "LSTM" else "hidden"
-        check_state(state, shape, rows, name, any_dtype=_autocasts(rows.device.type))
+        check_state(state, shape, rows, name, any_dtype=any_dtype)
     return given
 
 

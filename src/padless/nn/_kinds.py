@@ -108,9 +108,13 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
 def _open_packed(module: RNNBase, packed: Packed) -> Batch:
     layout = packed._layout
     module.check_input(packed.data, layout.batch_sizes)
-    place = Place(torch.arange(layout.steps, device="cpu"), layout.offsets[layout.order], layout.rows, False)
     return _open_layout(
-        packed.data, layout, place, lambda: layout.time_major, lambda output: Packed._of(output, layout)
+        packed.data,
+        layout,
+        layout.offsets.index_select(0, layout.order),
+        1,
+        lambda: layout.time_major,
+        lambda output: Packed._of(output, layout),
     )
 
 
@@ -146,23 +150,22 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     # A batch without sequences has no steps.
     batch_sizes = torch.full((steps if size else 0,), size, device="cpu")
-    batch = Batch(
-        grid.reshape(steps * size, grid.shape[2]),
-        Schedule(batch_sizes, rows=steps * size, slots=size),
-        lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
-        is_padded=True,
-    )
-    if not batch_first or size <= 1:
-        return batch
+    count, is_time_major = steps * size, not batch_first or size <= 1
+    place = None
+    if not is_time_major:
+        step, sequence = torch.arange(steps, device="cpu"), torch.arange(0, count, steps, device="cpu")
+        place = Place(step, sequence, count, has_gaps=False)
 
     def to_time_major() -> RowMap:
-        index = torch.arange(size * steps, device="cpu").view(size, steps).t().reshape(-1)
-        return RowMap.permutation(index, size * steps)
+        index = torch.arange(count, device="cpu").view(size, steps).t().reshape(-1)
+        return RowMap.permutation(index, count)
 
-    order = torch.arange(size, device="cpu")
-    place = _place_in_grid(order, steps, size, batch_first=batch_first, has_gaps=False)
-    return batch._replace(
-        schedule=Schedule(batch_sizes, place, rows=steps * size, slots=size), to_time_major=to_time_major
+    return Batch(
+        grid.reshape(count, grid.shape[2]),
+        Schedule(batch_sizes, place, rows=count, slots=size),
+        lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
+        None if is_time_major else to_time_major,
+        is_padded=True,
     )
 
 
@@ -174,42 +177,32 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
-    place = _place_in_grid(
-        layout.order,
-        steps,
-        size,
-        batch_first=module.batch_first,
-        has_gaps=layout.rows < size * steps,
-    )
+    step_stride, sequence_stride = layout.cell_strides(steps, module.batch_first)
     batch = _open_layout(
         input.reshape(-1, input.shape[2]),
         layout,
-        place,
+        layout.order * sequence_stride,
+        step_stride,
         lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
         lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
     )
     return batch._replace(is_padded=True)
 
 
-def _place_in_grid(order: Tensor, steps: int, size: int, *, batch_first: bool, has_gaps: bool) -> Place:
-    """Where the rows of a padded grid are, with sequence `order[slot]` in each slot."""
-    step_stride, sequence_stride = (1, steps) if batch_first else (size, 1)
-    return Place(
-        torch.arange(steps, device="cpu") * step_stride, order * sequence_stride, steps * size, has_gaps
-    )
-
-
 def _open_layout(
     rows: Tensor,
     layout: Layout,
-    place: Place,
+    sequence: Tensor,
+    step_stride: int,
     to_time_major: Callable[[], RowMap],
     restore: Callable[[Tensor], Any],
 ) -> Batch:
-    """Rows of a layout, at any place; sequences of length 0 come last in its order and have no slot."""
-    slots = int(layout.batch_sizes[0]) if layout.steps else 0
-    place = place._replace(step=place.step[: layout.steps], sequence=place.sequence[:slots])
-    schedule = Schedule(
-        copied(layout.batch_sizes), place, rows=layout.rows, slots=slots, order=layout.order.to(rows.device)
-    )
+    """Rows of a layout: row (t, slot) is number `t * step_stride + sequence[slot]`.
+
+    Sequences of length 0 come last in its order and have no slot.
+    """
+    batch_sizes, count = layout.batch_sizes, rows.shape[0]
+    step = torch.arange(0, layout.steps * step_stride, step_stride, device="cpu")
+    place = Place(step, sequence, count, has_gaps=layout.rows < count)
+    schedule = Schedule(batch_sizes, place, rows=layout.rows, order=layout.order.to(rows.device))
     return Batch(rows, schedule, restore, to_time_major)
