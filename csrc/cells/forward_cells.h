@@ -43,7 +43,7 @@ template <int Parts, class T> PADLESS_INLINE void put_hidden(const ForwardBlock<
     const Halves halves = put_parts<Parts>(b.next + r * b.next_stride, b.next_part, h, b.units, true);
     if (b.y && b.narrow_y) return store_halves((uint16_t*)b.y + at, halves, b.units);
   }
-  if (b.y) store_stored<T>(element_of<T>(b.y, at, b.narrow_y), h, b.units, b.narrow_y);
+  if (b.y) store_first((T*)b.y + at, h, b.units);
 }
 
 // The value of gate g of row r, for backward.

@@ -55,13 +55,5 @@
         }
       }
     }
-    if (panels == 0 || (Parts && p.narrow_rows)) return;
-    const int64_t t = steps.time(s), column = weights.projection.first(lane.panel) * W;
-    const int64_t count = minimum(output, weights.projection.first(lane.panel_end) * W) - column;
-    for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step) {
-      const T* h = h_after(s) + slot * state_stride + column;
-      const int64_t to = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column;
-      for (int64_t i = 0; i < count; i += W)
-        store_stored<T>(element_of<T>(p.y, to + i, p.narrow_rows), load_first(h + i, count - i), count - i, p.narrow_rows);
-    }
+    if (panels > 0 && !(Parts && p.narrow_rows)) write_outputs(s, lane, weights.projection, output);
   }

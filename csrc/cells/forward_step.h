@@ -130,6 +130,7 @@
       }
     }
     before.advance_to(before.rows);
+    if (rounds_outputs()) write_outputs(part.s, lane, weights.hidden, hidden);
   }
 
   // A step with one row in the lane (in a chunk always), two panels at once.
@@ -195,7 +196,7 @@
     e.gate_width = cells_stride;
     e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + row * cells_stride + unit : nullptr;
     e.cells_stride = slot_step * cells_stride;
-    e.y = projects() ? nullptr : y_of(part.t, unit);
+    e.y = projects() || rounds_outputs() ? nullptr : y_of(part.t, unit);
     e.narrow_y = p.narrow_rows;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
@@ -214,6 +215,21 @@
   void finish_block(const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
     for (int64_t v = 0; v < weights.hidden.size(panel); ++v)
       Cell<T, Parts>::forward(block_of(part, panel, v, slot, in, done), 0, size);
+  }
+
+  // Whether y is bfloat16 and h is not. Then y is written after the step: a cell that rounds takes 4 % longer where it need not.
+  bool rounds_outputs() const { return Parts == 0 && p.narrow_rows && !projects(); }
+
+  // The lane's slots and columns of y, `width` wide, from h after the step.
+  void write_outputs(int64_t s, const Lane& lane, const Panels<T, Parts>& panels, int64_t width) const {
+    const int64_t n = lane.count(steps.active(s)), t = steps.time(s), column = panels.first(lane.panel) * W;
+    const int64_t count = minimum(width, panels.first(lane.panel_end) * W) - column;
+    for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step) {
+      const T* const from = h_after(s) + slot * state_stride + column;
+      const int64_t to = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column;
+      for (int64_t i = 0; i < count; i += W)
+        store_stored<T>(element_of<T>(p.y, to + i, p.narrow_rows), load_first(from + i, count - i), count - i, p.narrow_rows);
+    }
   }
 
   // Column `unit` of a step in the caller's y, of slot 0 but for its y_sequence: T*, or bfloat16.
