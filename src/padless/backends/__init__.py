@@ -49,7 +49,7 @@ def choose(device_type: str) -> str:
     if forced is not None:
         return forced
     if device_type == "cpu":
-        return "native" if _missing("native") is None else "portable"
+        return "native" if _has_kernels() else "portable"
     return "torch" if device_type == "cuda" else "portable"
 
 
@@ -60,15 +60,17 @@ def is_forced() -> bool:
 
 def is_native() -> bool:
     """Whether layers on CPU tensors run on the native kernels; a faster `choose("cpu") == "native"`."""
-    if is_forced():
-        return choose("cpu") == "native"
-    global _has_native
-    if _has_native is None:
-        _has_native = _missing("native") is None
-    return _has_native
+    return choose("cpu") == "native" if is_forced() else _has_kernels()
 
 
-_has_native: bool | None = None
+def _has_kernels() -> bool:
+    global _native_is_here
+    if _native_is_here is None:
+        _native_is_here = _missing("native") is None
+    return _native_is_here
+
+
+_native_is_here: bool | None = None
 
 
 def instruction_set() -> str | None:
