@@ -89,7 +89,13 @@ def _like(tensors: States, values: States) -> States: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients:
     """The values, converted to the dtypes of `tensors`."""
-    return tuple(v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True))
+    return tuple(
+        v if v is None or t is None else _converted(v, t.dtype) for t, v in zip(tensors, values, strict=True)
+    )
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)  # `Tensor.to` takes a microsecond to do nothing
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
@@ -196,7 +202,7 @@ def _to(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]: 
 @overload
 def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients: ...
 def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients:
-    return tuple(None if t is None else t.to(dtype) for t in tensors)
+    return tuple(None if t is None else _converted(t, dtype) for t in tensors)
 
 
 def _backward_without_rows(grads: list[Tensor | None], grad_finals: Gradients) -> Gradients:
