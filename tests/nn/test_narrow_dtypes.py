@@ -133,3 +133,23 @@ def test_a_write_to_the_weights_is_seen():
         before, _ = narrow(x)
         narrow.weight_hh_l0.data[0, 0] += 1
         assert not torch.equal(narrow(x)[0], before)
+
+
+@each_cell
+def test_bfloat16_saves_at_most_three_fifths_of_what_float32_saves_for_backward(cell, widens):
+    narrow, wide = (getattr(padless.nn, cell)(32, 32, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    rows = torch.randn(400, 32)
+
+    def saved_bytes(layer, batch) -> int:
+        found = {}
+
+        def note(tensor):
+            found[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            layer(batch)
+        return sum(found.values())
+
+    low = saved_bytes(narrow, padless.Packed(rows.bfloat16(), [250, 150]))
+    assert 0 < low <= 0.6 * saved_bytes(wide, padless.Packed(rows, [250, 150]))

@@ -41,6 +41,8 @@ SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python 
 # of deleted owners. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 
+_FEW_ROWS = 2  # measured: docs/decisions/0039-bfloat16-rows-on-every-instruction-set.md
+
 _CELLS: dict[str, Any] = {
     "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
 }  # fmt: skip
@@ -134,12 +136,13 @@ def train_step(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return output `(B, H)` and final states of a single step, by torch's cell functions.
 
-    Where the kernels widen rows to float32, so does this: without instructions for bfloat16 products, torch's cells in
-    bfloat16 take up to 4 times as long. The output and the last state of the last layer share no memory once the caller
+    Where the kernels multiply float32 numbers, bfloat16 and float16 are converted to float32 here too: without
+    instructions for bfloat16 products, torch's cells in bfloat16 take up to 4 times as long. They are faster for one or
+    two rows, though, which take as long as reading the weights. The output and the last state of the last layer share no memory once the caller
     has copied the output, so that each can be changed in place, as with torch's layers.
     """
     dtype = rows.dtype
-    if dtype in NARROW_DTYPES and precision_of(dtype) == "highest":
+    if dtype in NARROW_DTYPES and precision_of(dtype) == "highest" and (dtype == torch.float16 or batch > _FEW_ROWS):
         wide_states = tuple([s.float() for s in states])
         output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
         return output.to(dtype), tuple([s.to(dtype) for s in finals])
