@@ -250,23 +250,14 @@ def layer_arguments(cell, *, placed, projected, hidden):
     )  # fmt: skip
 
 
-OPERATOR_CELLS = [("LSTM", False), ("LSTM", True), ("GRU", False), ("RNN_RELU", False)]
-OPERATOR_KEEPS = [("gates", False), ("gates", True), ("cells", False)]
-
-
 # Every cell with everything that it keeps; each of the 12 with one layout and one backend, so that every two
 # values of different parameters meet: a check takes a second.
 @pytest.mark.parametrize(
     ("cell", "projected", "keep", "exact", "placed", "hidden", "backend"),
     [
-        (
-            *cell,
-            *keep,
-            *((False, 16), (True, 6))[(i + j) % 2],
-            ("native", "portable")[(i // 2 + j) % 2],
-        )
-        for i, cell in enumerate(OPERATOR_CELLS)
-        for j, keep in enumerate(OPERATOR_KEEPS)
+        (*cell, *keep, *((False, 16), (True, 6))[(i + j) % 2], ("native", "portable")[(i // 2 + j) % 2])
+        for i, cell in enumerate([("LSTM", False), ("LSTM", True), ("GRU", False), ("RNN_RELU", False)])
+        for j, keep in enumerate([("gates", False), ("gates", True), ("cells", False)])
     ],
 )
 def test_opcheck_passes_for_layers(cell, projected, placed, hidden, keep, exact, backend):
