@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import time
 import traceback
@@ -67,23 +66,15 @@ class Ranks:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         store = self._folder / f"store-{time.monotonic_ns()}"
-        threads = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"
-        try:
-            for rank in range(self._world_size):
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_serve, args=(rank, self._world_size, str(store), theirs), daemon=True
-                )
-                process.start()
-                theirs.close()  # so that the pipe ends when the process does
-                self._processes.append(process)
-                self._pipes.append(ours)
-        finally:
-            if threads is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = threads
+        for rank in range(self._world_size):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(rank, self._world_size, str(store), theirs), daemon=True
+            )
+            process.start()
+            theirs.close()  # so that the pipe ends when the process does
+            self._processes.append(process)
+            self._pipes.append(ours)
         self._answers(SECONDS_TO_START)
 
     def _answers(self, seconds: float, lost: int | None = None) -> list[Any]:

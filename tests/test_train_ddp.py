@@ -39,7 +39,7 @@ class Training:
         with self._errors.open("w") as errors:  # a file, for a pipe that nobody reads fills up
             self._process = subprocess.Popen(
                 [*command, *SMALL, *options],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -37,6 +38,13 @@ def case_of(cell: str, lengths, width: int, hidden: int, **options) -> Case:
     return Case(cell, lengths, width, hidden, **options)
 
 
+@functools.cache
+def solved(cell: str, lengths: tuple[int, ...], width: int, hidden: int, dtype, reverse: bool):
+    """A case and what the oracle makes of it: once, for all instruction sets."""
+    case = case_of(cell, list(lengths), width, hidden, dtype=dtype, reverse=reverse)
+    return case, oracle(case)
+
+
 @pytest.fixture(params=[i for i in _kernels.supported_isas() if not i.endswith("_emulated")], autouse=True)
 def isa(request):
     _kernels.force_isa(request.param)
@@ -48,9 +56,9 @@ def isa(request):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"B{len(s[0])}-I{s[1]}-H{s[2]}")
 def test_outputs_and_every_gradient_are_those_of_each_sequence_alone(cell, shape, reverse):
+    lengths, width, hidden = shape
     for dtype in (torch.float32, torch.float64):
-        case = case_of(cell, *shape, dtype=dtype, reverse=reverse)
-        want = oracle(case)
+        case, want = solved(cell, tuple(lengths), width, hidden, dtype, reverse)
         for mode in ("infer", "train", "recompute"):
             assert_close(case, run(case, mode=mode), want)
 
@@ -71,8 +79,7 @@ def test_a_projection_of_any_width_gives_the_outputs_and_gradients_of_each_seque
 def test_every_width_up_to_three_vectors_gives_the_outputs_and_gradients_of_each_sequence_alone(cell, dtype):
     # The gates of a last panel share vectors in as many ways as there are units left over.
     for hidden in range(1, 3 * 16 + 2):
-        case = case_of(cell, [1, 3, 2], 3, hidden, dtype=dtype)
-        want = oracle(case)
+        case, want = solved(cell, (1, 3, 2), 3, hidden, dtype, False)
         for mode in ("infer", "train", "recompute"):
             assert_close(case, run(case, mode=mode), want)
 
@@ -103,17 +110,16 @@ def test_every_layout_is_read_and_written_where_it_lies(cell, layout):
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_threads_change_no_bit_of_an_output(cell, reverse, threads):
-    case = case_of(
-        cell, [30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13] * 2, 33, 100, reverse=reverse
-    )
+    lengths = (30, 4, 20, 20, 1, 2, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9, 0, 12, 13) * 2
+    case, want = solved(cell, lengths, 33, 100, torch.float32, reverse)
     alone, team = run(case), run(case, threads=threads)
-    assert_close(case, team, oracle(case))
+    assert_close(case, team, want)
     for name in ("y", "h_n", "c_n"):
         assert_same(alone[name], team[name])
     again = run(case, threads=threads)
     for name in alone:
         assert_same(team[name], again[name])
-    assert_close(case, run(case, threads=threads, mode="recompute"), oracle(case))
+    assert_close(case, run(case, threads=threads, mode="recompute"), want)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

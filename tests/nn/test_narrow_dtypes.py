@@ -137,7 +137,9 @@ def test_a_write_to_the_weights_is_seen():
 
 @each_cell
 def test_bfloat16_saves_at_most_three_fifths_of_what_float32_saves_for_backward(cell, widens):
-    narrow, wide = (getattr(padless.nn, cell)(32, 32, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    narrow, wide = (
+        getattr(padless.nn, cell)(32, 32, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
+    )
     rows = torch.randn(400, 32)
 
     def saved_bytes(layer, batch) -> int:

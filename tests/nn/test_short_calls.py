@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -14,56 +13,22 @@ from torch.nn.utils.rnn import pack_sequence
 
 import padless
 from padless.backends import _kernels, prepared
-from padless.nn import _forward, _short, _steps
+from padless.nn import _steps
 
-from ..oracle import run_layers
+from .short_kit import (
+    NARROW,
+    assert_same_bits,
+    both_ways,
+    counted,
+    each_cell,
+    fed_step_by_step,
+    flat,
+    layer_of,
+    states_of,
+    without_short_way,
+)
 
-CELLS = ["LSTM", "GRU", "RNN"]
-NARROW = [torch.bfloat16, torch.float16]
 DTYPES = [torch.float32, torch.float64, *NARROW]
-each_cell = pytest.mark.parametrize("cell", CELLS)
-
-
-def layer_of(cell: str, *, dtype=torch.float32, **options):
-    torch.manual_seed(1)
-    return getattr(padless.nn, cell)(5, 7, dtype=dtype, **options)
-
-
-def states_of(layer, batch: int, dtype=torch.float32):
-    h = torch.randn(layer.num_layers, batch, 7, dtype=dtype)
-    return (h, torch.randn_like(h)) if layer.mode == "LSTM" else h
-
-
-def fed_step_by_step(layer, x):
-    state, outputs = None, []
-    for step in x.split(1):
-        output, state = layer(step, state)
-        outputs.append(output)
-    return torch.cat(outputs), state
-
-
-def flat(result):
-    output, state = result
-    rows = output if isinstance(output, torch.Tensor) else output.data
-    return [rows, *(state if isinstance(state, tuple) else [state])]
-
-
-def counted(monkeypatch):
-    """How many calls took the short way."""
-    taken = []
-    short = _short.short_forward
-
-    def spy(*arguments):
-        result = short(*arguments)
-        taken.append(result is not None)
-        return result
-
-    monkeypatch.setattr(_forward, "short_forward", spy)
-    return taken
-
-
-def without_short_way(monkeypatch):
-    monkeypatch.setattr(_forward, "short_forward", lambda *arguments: None)
 
 
 @each_cell
@@ -78,20 +43,9 @@ def test_the_short_way_has_the_bits_of_the_general_one(
     x = torch.randn(*((batch, steps) if layer.batch_first else (steps, batch)), 5, dtype=dtype)
     hx = states_of(layer, batch, dtype) if with_state else None
     taken = counted(monkeypatch)
-    with torch.no_grad():
-        short = layer(x, hx)
-        assert taken == [True]
-        without_short_way(monkeypatch)
-        general = layer(x, hx)
-    for got, expected in zip(flat(short), flat(general), strict=True):
-        assert torch.equal(got, expected)
-
-
-@pytest.fixture
-def each_isa():
-    """The instruction sets to force, one after the other."""
-    yield _kernels.supported_isas()
-    _kernels.force_isa(os.environ.get("PADLESS_ISA"))
+    short, general = both_ways(layer, x, hx, monkeypatch)
+    assert taken == [True]
+    assert_same_bits(flat(short), flat(general))
 
 
 @each_cell
@@ -107,175 +61,12 @@ def test_every_instruction_set_and_precision_has_the_bits_of_the_general_way(
             _kernels.force_isa(isa)
             for steps, batch in ((1, 1), (1, 20), (6, 1), (5, 4)):
                 x, hx = torch.randn(steps, batch, 5, dtype=dtype), states_of(layer, batch, dtype)
-                with torch.no_grad():
-                    short = layer(x, hx)
-                    with monkeypatch.context() as patch:
-                        without_short_way(patch)
-                        general = layer(x, hx)
-                for got, expected in zip(flat(short), flat(general), strict=True):
-                    assert got.dtype == expected.dtype == dtype
-                    assert torch.equal(got, expected), (isa, steps, batch)
+                short, general = both_ways(layer, x, hx, monkeypatch)
+                assert short[0].dtype == dtype
+                assert_same_bits(flat(short), flat(general), (isa, steps, batch))
         assert False not in taken
     finally:
         torch.set_float32_matmul_precision("highest")
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("kind", ["padded", "batch first", "PackedSequence", "Packed"])
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("widens", [True, False])
-def test_narrow_dtypes_agree_with_each_sequence_alone_in_float64(
-    cell, dtype, kind, steps, widens, each_isa, monkeypatch
-):
-    if widens:
-        _kernels.force_isa("baseline")
-    layer, taken = layer_of(cell, dtype=dtype, batch_first=kind == "batch first"), counted(monkeypatch)
-    rows, hx = torch.randn(3, steps, 5, dtype=dtype), states_of(layer, 3, dtype)
-    with torch.no_grad():
-        if kind == "PackedSequence":
-            output, last = layer(pack_sequence(list(rows)), hx)
-            output = output.data.view(steps, 3, 7).transpose(0, 1)
-        elif kind == "Packed":
-            output, last = layer(padless.Packed(rows.flatten(0, 1), [steps] * 3), hx)
-            output = output.data.view(3, steps, 7)
-        else:
-            output, last = layer(rows if kind == "batch first" else rows.transpose(0, 1), hx)
-            output = output if kind == "batch first" else output.transpose(0, 1)
-    assert taken == [True]
-    weights = {name: p.detach().double() for name, p in layer.named_parameters()}
-    states = hx if cell == "LSTM" else (hx,)
-    expected, expected_last = run_layers(
-        cell, weights, list(rows.double()), tuple(s.double() for s in states)
-    )
-    results = [output, *(last if cell == "LSTM" else (last,))]
-    for got, want in zip(results, [torch.stack(expected), *expected_last], strict=True):
-        assert got.dtype == dtype
-        # The result is rounded once and, where bfloat16 numbers are multiplied, h before each product.
-        assert float((got.double() - want).abs().max()) <= 4 * torch.finfo(dtype).eps * max(
-            1.0, float(want.abs().max())
-        )
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-def test_narrow_sequences_have_their_bits_in_company_and_step_by_step_stay_within_rounding(cell, dtype):
-    layer, x = layer_of(cell, dtype=dtype), torch.randn(30, 4, 5, dtype=dtype)
-    with torch.no_grad():
-        whole, last = layer(x)
-        stepped, state = fed_step_by_step(layer, x)
-        for at in range(4):
-            alone, own = layer(x[:, at : at + 1])
-            for got, expected in zip(flat((alone, own)), flat((whole, last)), strict=True):
-                assert torch.equal(got, expected[:, at : at + 1])
-    eps = torch.finfo(dtype).eps  # each step rounds its state, and the next steps forget a part of that
-    for got, expected in zip(flat((stepped, state)), flat((whole, last)), strict=True):
-        assert float((got - expected).abs().max()) <= 8 * eps * max(1.0, float(expected.abs().max()))
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("widens", [True, False])
-def test_narrow_results_do_not_depend_on_the_mode_of_earlier_calls(cell, dtype, widens, each_isa):
-    if widens:
-        _kernels.force_isa("baseline")
-    layer, x = layer_of(cell, dtype=dtype).requires_grad_(False), torch.randn(1, 2, 5, dtype=dtype)
-    results = []
-    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
-        with mode():
-            first = layer(x)  # of this mode, and the state of the next call
-            second = layer(x, first[1])
-            assert all(r.is_inference() == (mode is torch.inference_mode) for r in flat(second))
-            results.append([*flat(first), *flat(second)])
-    with torch.inference_mode():
-        state = layer(x)[1]
-    results.append([*flat(layer(x)), *flat(layer(x, state))])
-    for each in results[1:]:
-        for got, expected in zip(each, results[0], strict=True):
-            assert torch.equal(got, expected) and not got.requires_grad
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-def test_narrow_results_belong_to_the_caller(cell, dtype, each_isa):
-    for isa in each_isa:
-        _kernels.force_isa(isa)
-        layer, x = layer_of(cell, dtype=dtype), torch.randn(1, 2, 5, dtype=dtype)
-        with torch.no_grad():
-            results = flat(layer(x))
-            kept = [each.clone() for each in results]
-            layer(torch.randn(1, 2, 5, dtype=dtype))
-        memory = {each.untyped_storage().data_ptr() for each in results}
-        assert len(memory) == len(results)
-        for got, expected in zip(results, kept, strict=True):
-            assert torch.equal(got, expected)
-            assert got.untyped_storage().nbytes() == got.nbytes
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-def test_large_calls_in_narrow_dtypes_keep_no_memory(cell, dtype):
-    layer = getattr(padless.nn, cell)(40, 300, dtype=dtype)
-    with torch.no_grad():
-        for _ in range(2):
-            layer(torch.randn(1, 200, 40, dtype=dtype))
-            layer(torch.randn(1, 2, 40, dtype=dtype))
-    ((_, (layer_of_one,)),) = [_steps._prepared[id(layer)]]
-    kept = [arguments for free in layer_of_one._free.values() for arguments in free]
-    assert len(kept) == 1
-    assert sum(t.nbytes for t in (*kept[0].wide_inputs, *kept[0].wide_outputs)) <= prepared._KEPT_WIDE
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-def test_autocast_and_several_recorded_steps_take_the_general_way(cell, dtype, monkeypatch):
-    layer, taken = layer_of(cell, dtype=dtype), counted(monkeypatch)
-    x = torch.randn(1, 2, 5, dtype=dtype)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        layer(x)
-    layer(x.expand(3, 2, 5))[0].sum().backward()
-    assert taken == [False, False]
-    assert all(p.grad.dtype == dtype for p in layer.parameters())
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-def test_hooks_see_narrow_small_calls(cell, dtype, monkeypatch):
-    layer, taken = layer_of(cell, dtype=dtype), counted(monkeypatch)
-    x, seen = torch.randn(1, 2, 5, dtype=dtype), []
-    layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    layer.register_forward_hook(lambda module, given, result: seen.append(result[0]))
-    with torch.no_grad():
-        output, _ = layer(x)
-    assert taken == [True] and seen[0] is x and seen[1] is output
-
-
-@each_cell
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("widens", [True, False])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_one_step_of_training_in_narrow_dtypes_agrees_with_float64(
-    cell, dtype, widens, layers, each_isa, monkeypatch
-):
-    if widens:
-        _kernels.force_isa("baseline")
-    layer, taken = layer_of(cell, dtype=dtype, num_layers=layers), counted(monkeypatch)
-    exact = getattr(torch.nn, cell)(5, 7, num_layers=layers, dtype=torch.float64)
-    exact.load_state_dict(layer.state_dict())
-    x, hx = torch.randn(1, 4, 5, dtype=dtype), states_of(layer, 4, dtype)
-
-    def gradients(module, to):
-        leaves = [t.to(to).requires_grad_() for t in (x, *(hx if cell == "LSTM" else (hx,)))]
-        values = flat(module(leaves[0], tuple(leaves[1:]) if cell == "LSTM" else leaves[1]))
-        loss = sum((at * value.double()).sum() for at, value in enumerate(values, 1))
-        return [*values, *torch.autograd.grad(loss, [*leaves, *module.parameters()])]
-
-    for got, want in zip(gradients(layer, dtype), gradients(exact, torch.float64), strict=True):
-        assert got.dtype == dtype
-        error = float((got.detach().double() - want.detach()).abs().max())
-        # Torch's cells round every gate in bfloat16, and so do their gradients.
-        assert error <= 8 * torch.finfo(dtype).eps * max(1.0, float(want.detach().abs().max()))
-    assert taken == [True]
 
 
 @each_cell
@@ -291,14 +82,10 @@ def test_packed_kinds_of_equally_long_sequences(cell, kind, steps, layers, dtype
         x = padless.Packed(rows.flatten(0, 1), [steps] * 4)
     hx = states_of(layer, 4, dtype)
     taken = counted(monkeypatch)
-    with torch.no_grad():
-        short = layer(x, hx)
-        without_short_way(monkeypatch)
-        general = layer(x, hx)
+    short, general = both_ways(layer, x, hx, monkeypatch)
     assert taken == [True]
     assert type(short[0]) is type(general[0]) is type(x)
-    for got, expected in zip(flat(short), flat(general), strict=True):
-        assert torch.equal(got, expected)
+    assert_same_bits(flat(short), flat(general))
 
 
 @each_cell
@@ -325,13 +112,9 @@ def test_rows_and_states_that_are_not_contiguous(cell, dtype, monkeypatch):
     apart = tuple(torch.stack([s, s], -1)[..., 0] for s in parts)
     hx = apart if cell == "LSTM" else apart[0]
     taken = counted(monkeypatch)
-    with torch.no_grad():
-        short = layer(x, hx)
-        without_short_way(monkeypatch)
-        general = layer(x, hx)
+    short, general = both_ways(layer, x, hx, monkeypatch)
     assert taken == [True]
-    for got, expected in zip(flat(short), flat(general), strict=True):
-        assert torch.equal(got, expected)
+    assert_same_bits(flat(short), flat(general))
 
 
 @each_cell
@@ -340,9 +123,7 @@ def test_a_sequence_fed_step_by_step_has_the_bits_of_the_whole(cell):
     with torch.no_grad():
         whole, last = layer(x)
         stepped, state = fed_step_by_step(layer, x)
-    assert torch.equal(stepped, whole)
-    for got, expected in zip(flat((whole, state)), flat((whole, last)), strict=True):
-        assert torch.equal(got, expected)
+    assert_same_bits(flat((stepped, state)), flat((whole, last)))
 
 
 @each_cell
@@ -352,12 +133,8 @@ def test_every_change_of_the_weights_is_seen(cell, dtype, monkeypatch):
     other = copy.deepcopy(layer)
 
     def check():
-        with torch.no_grad():
-            short = layer(x)
-            with monkeypatch.context() as patch:
-                without_short_way(patch)
-                for got, expected in zip(flat(short), flat(layer(x)), strict=True):
-                    assert torch.equal(got, expected)
+        short, general = both_ways(layer, x, None, monkeypatch)
+        assert_same_bits(flat(short), flat(general))
         return short[0]
 
     outputs = [check()]
@@ -553,33 +330,19 @@ def test_another_dtype_after_the_first_call_is_refused(cell):
             layer(torch.randn(1, 2, 5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("bias", [True, False])
 @each_cell
-def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dtype, monkeypatch):
-    for isa in _kernels.supported_isas():
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dtype, each_isa, monkeypatch):
+    sizes = [(1, 1), (7, 3), (17, 12), (40, 1), (64, 1), (100, 2), (130, 12), (133, 1), (1024, 1)]
+    for isa in each_isa:
         _kernels.force_isa(isa)
-        try:
-            for width, batch in (
-                (1, 1),
-                (7, 3),
-                (17, 12),
-                (40, 1),
-                (64, 1),
-                (100, 2),
-                (130, 12),
-                (133, 1),
-                (1024, 1),
-            ):
-                torch.manual_seed(width)
-                layer = getattr(padless.nn, cell)(width + 3, width, bias=bias, dtype=dtype)
-                x = torch.randn(1, batch, width + 3, dtype=dtype)
-                with torch.no_grad():
-                    once = flat(layer(x))
-                    monkeypatch.setattr(prepared, "_FEW_ROWS", 0)
-                    kept = flat(copy.deepcopy(layer)(x))
-                    monkeypatch.undo()
-                for a, b in zip(once, kept, strict=True):
-                    assert torch.equal(a, b)
-        finally:
-            _kernels.force_isa(os.environ.get("PADLESS_ISA"))
+        for width, batch in sizes:
+            torch.manual_seed(width)
+            layer = getattr(padless.nn, cell)(width + 3, width, bias=bias, dtype=dtype)
+            x = torch.randn(1, batch, width + 3, dtype=dtype)
+            with torch.no_grad(), monkeypatch.context() as patch:
+                once = flat(layer(x))
+                patch.setattr(prepared, "_FEW_ROWS", 0)
+                kept = flat(copy.deepcopy(layer)(x))
+            assert_same_bits(once, kept, (isa, width, batch))

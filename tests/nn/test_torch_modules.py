@@ -87,6 +87,12 @@ def test_first_derivatives(info, number):
     check(info, number, gradcheck, fast_mode=True)
 
 
-@each_case
+# Half of the cases: torch counts through the options in binary, and an even number of ones leaves every
+# combination of all options but one.
+@pytest.mark.parametrize(
+    ("info", "number"),
+    [case for case in CASES if bin(case[1]).count("1") % 2 == 0],
+    ids=lambda value: str(value) if isinstance(value, int) else value.module_cls.__name__,
+)
 def test_second_derivatives(info, number):
     check(info, number, gradgradcheck, fast_mode=True)

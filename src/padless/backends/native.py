@@ -95,7 +95,9 @@ def _like(tensors: Gradients, values: Gradients) -> Gradients:
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)  # `Tensor.to` takes a microsecond to do nothing
+    return (
+        tensor if tensor.dtype is dtype else tensor.to(dtype)
+    )  # `Tensor.to` takes a microsecond to do nothing
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:

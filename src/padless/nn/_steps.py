@@ -142,7 +142,11 @@ def train_step(
     has copied the output, so that each can be changed in place, as with torch's layers.
     """
     dtype = rows.dtype
-    if dtype in NARROW_DTYPES and precision_of(dtype) == "highest" and (dtype == torch.float16 or batch > _FEW_ROWS):
+    if (
+        dtype in NARROW_DTYPES
+        and precision_of(dtype) == "highest"
+        and (dtype == torch.float16 or batch > _FEW_ROWS)
+    ):
         wide_states = tuple([s.float() for s in states])
         output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
         return output.to(dtype), tuple([s.to(dtype) for s in finals])
