@@ -160,14 +160,14 @@ def test_hooks_see_narrow_small_calls(cell, dtype, monkeypatch):
 
 @each_cell
 @each_dtype
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("layers", "batch"), [(1, 1), (1, 4), (2, 4)])
 def test_one_step_of_training_in_narrow_dtypes_agrees_with_float64(
-    cell, dtype, layers, products, monkeypatch
+    cell, dtype, layers, batch, products, monkeypatch
 ):
     layer, taken = layer_of(cell, dtype=dtype, num_layers=layers), counted(monkeypatch)
     exact = getattr(torch.nn, cell)(5, 7, num_layers=layers, dtype=torch.float64)
     exact.load_state_dict(layer.state_dict())
-    x, hx = torch.randn(1, 4, 5, dtype=dtype), states_of(layer, 4, dtype)
+    x, hx = torch.randn(1, batch, 5, dtype=dtype), states_of(layer, batch, dtype)
 
     def gradients(module, to):
         leaves = [t.to(to).requires_grad_() for t in (x, *(hx if cell == "LSTM" else (hx,)))]
