@@ -131,22 +131,27 @@ def infer(
     return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
 
 
+def _is_widened(dtype: torch.dtype, batch: int) -> bool:
+    """Whether `train_step` computes in float32 and rounds its results.
+
+    Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 4 times as long. For one
+    or two rows they are faster: most of that time goes into reading the weights, which are half as large.
+    """
+    if dtype not in NARROW_DTYPES or precision_of(dtype) != "highest":
+        return False
+    return dtype == torch.float16 or batch > _FEW_ROWS
+
+
 def train_step(
     network: Network, rows: Tensor, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return output `(B, H)` and final states of a single step, by torch's cell functions.
 
-    Where the kernels multiply float32 numbers, bfloat16 and float16 are converted to float32 here too: without
-    instructions for bfloat16 products, torch's cells in bfloat16 take up to 4 times as long. They are faster for one or
-    two rows, though, which take as long as reading the weights. The output and the last state of the last layer share no memory once the caller
-    has copied the output, so that each can be changed in place, as with torch's layers.
+    The output and the last state of the last layer share no memory once the caller has copied the output, so that each
+    can be changed in place, as with torch's layers.
     """
     dtype = rows.dtype
-    if (
-        dtype in NARROW_DTYPES
-        and precision_of(dtype) == "highest"
-        and (dtype == torch.float16 or batch > _FEW_ROWS)
-    ):
+    if _is_widened(dtype, batch):
         wide_states = tuple([s.float() for s in states])
         output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
         return output.to(dtype), tuple([s.to(dtype) for s in finals])
