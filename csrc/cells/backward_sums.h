@@ -218,7 +218,7 @@
     }
   }
 
-  // The gates of the chunk's rows from x and h before, bit for bit those of the forward pass.
+  // The gates of the chunk's rows from x and h before: the forward pass's, bit for bit unless y holds h rounded to bfloat16.
   void recompute(const Chunk& chunk) const {
     const ForwardWeights<T, Parts> w(layer_of(p), p.forward_weights);
     const Operand<T, Parts>&x = recompute_x, &h = recompute_h;

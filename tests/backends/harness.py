@@ -151,7 +151,7 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     }
     if case.projection:
         grads["dw_hr"] = nan(output, h)
-    dx = torch.full_like(x.data, 7.0)
+    dx = torch.full((x.data.size(0), case.input + extra), 7.0, dtype=row_dtype)[:, : case.input]
     saved = None if gates is None else gates.clone()
     k.backward(
         case.cell, k.pack_backward(case.cell, *weights[:2], weights[4], precision=precision),
@@ -160,6 +160,10 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip
+    for rows_written, poison in ((y.data, float("nan")), (dx, 7.0)):
+        if extra:
+            gap = rows_written._base[:, rows_written.size(1) :]
+            torch.testing.assert_close(gap, torch.full_like(gap, poison), equal_nan=True, rtol=0, atol=0)
     assert saved is None or torch.equal(saved.nan_to_num(), gates.nan_to_num()), (
         "backward wrote to what was saved"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from torch.export import Dim
 from torch.utils._pytree import tree_leaves
 
 import padless
-from padless.backends import operators
+from padless.backends import _kernels, operators
 from padless.layout import operators as index_operators
 from padless.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -280,6 +281,21 @@ def test_opcheck_passes_for_layers(cell, projected, placed, hidden, keep, exact,
             needs,
         )
         torch.library.opcheck(torch.ops.padless.layer_backward, given)
+
+
+@pytest.mark.skipif("native" not in padless.backends.available(), reason="the native kernels were not built")
+def test_opcheck_passes_for_bfloat16_rows_without_bfloat16_products():
+    arguments = [
+        a.detach().bfloat16().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        for a in layer_arguments("LSTM", placed=False, projected=False, hidden=6)
+    ]
+    _kernels.force_isa("baseline")
+    try:
+        torch.library.opcheck(operators.layer, (*arguments, True, "gates", False))
+        saved = operators.layer(*arguments, False, "gates", False)[3]
+    finally:
+        _kernels.force_isa(os.environ.get("PADLESS_ISA"))
+    assert saved.numel() == 64 + len(arguments[1]) * 16 * (4 + 4 * 2)  # cells in float32, gates in bfloat16
 
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])

@@ -181,3 +181,25 @@ def test_one_step_of_training_in_narrow_dtypes_agrees_with_float64(
         # Torch's cells round every gate in bfloat16, and so do their gradients.
         assert error <= 8 * torch.finfo(dtype).eps * max(1.0, float(want.detach().abs().max()))
     assert taken == [True]
+
+
+@each_cell
+@pytest.mark.parametrize(
+    ("dtype", "batch", "inside"),
+    [
+        (torch.bfloat16, 2, torch.bfloat16),
+        (torch.bfloat16, 3, torch.float32),
+        (torch.float16, 1, torch.float32),
+    ],
+)
+def test_few_rows_train_on_torchs_cells_in_bfloat16_and_others_in_float32(
+    cell, dtype, batch, inside, each_isa
+):
+    _kernels.force_isa("baseline")  # `each_isa` forces the other again
+    layer, x = layer_of(cell, dtype=dtype), torch.randn(1, batch, 5, dtype=dtype)
+    output, _ = layer(x)
+    h = torch.zeros(batch, 7, dtype=inside)
+    cells = {"LSTM": torch.lstm_cell, "GRU": torch.gru_cell, "RNN": torch.rnn_tanh_cell}
+    state = (h, h) if cell == "LSTM" else h
+    want = cells[cell](x[0].to(inside), state, *(p.to(inside) for p in layer.parameters()))
+    assert torch.equal(output[0], (want[0] if cell == "LSTM" else want).to(dtype))

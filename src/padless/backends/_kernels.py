@@ -62,7 +62,7 @@ CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
 # Torch's names of the precisions of float32 products -> the values of `padless_dtype`.
 PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
-# Rows and weights of these dtypes are widened to float32.
+# Layers of these dtypes have float32 sums, cells and states.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # Number of multiplications (about 30 us) below which a second thread may cost more than it saves.
@@ -305,7 +305,7 @@ def forward(
         cells: `(rows, cells_width)` for an LSTM, whenever backward follows.
         hidden: H if y is a projection of the hidden units; None: they are y.
         precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. With "highest"
-            and "medium" x and y may be bfloat16, the states are float32. Packed weights are for one precision.
+            and "medium" x and y may both be bfloat16; states are float32. Packed weights are for one precision.
     """
     problem = _problem(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,

@@ -11,8 +11,8 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
     """Recompute gates in backward instead of keeping them: `recompute(True)`, or `with recompute(): ...`.
 
     Applies to the native backend and is read in the forward pass (compiled functions recompile when it changes).
-    Gradients stay bit-identical. An LSTM keeps 2 numbers per row and unit instead of 6, for a third more
-    multiplications in training.
+    Gradients stay bit-identical, except in bfloat16 and float16, where they change by a rounding. An LSTM keeps 2
+    numbers per row and unit instead of 6, for a third more multiplications in training.
 
     >>> import torch, padless
     >>> with recompute():

@@ -1,7 +1,7 @@
 """The tensor of bytes that a layer saves for backward in a compiled program: a header, then cells and gates.
 
-The number of rows, their precision and so the dtype of the gates are known only when the program runs. A tensor of
-bytes fits all cases, and backward reads the precision of its forward from the header.
+The number of rows and the precision of float32 layers, which decides the dtype of their gates, are known only when the
+program runs. A tensor of bytes fits all cases, and backward reads the precision of its forward from the header.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
     Args:
         keep: one of `KEEPS`.
     """
-    # Gates are widest with float32 products. H is a number: a symbolic one becomes a constant.
+    # Gates of float32 rows are widest with float32 products. H is a number: a symbolic one becomes a constant.
     return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
 
 

@@ -1,6 +1,6 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. They read and write bfloat16 rows too, and save their gates in bfloat16;
+The kernels compute in float32 and float64. They read and write bfloat16 rows too, whose gates they save in bfloat16;
 float16 rows are converted to float32 for the kernels, and their output is rounded. Sums, cells and states are float32
 either way. Other dtypes go to the portable backend (`computes`). Tensors are checked in `nn`; the C side checks sizes
 and offsets again.
@@ -95,9 +95,8 @@ def _like(tensors: Gradients, values: Gradients) -> Gradients:
 
 
 def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return (
-        tensor if tensor.dtype is dtype else tensor.to(dtype)
-    )  # `Tensor.to` takes a microsecond to do nothing
+    # `Tensor.to` takes a microsecond to do nothing.
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:

@@ -203,7 +203,8 @@ def _autocasted(
 def _lowers_rows(device_type: str, low: torch.dtype, forced: str | None) -> bool:
     """Whether autocast lowers the rows of a float32 layer to its dtype; compiled: evaluated once for each `forced`.
 
-    Kernels that multiply bfloat16 round the weights when packing them; without such kernels float32 is as fast.
+    Kernels that multiply bfloat16 numbers round the weights when packing them; without such kernels float32 is as fast
+    and more exact.
     """
     return low == torch.bfloat16 and choose(device_type) == "native" and precision_of(low) == "medium"
 

@@ -41,7 +41,7 @@ SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python 
 # of deleted owners. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 
-_FEW_ROWS = 2  # measured: docs/decisions/0039-bfloat16-rows-on-every-instruction-set.md
+_ROWS_IN_BFLOAT16 = 2  # measured: docs/decisions/0039-bfloat16-rows-on-every-instruction-set.md
 
 _CELLS: dict[str, Any] = {
     "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
@@ -135,11 +135,12 @@ def _is_widened(dtype: torch.dtype, batch: int) -> bool:
     """Whether `train_step` computes in float32 and rounds its results.
 
     Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 4 times as long. For one
-    or two rows they are faster: most of that time goes into reading the weights, which are half as large.
+    or two rows they are faster: most of that time goes into reading the weights, which are half as large. In float16
+    they never are.
     """
     if dtype not in NARROW_DTYPES or precision_of(dtype) != "highest":
         return False
-    return dtype == torch.float16 or batch > _FEW_ROWS
+    return dtype == torch.float16 or batch > _ROWS_IN_BFLOAT16
 
 
 def train_step(
