@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -25,7 +26,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 # Inductor's cache on disk does not know which version of padless a program was compiled with.
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+_compiled = tempfile.TemporaryDirectory()
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 
 
 @pytest.fixture(autouse=True)
