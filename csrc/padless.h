@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 7 };
+enum { PADLESS_ABI_VERSION = 8 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
@@ -101,6 +101,7 @@ typedef struct padless_problem {
   void* dw_hr;             /* T*, [P, H] contiguous, as the other weights' gradients */
 
   int64_t narrow_rows; /* 1: x, y, dy and dx are bfloat16 (uint16_t*), with FLOAT32 and BFLOAT16; else 0 */
+  int64_t narrow_states; /* 1: every state and gradient of a state is bfloat16, with the same; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with the same; else 0 */
 
   /* Forward with w_hh set: weights as padless_pack_forward takes them, instead of forward_weights. Each panel is packed just before it

@@ -111,6 +111,9 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   }
 
   const void* row_element(const void* rows, int64_t at) const { return element_of<T>(rows, at, p.narrow_rows); }
+  StateRow state_of(const void* base, int64_t stride, int64_t slot) const {
+    return {state_row<T>(p, base, stride, slot), p.narrow_states != 0};
+  }
   StateRow y_row(int64_t t, int64_t slot) const {
     return {row_element(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride), p.narrow_rows != 0};
   }
@@ -140,7 +143,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       for (int64_t slot = 0; slot < active; ++slot) {
         const int64_t i = row0 - chunk.base + slot;
         x_row[i] = p.x_step[t] + p.x_sequence[slot];
-        h_row[i] = slot < b.count ? y_row(b.t, slot) : StateRow{state_row<T>(p, p.h0, p.h0_stride, slot), false};
+        h_row[i] = slot < b.count ? y_row(b.t, slot) : state_of(p.h0, p.h0_stride, slot);
       }
       if (!steps.down) row0 += active;
     }
@@ -180,6 +183,10 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     multiply(weights.hidden, panel, rows, n, start, passes_by ? lane.slot_step * state_stride : 0, product, prefetch);
   }
 
+  void store_state(void* base, int64_t stride, int64_t slot, int64_t unit, const T* from, int64_t count) const {
+    copy_stored<T>(state_row<T>(p, base, stride, slot, unit), p.narrow_states, from, false, count);
+  }
+
   // The gradients of the initial states of the slots [staying, active), whose first step is the one with the gradient rows `later_rows`.
   void store_initial_gradients(const Lane& lane, const Lane& h_lane, int64_t staying, int64_t active,
                                const Operand<T, Parts>& later_rows) const {
@@ -192,13 +199,13 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
         const int64_t size = minimum(most_rows(Parts, 4), n - i), slot = lane.slot + i * lane.slot_step;
         recurrent_product(panel, later_rows, lane, slot, size);
         for (int64_t r = 0; r < size; ++r)
-          copy(state_row<T>(p, p.dh0, p.dh0_stride, slot + r * lane.slot_step) + unit, product + r * nv * W, count);
+          store_state(p.dh0, p.dh0_stride, slot + r * lane.slot_step, unit, product + r * nv * W, count);
       }
     }
     if (kind != PADLESS_LSTM || !p.dc0 || lane.panel == lane.panel_end) return;
     const int64_t unit = units.first(lane.panel) * W, count = minimum(hidden, units.first(lane.panel_end) * W) - unit;
     for (int64_t i = left, slot = lane.slot + left * lane.slot_step; i < n; ++i, slot += lane.slot_step)
-      copy(state_row<T>(p, p.dc0, p.dc0_stride, slot) + unit, dc + slot * state_stride + unit, count);
+      store_state(p.dc0, p.dc0_stride, slot, unit, dc + slot * state_stride + unit, count);
   }
 
   // The cell's gradients of `size` rows of the lane, the i-th and those after it; `later`: gradients of their h from later steps.
@@ -207,13 +214,13 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     const int64_t slot_step = part.lane.slot_step, slot = part.lane.slot + i * slot_step;
     const int64_t row = part.row0 + slot, chunk_row = part.chunk_row(slot), saved = saved_count(kind) * gate_width;
     StateRow h_before[buffer_rows(Parts)];
-    const T* c_before[buffer_rows(Parts)];
+    StateRow c_before[buffer_rows(Parts)];
     const Before b = before(part.t, part.row0);
     for (int64_t r = 0; r < size; ++r) {
       const int64_t own = slot + r * slot_step;
       h_before[r] = h_row[part.chunk_row(own)];
       if (kind == PADLESS_LSTM)
-        c_before[r] = own < b.count ? (const T*)p.cells + (b.row0 + own) * gate_width : state_row<T>(p, p.c0, p.c0_stride, own);
+        c_before[r] = own < b.count ? StateRow{(const T*)p.cells + (b.row0 + own) * gate_width, false} : state_of(p.c0, p.c0_stride, own);
     }
     BackwardBlock<T> e;
     e.rows = size;
@@ -310,9 +317,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   void load_final_gradients(const Lane& lane, int64_t panel, int64_t i, int64_t size) const {
     const int64_t nv = weights.hidden.size(panel), unit = weights.hidden.first(panel) * W;
     for (int64_t r = 0; r < size; ++r) {
-      const T* h = state_row<T>(p, p.dh_n, p.dh_n_stride, lane.slot + (i + r) * lane.slot_step);
-      for (int64_t v = 0; v < nv; ++v)
-        store(product + (r * nv + v) * W, h ? load_first(h + unit + v * W, output - unit - v * W) : Vec<T>{});
+      const StateRow h = state_of(p.dh_n, p.dh_n_stride, lane.slot + (i + r) * lane.slot_step);
+      for (int64_t v = 0; v < nv; ++v) store(product + (r * nv + v) * W, load_row<T>(h, unit + v * W, output - unit - v * W));
     }
   }
   // Likewise nothing but dc_n reaches their cells.
@@ -322,9 +328,9 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     const int64_t end = minimum(units.vectors, units.first(lane.panel_end)) * W;
     for (int64_t i = part.going; i < part.count; ++i) {
       const int64_t slot = lane.slot + i * lane.slot_step;
-      const T* c = state_row<T>(p, p.dc_n, p.dc_n_stride, slot);
+      const StateRow c = state_of(p.dc_n, p.dc_n_stride, slot);
       for (int64_t at = units.first(lane.panel) * W; at < end; at += W)
-        store(dc + slot * state_stride + at, c ? load_first(c + at, hidden - at) : Vec<T>{});
+        store(dc + slot * state_stride + at, load_row<T>(c, at, hidden - at));
     }
   }
 
@@ -342,9 +348,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   // Sequences of length 0: the state passed through.
   void pass_gradients_through() const {
     for (int64_t slot = most_active(p) + team.rank; slot < p.batch; slot += team.size) {
-      if (p.dh0) copy_or_zero(state_row<T>(p, p.dh0, p.dh0_stride, slot), state_row<T>(p, p.dh_n, p.dh_n_stride, slot), output);
-      if (kind == PADLESS_LSTM && p.dc0)
-        copy_or_zero(state_row<T>(p, p.dc0, p.dc0_stride, slot), state_row<T>(p, p.dc_n, p.dc_n_stride, slot), hidden);
+      if (p.dh0) copy_state_row<T>(p, p.dh0, p.dh0_stride, p.dh_n, p.dh_n_stride, slot, output);
+      if (kind == PADLESS_LSTM && p.dc0) copy_state_row<T>(p, p.dc0, p.dc0_stride, p.dc_n, p.dc_n_stride, slot, hidden);
     }
   }
 

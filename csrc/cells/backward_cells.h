@@ -25,7 +25,7 @@ template <class T> struct BackwardBlock {
   const T* cells;
   int64_t cells_stride;
   const StateRow* h_before;  // [rows] rows of h and c before the step; the unit is added
-  const T* const* c_before;  // null: zeros
+  const StateRow* c_before;
   T* dh;  // GRU: the gradient that passes h by without a product
   T* dc;  // LSTM, in place
   int64_t state_stride;
@@ -39,12 +39,12 @@ template <class T> PADLESS_INLINE Vec<T> saved_gate(const BackwardBlock<T>& b, i
   const void* const at = element_of<T>(b.gates, r * b.gates_stride + g * b.gate_width, b.narrow_gates);
   return load_stored<T>(at, kWidth<T>, b.narrow_gates);
 }
-template <class T> PADLESS_INLINE Vec<T> load_row(const void* row, int64_t at, int64_t n, bool narrow) {
-  return load_stored<T>(element_of<T>(row, at, narrow), n, narrow);
+template <class T> PADLESS_INLINE Vec<T> load_row(const StateRow& row, int64_t at, int64_t n) {
+  return row.at ? load_stored<T>(element_of<T>(row.at, at, row.narrow), n, row.narrow) : Vec<T>{};
 }
 template <class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
   const Vec<T> dh = load(b.product + r * b.product_stride);
-  return b.dy ? dh + load_row<T>(b.dy, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units, b.narrow_rows) : dh;
+  return b.dy ? dh + load_row<T>({b.dy, b.narrow_rows}, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units) : dh;
 }
 template <int Parts, class T> PADLESS_INLINE void put_gradient(const BackwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
   const int64_t at = r * b.gradients_stride + g * b.hidden;
@@ -59,7 +59,7 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
     T* state = b.dc + r * b.state_stride;
     const Vec<T> dho = dh * o, dc = fma(-(dho * tc), tc, dho) + load(state);
     store(state, dc * f);
-    const Vec<T> before = b.c_before[r] ? load_first(b.c_before[r] + b.unit, b.units) : Vec<T>{};
+    const Vec<T> before = load_row<T>(b.c_before[r], b.unit, b.units);
     const Vec<T> dg = dc * i, di = dg * g, df = dc * f * before, d_o = dho * tc;
     put_gradient<Parts>(b, r, 0, fma(-di, i, di));
     put_gradient<Parts>(b, r, 1, fma(-df, f, df));
@@ -75,8 +75,7 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
     const Vec<T> dh = gradient_of_h(b, r), through_z = dh * z;
     store(b.dh + r * b.state_stride, through_z);
     const Vec<T> dn = dh - through_z, dn_in = fma(-(dn * n), n, dn), dn_hidden = dn_in * reset;
-    const StateRow h = b.h_before[r];
-    const Vec<T> before = h.at ? load_row<T>(h.at, b.unit, b.units, h.narrow) : Vec<T>{};
+    const Vec<T> before = load_row<T>(b.h_before[r], b.unit, b.units);
     const Vec<T> dr = dn_hidden * hidden_n, dz = through_z * (before - n);
     put_gradient<Parts>(b, r, 0, dn_in);
     put_gradient<Parts>(b, r, 1, fma(-dr, reset, dr));
@@ -86,7 +85,7 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
 }
 
 template <class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
-  return load_row<T>(b.y, b.y_sequence[r * b.slot_step] * b.y_stride, b.units, b.narrow_rows);
+  return load_row<T>({b.y, b.narrow_rows}, b.y_sequence[r * b.slot_step] * b.y_stride, b.units);
 }
 
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnTanh<T, Parts>) {

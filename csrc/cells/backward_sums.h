@@ -129,7 +129,7 @@
         const StateRow row = operand_row(chunk, of, i + k);
         for (int v = 0; v < nv; ++v) {
           const int64_t at = column + v * W;
-          store(panel_rows + (k * nv + v) * W, row.at ? load_row<T>(row.at, at, columns - at, row.narrow) : Vec<T>{});
+          store(panel_rows + (k * nv + v) * W, load_row<T>(row, at, columns - at));
         }
       }
     } else {

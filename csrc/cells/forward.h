@@ -121,8 +121,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   const Operand<T, Parts>& rows_after(int64_t s) const { return h_rows[~s & 1]; }
 
   // The padding is 0: subnormal numbers would be slow, and NaN would spread.
-  void copy_state(T* to, const T* from, int64_t width) const {
-    copy_or_zero(to, from, width);
+  void copy_state(T* to, const void* from, int64_t width) const {
+    copy_stored<T>(to, false, from, p.narrow_states, width);
     for (int64_t i = width; i < state_stride; ++i) to[i] = 0;
   }
 
@@ -156,15 +156,14 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     const int64_t unit = panels.first(lane.panel) * W, count = minimum(width, panels.first(lane.panel_end) * W) - unit;
     const int64_t skip = lane.count(staying);
     for (int64_t slot = lane.slot + skip * lane.slot_step; slot < active; slot += lane.slot_step)
-      copy(state_row<T>(p, to, to_stride, slot) + unit, state + slot * state_stride + unit, count);
+      copy_stored<T>(state_row<T>(p, to, to_stride, slot, unit), p.narrow_states, state + slot * state_stride + unit, false, count);
   }
 
   // Sequences of length 0 keep their state.
   void pass_states_through() const {
     for (int64_t slot = most_active(p) + team.rank; slot < p.batch; slot += team.size) {
-      if (p.h_n) copy_or_zero(state_row<T>(p, p.h_n, p.h_n_stride, slot), state_row<T>(p, p.h0, p.h0_stride, slot), output);
-      if (kind == PADLESS_LSTM && p.c_n)
-        copy_or_zero(state_row<T>(p, p.c_n, p.c_n_stride, slot), state_row<T>(p, p.c0, p.c0_stride, slot), hidden);
+      if (p.h_n) copy_state_row<T>(p, p.h_n, p.h_n_stride, p.h0, p.h0_stride, slot, output);
+      if (kind == PADLESS_LSTM && p.c_n) copy_state_row<T>(p, p.c_n, p.c_n_stride, p.c0, p.c0_stride, slot, hidden);
     }
   }
 

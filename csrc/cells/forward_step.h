@@ -227,8 +227,7 @@
     for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step) {
       const T* const from = h_after(s) + slot * state_stride + column;
       const int64_t to = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column;
-      for (int64_t i = 0; i < count; i += W)
-        store_stored<T>(element_of<T>(p.y, to + i, p.narrow_rows), load_first(from + i, count - i), count - i, p.narrow_rows);
+      copy_stored<T>(element_of<T>(p.y, to, p.narrow_rows), p.narrow_rows, from, false, count);
     }
   }
 

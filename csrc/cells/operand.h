@@ -72,7 +72,7 @@ PADLESS_INLINE void store_halves(uint16_t* to, Halves v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = v[i];
 }
 
-// Element `at` of the caller's rows or gates, which are T or, with `narrow` and for T = float alone, bfloat16.
+// Element `at` of the caller's rows, states or gates, which are T or, with `narrow` and for T = float alone, bfloat16.
 template <class T> PADLESS_INLINE const void* element_of(const void* rows, int64_t at, bool narrow) {
   return sizeof(T) == 4 && narrow ? (const void*)((const uint16_t*)rows + at) : (const void*)((const T*)rows + at);
 }
@@ -89,6 +89,20 @@ template <class T> PADLESS_INLINE void store_stored(void* row, Vec<T> v, int64_t
   if constexpr (sizeof(T) == 4)
     if (narrow) return store_halves((uint16_t*)row, narrowed(v), n);
   store_first((T*)row, v, n);
+}
+
+// n such numbers from one row to another, or zeros where `from` is null.
+template <class T> PADLESS_INLINE void copy_stored(void* to, bool to_narrow, const void* from, bool from_narrow, int64_t n) {
+  constexpr int W = kWidth<T>;
+  if (sizeof(T) != 4 || (!to_narrow && !from_narrow)) return copy_or_zero((T*)to, (const T*)from, n);
+  if (to_narrow && from_narrow && from) {
+    __builtin_memcpy(to, from, (size_t)(2 * n));
+    return;
+  }
+  for (int64_t i = 0; i < n; i += W) {
+    const Vec<T> v = from ? load_stored<T>(element_of<T>(from, i, from_narrow), n - i, from_narrow) : Vec<T>{};
+    store_stored<T>(element_of<T>(to, i, to_narrow), v, n - i, to_narrow);
+  }
 }
 
 // The bfloat16 numbers whose sum stands for each number of a vector.
@@ -135,12 +149,10 @@ template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part,
 // A row of `n` columns, or zeros for null, into an operand.
 template <class T, int Parts>
 PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void* from, int64_t n, bool narrow = false) {
-  constexpr int W = kWidth<T>;
   if constexpr (Parts == 0) {
-    T* const at = to.at + row * to.stride;
-    if (!from || sizeof(T) != 4 || !narrow) return copy_or_zero(at, (const T*)from, n);
-    for (int64_t i = 0; i < n; i += W) store_first(at + i, load_stored<T>(element_of<T>(from, i, true), n - i, true), n - i);
+    copy_stored<T>(to.at + row * to.stride, false, from, narrow, n);
   } else {
+    constexpr int W = kWidth<T>;
     uint16_t* at = to.at + row * to.stride;
     int64_t i = 0;
     if (Parts == 1 && from && narrow)

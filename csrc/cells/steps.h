@@ -46,10 +46,18 @@ PADLESS_INLINE int64_t state_stride_of(const padless_problem& p) {
   return round_up(maximum(p.hidden_size, p.projection_size), 16) + 16;
 }
 
-// The row of a slot in one of the caller's state tensors; null where there is none.
-template <class T> PADLESS_INLINE const T* state_row(const padless_problem& p, const void* base, int64_t stride, int64_t slot) {
-  return base ? (const T*)base + (p.state_index ? p.state_index[slot] : slot) * stride : nullptr;
+// The row of a slot in one of the caller's state tensors, from a unit on; null where there is none.
+template <class T>
+PADLESS_INLINE const void* state_row(const padless_problem& p, const void* base, int64_t stride, int64_t slot, int64_t unit = 0) {
+  return base ? element_of<T>(base, (p.state_index ? p.state_index[slot] : slot) * stride + unit, p.narrow_states) : nullptr;
 }
-template <class T> PADLESS_INLINE T* state_row(const padless_problem& p, void* base, int64_t stride, int64_t slot) {
-  return const_cast<T*>(state_row<T>(p, (const void*)base, stride, slot));
+template <class T> PADLESS_INLINE void* state_row(const padless_problem& p, void* base, int64_t stride, int64_t slot, int64_t unit = 0) {
+  return const_cast<void*>(state_row<T>(p, (const void*)base, stride, slot, unit));
+}
+// The row of a slot from one state tensor to another.
+template <class T>
+PADLESS_INLINE void copy_state_row(const padless_problem& p, void* to, int64_t to_stride, const void* from, int64_t from_stride,
+                                   int64_t slot, int64_t width) {
+  const bool narrow = p.narrow_states;
+  copy_stored<T>(state_row<T>(p, to, to_stride, slot), narrow, state_row<T>(p, from, from_stride, slot), narrow, width);
 }

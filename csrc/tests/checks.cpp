@@ -68,6 +68,9 @@ int main() {
   for (const int64_t dtype : {PADLESS_FLOAT64, PADLESS_BFLOAT16_3}) {
     narrow.dtype = dtype;
     expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 rows in float64 or in three products");
+    narrow.narrow_rows = 0, narrow.narrow_states = 1;
+    expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 states in float64 or in three products");
+    narrow.narrow_rows = 1, narrow.narrow_states = 0;
   }
 
   const float weight = 1;

@@ -168,6 +168,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.cell = b.next(4);
   p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
   p.narrow_rows = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
+  p.narrow_states = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
   p.narrow_gates = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
   const int narrow_weights = p.dtype == PADLESS_BFLOAT16 && b.next(2);
   p.reverse = b.next(2);
@@ -194,8 +195,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = out + b.next(3);
   Exact x(cells * x_stride * row_element), y(cells * y_stride * row_element);
   Exact dx(cells * x_stride * row_element), dy(cells * y_stride * row_element);
-  Exact h0(p.batch * out * element), c0(p.batch * h * element), h_n(p.batch * out * element), c_n(p.batch * h * element);
-  Exact dh_n(p.batch * out * element), dc_n(p.batch * h * element), dh0(p.batch * out * element), dc0(p.batch * h * element);
+  const int64_t state = p.narrow_states ? 2 : element, h_bytes = p.batch * out * state, c_bytes = p.batch * h * state;
+  Exact h0(h_bytes), c0(c_bytes), h_n(h_bytes), c_n(c_bytes), dh_n(h_bytes), dc_n(c_bytes), dh0(h_bytes), dc0(c_bytes);
   Exact w_ih(g * in * weight), w_hh(g * out * weight), b_ih(g * weight), b_hh(g * weight), w_hr(projection * h * weight);
   Exact dw_ih(g * in * element), dw_hh(g * out * element), db_ih(g * element), db_hh(g * element), dw_hr(projection * h * element);
   p.batch_sizes = batch_sizes;

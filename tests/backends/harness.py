@@ -115,8 +115,13 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     y.data.fill_(float("nan"))
     index = torch.tensor(order, dtype=torch.int64)
     nan = lambda *shape: torch.full(shape, float("nan"), dtype=dtype)  # noqa: E731
-    initial = k.States(case.get("h0"), case.get("c0") if case.lstm else None)
-    final = k.States(nan(b, output), nan(b, h) if case.lstm else None)
+
+    def states(h_of: Tensor | None, c_of: Tensor | None) -> _kernels.States:
+        return k.States(
+            *(None if s is None else s.to(row_dtype) for s in (h_of, c_of if case.lstm else None))
+        )
+
+    initial, final = states(case.get("h0"), case.get("c0")), states(nan(b, output), nan(b, h))
     train = mode == "train"
     weights = [case.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")]
     packed = k.pack_forward(case.cell, *weights, precision=precision)
@@ -142,7 +147,7 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     if mode == "infer":
         return result
     rows = GATES[case.cell] * h
-    d_initial = k.States(nan(b, output), nan(b, h) if case.lstm else None)
+    d_initial = states(nan(b, output), nan(b, h))
     grads = {
         "dw_ih": nan(rows, case.input),
         "dw_hh": nan(rows, output),
@@ -157,7 +162,7 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
         case.cell, k.pack_backward(case.cell, *weights[:2], weights[4], precision=precision),
         x_given, y_given, batch_sizes, n,
         gates=gates, cells=cells,
-        packed_forward=packed, dy=dy, d_final=k.States(case.get("dh_n"), case.get("dc_n") if case.lstm else None),
+        packed_forward=packed, dy=dy, d_final=states(case.get("dh_n"), case.get("dc_n")),
         d_initial=d_initial, dx=dx, **grads, **common,
     )  # fmt: skip
     for rows_written, poison in ((y.data, float("nan")), (dx, 7.0)):

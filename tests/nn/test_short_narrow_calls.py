@@ -9,8 +9,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import padless
-from padless.backends import _kernels, prepared
-from padless.nn import _steps
+from padless.backends import _kernels
 
 from ..oracle import run_layers
 from .short_kit import (
@@ -118,20 +117,6 @@ def test_narrow_results_belong_to_the_caller(cell, dtype, each_isa):
         assert len(memory) == len(results)
         assert_same_bits(results, kept)
         assert all(each.untyped_storage().nbytes() == each.nbytes for each in results)
-
-
-@each_cell
-@each_dtype
-def test_large_calls_in_narrow_dtypes_keep_no_memory(cell, dtype):
-    layer = getattr(padless.nn, cell)(40, 300, dtype=dtype)
-    with torch.no_grad():
-        for _ in range(2):
-            layer(torch.randn(1, 200, 40, dtype=dtype))
-            layer(torch.randn(1, 2, 40, dtype=dtype))
-    ((_, (layer_of_one,)),) = [_steps._prepared[id(layer)]]
-    kept = [arguments for free in layer_of_one._free.values() for arguments in free]
-    assert len(kept) == 1
-    assert sum(t.nbytes for t in (*kept[0].wide_inputs, *kept[0].wide_outputs)) <= prepared._KEPT_WIDE
 
 
 @each_cell

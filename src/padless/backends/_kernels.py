@@ -78,7 +78,10 @@ class Rows(NamedTuple):
 
 
 class States(NamedTuple):
-    """State tensors `(rows, P)`, `(rows, H)` with unit column stride; None means zeros, or not requested."""
+    """State tensors `(rows, P)`, `(rows, H)` with unit column stride; None means zeros, or not requested.
+
+    All states of a call have one dtype; without initial states it is that of the sums.
+    """
 
     h: Tensor | None = None
     c: Tensor | None = None
@@ -265,6 +268,7 @@ def _problem(
     problem.gates, problem.gates_bytes = _pointer_and_bytes(gates)
     problem.cells, problem.cells_bytes = _pointer_and_bytes(cells)
     problem.narrow_rows = x.data.dtype == torch.bfloat16
+    problem.narrow_states = initial.h is not None and initial.h.dtype == torch.bfloat16
     problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
 
@@ -305,7 +309,7 @@ def forward(
         cells: `(rows, cells_width)` for an LSTM, whenever backward follows.
         hidden: H if y is a projection of the hidden units; None: they are y.
         precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. With "highest"
-            and "medium" x and y may both be bfloat16; states are float32. Packed weights are for one precision.
+            and "medium" x and y may both be bfloat16, and so may all states. Packed weights are for one precision.
     """
     problem = _problem(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,

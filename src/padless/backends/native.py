@@ -1,8 +1,8 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
 The kernels compute in float32 and float64. They read and write bfloat16 rows too, whose gates they save in bfloat16;
-float16 rows are converted to float32 for the kernels, and their output is rounded. Sums, cells and states are float32
-either way. Other dtypes go to the portable backend (`computes`). Tensors are checked in `nn`; the C side checks sizes
+float16 tensors are converted to float32 for the kernels, and their output is rounded. Sums and cells are float32 either
+way. Other dtypes go to the portable backend (`computes`). Tensors are checked in `nn`; the C side checks sizes
 and offsets again.
 """
 
@@ -75,11 +75,11 @@ def _is_widened(layer: Layer) -> bool:
 
 def _widened(layer: Layer) -> Layer:
     """The layer with rows and states in float32; weights are widened when they are packed."""
-    return layer._replace(rows=layer.rows.float(), states=_to(torch.float32, layer.states))
+    return layer._replace(rows=layer.rows.float(), states=tuple(s.float() for s in layer.states))
 
 
 def _compute_dtype(rows: Tensor) -> torch.dtype:
-    """The dtype of sums, cells, states and weight gradients inside the kernels."""
+    """The dtype of sums, cells and weight gradients inside the kernels."""
     return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
 
 
@@ -89,22 +89,14 @@ def _like(tensors: States, values: States) -> States: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients:
     """The values, converted to the dtypes of `tensors`."""
-    return tuple(
-        v if v is None or t is None else _converted(v, t.dtype) for t, v in zip(tensors, values, strict=True)
-    )
-
-
-def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # `Tensor.to` takes a microsecond to do nothing.
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+    return tuple(v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True))
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
     """Write the output and return the final states."""
-    cell, rows, schedule, given, weights, reverse, precision = layer
+    cell, rows, schedule, states, weights, reverse, precision = layer
     if schedule.steps == 0:
-        return tuple(s.clone() for s in given)
-    states = _to(_compute_dtype(rows), given)
+        return tuple(s.clone() for s in states)
     finals = tuple(s.new_empty(s.shape) for s in states)
     # In training the weights change at every step, so caching them is useless.
     pack = _kept_weights.packed_forward if cells is None else _kernels.pack_forward
@@ -127,7 +119,7 @@ def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor |
         threads=_threads(layer),
         precision=precision,
     )
-    return _like(given, finals)
+    return finals
 
 
 def backward(
@@ -139,18 +131,19 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of rows, h0, c0 and the five weights, if `needs` asks for them."""
-    cell, rows, schedule, given, weights, reverse, precision = layer
-    wanted = (rows, given[0], given[1] if len(given) == 2 else None, *weights)
+    cell, rows, schedule, states, weights, reverse, precision = layer
+    wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
     if _is_widened(layer):
-        wide_grad = None if grad_output is None else grad_output.float()
-        return _like(wanted, backward(_widened(layer), output.float(), saved, wide_grad, grad_finals, needs))
-    wide = _compute_dtype(rows)
-    states, grad_finals = _to(wide, given), _to(wide, grad_finals)
+        wide_grad, *wide_finals = (None if g is None else g.float() for g in (grad_output, *grad_finals))
+        wide_grads = backward(_widened(layer), output.float(), saved, wide_grad, tuple(wide_finals), needs)
+        return _like(wanted, wide_grads)
+    # Those of the weights are sums.
+    dtypes = [t.dtype if t is not None and i < 3 else _compute_dtype(rows) for i, t in enumerate(wanted)]
     grads = [
-        torch.empty_like(t, dtype=rows.dtype if t is rows else wide, memory_format=torch.contiguous_format)
+        torch.empty_like(t, dtype=dtype, memory_format=torch.contiguous_format)
         if need and t is not None
         else None
-        for t, need in zip(wanted, needs, strict=True)
+        for t, dtype, need in zip(wanted, dtypes, needs, strict=True)
     ]
     if schedule.steps == 0:
         return _like(wanted, _backward_without_rows(grads, grad_finals))
@@ -196,14 +189,6 @@ def backward(
         precision=precision,
     )
     return _like(wanted, tuple(grads))
-
-
-@overload
-def _to(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
-@overload
-def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients: ...
-def _to(dtype: torch.dtype, tensors: Gradients) -> Gradients:
-    return tuple(None if t is None else _converted(t, dtype) for t in tensors)
 
 
 def _backward_without_rows(grads: list[Tensor | None], grad_finals: Gradients) -> Gradients:

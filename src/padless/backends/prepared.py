@@ -3,9 +3,6 @@
 A call of one step takes microseconds in the kernel, so checks, index arrays and the kernels' argument block are cached.
 Packed weights are cached too and compared by fingerprint before a call, since version counters miss writes through
 `.data`; a single step of few rows reads the weights themselves instead.
-
-In bfloat16 and float16 the kernels take float32 states and, in float16, float32 rows (`native`). The memory for these
-belongs to the cached arguments too.
 """
 
 from __future__ import annotations
@@ -26,10 +23,6 @@ __all__ = ["PreparedLayer"]
 
 _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
 _SHAPES = 32  # shapes of calls for which a layer caches arguments
-# Bytes of float32 tensors cached with them. Beside larger calls, allocating these takes no time.
-_KEPT_WIDE = 1 << 16
-_NARROWED = {torch.bfloat16: Tensor.bfloat16, torch.float16: Tensor.half}  # faster than `Tensor.to`
-_copy_each = torch._foreach_copy_  # type: ignore[attr-defined]
 
 _own = threading.local()
 _KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
@@ -48,15 +41,11 @@ def _scratch(size: int) -> tuple[int, int, Tensor]:
 
 
 class _Arguments(NamedTuple):
-    """The kernels' arguments for calls of one shape, and the memory that they point to; used by one call at a time."""
+    """The kernels' arguments for calls of one T and B, used by one call at a time."""
 
     problem: _kernels.Problem  # pointers to the caller's tensors are set in every call
     address: int
     batch_sizes: Tensor
-    wide_inputs: list[Tensor]  # float32, for narrow h0, c0 and rows; only those that are not read as they are
-    wide_outputs: list[Tensor]  # h_n, c_n and output, likewise
-    wide_states: tuple[int, int]  # pointers to h0 and c0; 0 if there are none
-    is_kept: bool
 
 
 class PreparedLayer:
@@ -77,15 +66,13 @@ class PreparedLayer:
         weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
-        self._narrowed = _NARROWED.get(self._dtype)
-        self._widens_rows = self._dtype is torch.float16
-        self._multiplies_as_given = self._narrowed is None and precision == "highest"
+        self._multiplies_as_given = self._dtype in _kernels.DTYPES and precision == "highest"
         self._memory = [(w.data_ptr(), w.shape) for w in weights]
         # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
         self._spans = [(c_void_p(w.data_ptr()), c_int64(w.nbytes)) for w in weights]
         self._kept: tuple[list[int], Tensor] | None = None
-        # By shape, the arguments that no call uses now: calls in several threads need arguments of their own.
-        self._free: dict[tuple[object, ...], list[_Arguments]] = {}
+        # By T and B, the arguments that no call uses now: calls in several threads need arguments of their own.
+        self._free: dict[tuple[int, int], list[_Arguments]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor.
@@ -119,53 +106,39 @@ class PreparedLayer:
             hx: initial states `(1, B, H)`, contiguous, of the weights' dtype, or nothing for zeros.
             shape: of T * B rows of H elements.
         """
+        if rows.dtype is torch.float16:  # the kernels do not read it
+            hx = tuple([s.float() for s in hx])
+            output, finals = self.infer(weights, rows.float(), steps, batch, hx, shape)
+            return output.half(), tuple([s.half() for s in finals])
         by_panel = self._packs_panel_by_panel(steps, batch)
         packed = None if by_panel else self._refresh(weights)  # a reference: another thread may pack again
-        narrowed, widens_rows = self._narrowed, self._widens_rows
-        free = self._free_arguments((steps, batch, rows.shape, shape) if widens_rows else (steps, batch))
+        free = self._free_arguments((steps, batch))
         try:
             arguments = free.pop()
         except IndexError:
-            arguments = self._new_arguments(steps, batch, packed, rows.shape, shape)
+            arguments = self._new_arguments(steps, batch, packed)
         problem = arguments.problem
         if packed is not None:
             problem.forward_weights = packed.data_ptr()
         scratch = _scratch(problem.scratch_bytes)  # a reference for the duration of the call
         problem.scratch = scratch[1]
         # One operator for all memory: the time of a small call depends on how much different code runs.
-        if widens_rows:
-            output = arguments.wide_outputs[-1]
-        else:
-            output = rows.new_empty(shape)
-            problem.x, problem.y = rows.data_ptr(), output.data_ptr()
-        finals: States = ()
-        if narrowed is not None:
-            problem.h0, problem.c0 = arguments.wide_states if hx else (0, 0)
-            if hx:
-                _copy_each(arguments.wide_inputs, (*hx, rows) if widens_rows else hx)
-            elif widens_rows:
-                arguments.wide_inputs[-1].copy_(rows)
-        else:
-            h_n = rows.new_empty((1, batch, self._hidden))
-            problem.h_n, problem.h0 = h_n.data_ptr(), hx[0].data_ptr() if hx else 0
-            finals = (h_n,)
-            if self._cell == "LSTM":
-                c_n = rows.new_empty((1, batch, self._hidden))
-                problem.c_n, problem.c0 = c_n.data_ptr(), hx[1].data_ptr() if hx else 0
-                finals = (h_n, c_n)
+        output = rows.new_empty(shape)
+        problem.x, problem.y = rows.data_ptr(), output.data_ptr()
+        h_n = rows.new_empty((1, batch, self._hidden))
+        problem.h_n, problem.h0 = h_n.data_ptr(), hx[0].data_ptr() if hx else 0
+        finals: States = (h_n,)
+        if self._cell == "LSTM":
+            c_n = rows.new_empty((1, batch, self._hidden))
+            problem.c_n, problem.c0 = c_n.data_ptr(), hx[1].data_ptr() if hx else 0
+            finals = (h_n, c_n)
         if code := self._library.padless_forward(arguments.address):
             _kernels.check(code, "forward")
-        if narrowed is not None:
-            results = [narrowed(each) for each in arguments.wide_outputs]
-            if widens_rows:
-                output = results.pop()
-            finals = tuple(results)
-        if arguments.is_kept:
-            free.append(arguments)
+        free.append(arguments)
         return output, finals
 
-    def _free_arguments(self, key: tuple[object, ...]) -> list[_Arguments]:
-        """Return the arguments of this shape that no call uses; the list is empty in the first call."""
+    def _free_arguments(self, key: tuple[int, int]) -> list[_Arguments]:
+        """Return the arguments for T and B that no call uses; the list is empty in the first call."""
         free = self._free.get(key)
         if free is None:
             while len(self._free) >= _SHAPES:
@@ -196,10 +169,8 @@ class PreparedLayer:
         self._kept = (contents, packed)
         return packed
 
-    def _new_arguments(
-        self, steps: int, batch: int, packed: Tensor | None, rows_shape: torch.Size, shape: tuple[int, ...]
-    ) -> _Arguments:
-        """New arguments for T and B; `packed`, `rows_shape`, `shape`: of packed weights, rows and output."""
+    def _new_arguments(self, steps: int, batch: int, packed: Tensor | None) -> _Arguments:
+        """New arguments for T and B."""
         batch_sizes = torch.full((steps,), batch, device="cpu")
         problem = _kernels.Problem()
         problem.cell = _kernels.CELLS[self._cell]
@@ -211,27 +182,13 @@ class PreparedLayer:
         problem.input_size = problem.x_stride = self._input
         problem.hidden_size = problem.y_stride = self._hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
-        problem.narrow_rows = self._dtype is torch.bfloat16
+        problem.narrow_rows = problem.narrow_states = self._dtype is torch.bfloat16
         if packed is not None:
             problem.forward_weights_bytes = packed.nbytes
         else:
             pointers = [pointer for pointer, _ in self._memory]
             problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh = (*pointers, 0, 0)[:4]
-        wide: list[list[Tensor]] = [[], []]
-        if self._narrowed is not None:
-            states = [(1, batch, self._hidden)] * (2 if self._cell == "LSTM" else 1)
-            # Tensors made in inference mode could not be written to outside of it.
-            with torch.inference_mode(False):
-                for tensors, rows in zip(wide, (rows_shape, shape), strict=True):
-                    for each in (*states, rows) if self._widens_rows else states:
-                        tensors.append(torch.empty(each, dtype=torch.float32, device="cpu"))
-        pointers_in, pointers_out = ([t.data_ptr() for t in tensors] for tensors in wide)
-        if self._widens_rows:
-            problem.x, problem.y = pointers_in.pop(), pointers_out.pop()
-        problem.h_n, problem.c_n = (*pointers_out, 0, 0)[:2]
         problem.scratch_bytes = self._library.padless_scratch_bytes(addressof(problem), False)
         if problem.scratch_bytes < 0:
             raise BackendError(f"native {self._cell}: no scratch size for T = {steps}, B = {batch}")
-        h0, c0 = (*pointers_in, 0, 0)[:2]
-        is_kept = sum(t.nbytes for tensors in wide for t in tensors) <= _KEPT_WIDE
-        return _Arguments(problem, addressof(problem), batch_sizes, wide[0], wide[1], (h0, c0), is_kept)
+        return _Arguments(problem, addressof(problem), batch_sizes)
