@@ -137,13 +137,12 @@ def backward(
         wide_grad, *wide_finals = (None if g is None else g.float() for g in (grad_output, *grad_finals))
         wide_grads = backward(_widened(layer), output.float(), saved, wide_grad, tuple(wide_finals), needs)
         return _like(wanted, wide_grads)
-    # Those of the weights are sums.
-    dtypes = [t.dtype if t is not None and i < 3 else _compute_dtype(rows) for i, t in enumerate(wanted)]
+    wide = _compute_dtype(rows)  # of the sums over rows: the gradients of the weights, from place 3 on
     grads = [
-        torch.empty_like(t, dtype=dtype, memory_format=torch.contiguous_format)
+        torch.empty_like(t, dtype=t.dtype if i < 3 else wide, memory_format=torch.contiguous_format)
         if need and t is not None
         else None
-        for t, dtype, need in zip(wanted, dtypes, needs, strict=True)
+        for i, (t, need) in enumerate(zip(wanted, needs, strict=True))
     ]
     if schedule.steps == 0:
         return _like(wanted, _backward_without_rows(grads, grad_finals))
