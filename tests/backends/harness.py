@@ -24,7 +24,8 @@ class Case:
     bias: bool = True
     projection: int = 0
     precision: str = "highest"
-    narrow: bool = False  # x and y in bfloat16
+    narrow: bool = False  # x, y and states in bfloat16
+    wide_states: bool = False  # but states in `dtype`, as under autocast
     seed: int = 0
     values: dict[str, Tensor] = field(default_factory=dict)  # float64
 
@@ -116,9 +117,11 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     index = torch.tensor(order, dtype=torch.int64)
     nan = lambda *shape: torch.full(shape, float("nan"), dtype=dtype)  # noqa: E731
 
+    state_dtype = dtype if case.wide_states else row_dtype
+
     def states(h_of: Tensor | None, c_of: Tensor | None) -> _kernels.States:
         return k.States(
-            *(None if s is None else s.to(row_dtype) for s in (h_of, c_of if case.lstm else None))
+            *(None if s is None else s.to(state_dtype) for s in (h_of, c_of if case.lstm else None))
         )
 
     initial, final = states(case.get("h0"), case.get("c0")), states(nan(b, output), nan(b, h))

@@ -161,6 +161,30 @@ def test_bfloat16_rows_give_the_rounded_output_of_float32_and_gradients_of_that_
                 for name in ("h_n", "c_n"):
                     assert_same(got[name], None if want[name] is None else want[name].bfloat16())
                 assert_close(case, got, want)
+        case.wide_states = True
+        got = run(case)
+        assert_same(got["y"], [y.bfloat16() for y in want["y"]])
+        for name in ("h_n", "c_n"):
+            assert_same(got[name], want[name])
+        assert_close(case, got, want)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (torch.float32, torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16, torch.float16),
+        (torch.float64, torch.float64, torch.float64),
+    ],
+)
+def test_states_of_several_dtypes_or_one_that_is_not_read_are_refused(given):
+    packed = _kernels.pack_forward("LSTM", torch.zeros(20, 3), torch.zeros(20, 5), None, None)
+    h0, c0, last = (torch.zeros(1, 5, dtype=dtype) for dtype in given)
+    x, y = (_kernels.Rows(torch.zeros(2, n)) for n in (3, 5))
+    states = {"initial": _kernels.States(h0, c0), "final": _kernels.States(last, last.clone())}
+    with pytest.raises(BackendError, match="all states"):
+        _kernels.forward("LSTM", packed, x, y, torch.tensor([1, 1]), 2, state_rows=1, **states)
 
 
 def assert_same(a, b):

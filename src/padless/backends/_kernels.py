@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import BackendError
 from ..library import (
     Problem,
     assume_l2_bytes,
@@ -62,7 +63,7 @@ CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
 # Torch's names of the precisions of float32 products -> the values of `padless_dtype`.
 PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
-# Layers of these dtypes have float32 sums, cells and states.
+# Layers of these dtypes have float32 sums and cells.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # Number of multiplications (about 30 us) below which a second thread may cost more than it saves.
@@ -80,7 +81,7 @@ class Rows(NamedTuple):
 class States(NamedTuple):
     """State tensors `(rows, P)`, `(rows, H)` with unit column stride; None means zeros, or not requested.
 
-    All states of a call have one dtype; without initial states it is that of the sums.
+    All states of a call have one dtype, bfloat16 or that of the sums.
     """
 
     h: Tensor | None = None
@@ -268,9 +269,23 @@ def _problem(
     problem.gates, problem.gates_bytes = _pointer_and_bytes(gates)
     problem.cells, problem.cells_bytes = _pointer_and_bytes(cells)
     problem.narrow_rows = x.data.dtype == torch.bfloat16
-    problem.narrow_states = initial.h is not None and initial.h.dtype == torch.bfloat16
     problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
+
+
+def _are_narrow(rows: Tensor, *states: States) -> bool:
+    """Whether all these states are bfloat16.
+
+    Raises:
+        BackendError: they have several dtypes, or one that the kernels do not read.
+    """
+    dtypes = {t.dtype for pair in states for t in pair if t is not None}
+    wide = torch.float32 if rows.dtype in NARROW_DTYPES else rows.dtype
+    if dtypes <= {wide}:
+        return False
+    if wide != torch.float32 or dtypes != {torch.bfloat16}:
+        raise BackendError(f"all states must be bfloat16, or all {wide}, got {sorted(map(str, dtypes))}")
+    return True
 
 
 def _pointer_and_bytes(tensor: Tensor | None) -> tuple[int, int]:
@@ -315,6 +330,7 @@ def forward(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,
         threads, precision,
     )  # fmt: skip
+    problem.narrow_states = _are_narrow(x.data, initial, final)
     problem.h_n, problem.h_n_stride = _pointer_and_stride(final.h)
     problem.c_n, problem.c_n_stride = _pointer_and_stride(final.c)
     problem.forward_weights, problem.forward_weights_bytes = _pointer_and_bytes(packed)
@@ -365,6 +381,7 @@ def backward(
     problem.forward_weights, problem.forward_weights_bytes = _pointer_and_bytes(packed_forward)
     problem.backward_weights, problem.backward_weights_bytes = _pointer_and_bytes(packed)
     problem.dy, problem.dy_stride = _pointer_and_stride(dy)
+    problem.narrow_states = _are_narrow(x.data, initial, d_final, d_initial)
     problem.dh_n, problem.dh_n_stride = _pointer_and_stride(d_final.h)
     problem.dc_n, problem.dc_n_stride = _pointer_and_stride(d_final.c)
     problem.dh0, problem.dh0_stride = _pointer_and_stride(d_initial.h)

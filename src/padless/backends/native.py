@@ -89,7 +89,11 @@ def _like(tensors: States, values: States) -> States: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients: ...
 def _like(tensors: Gradients, values: Gradients) -> Gradients:
     """The values, converted to the dtypes of `tensors`."""
-    return tuple(v if v is None or t is None else v.to(t.dtype) for t, v in zip(tensors, values, strict=True))
+    # `Tensor.to` takes a microsecond to do nothing.
+    return tuple(
+        v if v is None or t is None or v.dtype is t.dtype else v.to(t.dtype)
+        for t, v in zip(tensors, values, strict=True)
+    )
 
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:

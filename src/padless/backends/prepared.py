@@ -22,7 +22,7 @@ from .contract import Cell, States
 __all__ = ["PreparedLayer"]
 
 _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
-_SHAPES = 32  # shapes of calls for which a layer caches arguments
+_SHAPES = 32  # pairs of T and B for which a layer caches arguments
 
 _own = threading.local()
 _KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
