@@ -21,8 +21,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, data
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 # Batches in tests are small: a second thread costs more than it brings, and pytest-xdist may use the other cores.
-# Processes that tests start are told the same: on two busy cores two threads wait for each other, and
-# examples/caption.py takes 97 s instead of 7.
+# Processes that tests start use one thread too: with two, on two busy cores, examples/caption.py takes 97 s for 7.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 # Inductor's cache on disk does not know which version of padless a program was compiled with.
