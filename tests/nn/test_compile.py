@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,8 +11,7 @@ from torch.export import Dim
 from torch.utils._pytree import tree_leaves
 
 import padless
-from padless.backends import _kernels, operators
-from padless.layout import operators as index_operators
+from padless.backends import operators
 from padless.rnn import pack_padded_sequence, pad_packed_sequence
 
 CELLS = ("LSTM", "GRU", "RNN")
@@ -232,147 +230,6 @@ def test_autocast_has_the_dtypes_of_eager_mode():
     with torch.autocast("cpu", torch.bfloat16):
         expected, got = tree_leaves(layer(x)), tree_leaves(compiled(x))
     assert [value.dtype for value in got] == [value.dtype for value in expected]
-
-
-def layer_arguments(cell, *, placed, projected, hidden):
-    width = 3 if projected else hidden
-    gates = {"LSTM": 4, "GRU": 3}.get(cell, 1) * hidden
-
-    def new(*shape):
-        return torch.randn(shape, requires_grad=True)
-
-    lengths = torch.tensor([2, 0, 4, 3])
-    batch_sizes, order = index_operators.grid_schedule(lengths, 5)
-    rows = new(20 if placed else 9, 5)
-    step, sequence = (torch.arange(5), order * 5) if placed else (None, None)
-    return (
-        cell, rows, batch_sizes, order, step, sequence, new(4, width), new(4, hidden) if cell == "LSTM" else None,
-        new(gates, 5), new(gates, width), new(gates), new(gates), new(width, hidden) if projected else None,
-    )  # fmt: skip
-
-
-# Every cell with everything that it keeps; each of the 12 with one layout and one backend, so that every two
-# values of different parameters meet: a check takes a second.
-@pytest.mark.parametrize(
-    ("cell", "projected", "keep", "exact", "placed", "hidden", "backend"),
-    [
-        (*cell, *keep, *((False, 16), (True, 6))[(i + j) % 2], ("native", "portable")[(i // 2 + j) % 2])
-        for i, cell in enumerate([("LSTM", False), ("LSTM", True), ("GRU", False), ("RNN_RELU", False)])
-        for j, keep in enumerate([("gates", False), ("gates", True), ("cells", False)])
-    ],
-)
-def test_opcheck_passes_for_layers(cell, projected, placed, hidden, keep, exact, backend):
-    if backend not in padless.backends.available():
-        pytest.skip(f"no {backend} backend here")
-    arguments = layer_arguments(cell, placed=placed, projected=projected, hidden=hidden)
-    with padless.backends.use(backend):
-        torch.library.opcheck(operators.layer, (*arguments, True, keep, exact))
-        plain = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
-        output, h_n, _, saved = operators.layer(*plain, False, keep, exact)
-        needs = [a is not None for a in (plain[1], *plain[6:])]
-        given = (
-            *plain,
-            False,
-            output,
-            saved,
-            torch.ones_like(output),
-            torch.ones_like(h_n),
-            None,
-            needs,
-        )
-        torch.library.opcheck(torch.ops.padless.layer_backward, given)
-
-
-@pytest.mark.skipif("native" not in padless.backends.available(), reason="the native kernels were not built")
-def test_opcheck_passes_for_bfloat16_rows_without_bfloat16_products():
-    arguments = [
-        a.detach().bfloat16().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
-        for a in layer_arguments("LSTM", placed=False, projected=False, hidden=6)
-    ]
-    _kernels.force_isa("baseline")
-    try:
-        torch.library.opcheck(operators.layer, (*arguments, True, "gates", False))
-        saved = operators.layer(*arguments, False, "gates", False)[3]
-    finally:
-        _kernels.force_isa(os.environ.get("PADLESS_ISA"))
-    assert saved.numel() == 64 + len(arguments[1]) * 16 * (4 + 4 * 2)  # cells in float32, gates in bfloat16
-
-
-@pytest.mark.parametrize("place", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-def test_forged_arguments_of_an_operator_are_refused(cell, place):
-    """A program may come from a file; nothing that does not fit may reach a kernel."""
-    arguments = [
-        a.detach() if isinstance(a, torch.Tensor) else a
-        for a in layer_arguments(cell, placed=True, projected=False, hidden=6)
-    ]
-    arguments[12] = torch.randn(6, 7) if place == 12 else None
-    forged = {
-        2: torch.tensor([1, 5, 1, 1, 0]),  # batch sizes that grow
-        4: torch.arange(5) + 1000,  # rows outside of memory
-        5: arguments[5] - 100,
-        12: torch.randn(6, 7),
-    }
-    whole = torch.randn(4, 6) if arguments[place] is None else arguments[place]
-    arguments[place] = forged[place] if place in forged else whole[..., :-1]
-    with pytest.raises((RuntimeError, padless.PadlessError)):
-        operators.layer(*arguments, False, "gates", False)
-
-
-@pytest.mark.parametrize("place", [4, 5])
-def test_narrow_indices_are_refused(place):
-    arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
-    arguments[place] = arguments[place].int()  # a kernel would read past its end
-    with pytest.raises(padless.LayoutError, match="int64"):
-        operators.layer(*arguments, False, "nothing", False)
-
-
-def test_what_a_layer_keeps_has_three_names():
-    arguments = layer_arguments("LSTM", placed=True, projected=False, hidden=6)
-    with pytest.raises(RuntimeError, match="keep must be one of nothing, cells, gates, got 'all'"):
-        operators.layer(*arguments, False, "all", False)
-
-
-def test_forged_gradients_of_an_operator_are_refused():
-    arguments = [
-        a.detach() if isinstance(a, torch.Tensor) else a
-        for a in layer_arguments("LSTM", placed=False, projected=False, hidden=16)
-    ]
-    output, h_n, c_n, saved = operators.layer(*arguments, False, "gates", False)
-    needs = [a is not None for a in (arguments[1], *arguments[6:])]
-    good = [output, saved, output, h_n, c_n]
-    torch.ops.padless.layer_backward(*arguments, False, *good, needs)
-    for place in range(5):
-        bad = [t[:-1] if i == place else t for i, t in enumerate(good)]
-        with pytest.raises(RuntimeError):
-            torch.ops.padless.layer_backward(*arguments, False, *bad, needs)
-
-
-@pytest.mark.parametrize(("byte", "value"), [(0, 3), (0, 255), (1, 3)])
-def test_a_forged_header_of_what_forward_kept_is_refused(byte, value):
-    arguments = [
-        a.detach() if isinstance(a, torch.Tensor) else a
-        for a in layer_arguments("GRU", placed=False, projected=False, hidden=16)
-    ]
-    output, h_n, _, saved = operators.layer(*arguments, False, "gates", False)
-    saved[byte] = value
-    needs = [a is not None for a in (arguments[1], *arguments[6:])]
-    for forged in (saved, saved.view(torch.int8), saved[:10], saved.view(8, -1)):
-        with pytest.raises(RuntimeError, match="saved"):
-            torch.ops.padless.layer_backward(*arguments, False, output, forged, output, h_n, None, needs)
-
-
-def test_opcheck_passes_for_index_arithmetic():
-    lengths = torch.tensor([2, 0, 4, 3])
-    torch.library.opcheck(index_operators.grid_schedule, (lengths, 5))
-    torch.library.opcheck(index_operators.rows_schedule, (lengths, 9))
-    torch.library.opcheck(index_operators.pack_indices, (lengths, 5, True, False))
-    _, batch_sizes, order, _ = index_operators.pack_indices(lengths, 5, True, False)
-    torch.library.opcheck(index_operators.pad_indices, (batch_sizes, order, 9, 5, True))
-    torch.library.opcheck(torch.ops.padless.checked_lengths, (lengths, 5))
-    torch.library.opcheck(torch.ops.padless.batch_sizes, (lengths,))
-    for operator in (torch.ops.padless.padded_rows, torch.ops.padless.padded_cells):
-        torch.library.opcheck(operator, (lengths, 5, False, True))
 
 
 @pytest.mark.parametrize("cell", CELLS)
