@@ -120,10 +120,10 @@ int check_layer(const Layer& layer, int64_t dtype) {
 
 int check_shape(const padless_problem& p) {
   if (const int error = check_layer(layer_of(p), p.dtype)) return error;
-  const int64_t flags[] = {p.reverse, p.narrow_rows, p.narrow_states, p.narrow_gates};
-  for (const int64_t flag : flags)
-    if (flag < 0 || flag > 1) return PADLESS_BAD_ENUM;
-  if ((p.narrow_rows || p.narrow_states || p.narrow_gates) && p.dtype != PADLESS_FLOAT32 && p.dtype != PADLESS_BFLOAT16) return PADLESS_BAD_ENUM;
+  const int64_t narrow[] = {p.narrow_rows, p.narrow_states, p.narrow_gates, p.narrow_weights};
+  if (p.reverse < 0 || p.reverse > 1) return PADLESS_BAD_ENUM;
+  for (const int64_t flag : narrow)
+    if (flag < 0 || flag > (takes_narrow(p.dtype) ? 1 : 0)) return PADLESS_BAD_ENUM;
   if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > kMostThreads) return PADLESS_BAD_THREADS;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;

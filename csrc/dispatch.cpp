@@ -293,7 +293,7 @@ int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hid
                          const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, int narrow, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
-  if (!known(dtype) || (narrow && dtype != PADLESS_BFLOAT16)) return PADLESS_BAD_ENUM;
+  if (!known(dtype) || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
   kernels_of(dtype).pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, narrow != 0, packed);
   return PADLESS_OK;
@@ -302,7 +302,7 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
                           const void* w_hh, const void* w_hr, int narrow, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
-  if (!known(dtype) || (narrow && dtype != PADLESS_BFLOAT16)) return PADLESS_BAD_ENUM;
+  if (!known(dtype) || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
   kernels_of(dtype).pack_backward(layer, w_ih, w_hh, w_hr, narrow != 0, packed);
   return PADLESS_OK;

@@ -20,6 +20,8 @@ static inline Layer layer_of(const padless_problem& p) { return {p.cell, p.input
 static inline int64_t output_width(const Layer& layer) { return layer.projection ? layer.projection : layer.hidden; }
 // Rows of gates and cells are padded to 16 elements for every instruction set: their layout must not depend on it.
 static constexpr int64_t padded_hidden(int64_t hidden) { return (hidden + 15) / 16 * 16; }
+// Whether rows, states, gates and weights may be bfloat16.
+static constexpr bool takes_narrow(int64_t dtype) { return dtype == PADLESS_FLOAT32 || dtype == PADLESS_BFLOAT16; }
 // Gates that forward saves for each hidden unit.
 static constexpr int saved_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 0; }
 

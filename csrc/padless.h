@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 8 };
+enum { PADLESS_ABI_VERSION = 9 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
@@ -111,6 +111,7 @@ typedef struct padless_problem {
   const void* w_hh;
   const void* b_ih; /* or null */
   const void* b_hh; /* or null */
+  int64_t narrow_weights; /* 1: these four are bfloat16, with FLOAT32; else 0 */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */
@@ -153,7 +154,7 @@ PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
 /* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
  * projection. `packed` is 64-byte aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves
  * inference, training and recomputation; backward is for dx and the recurrence of the gradient. With `narrow_weights` all of them
- * are bfloat16, which only PADLESS_BFLOAT16 reads. */
+ * are bfloat16, which FLOAT32 and BFLOAT16 read. */
 PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                                int64_t projection_size);
 PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,

@@ -91,11 +91,12 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   bool unpacked() const { return Parts == 0 && p.w_hh; }
   const T* bias() const { return unpacked() ? bias_buffer : weights.bias; }
   const T* hidden_bias() const { return unpacked() ? bias_buffer + weights.hidden.vectors * gates * W : weights.hidden_bias; }
+  Given<T> given(const void* unpacked_weights) const { return {unpacked_weights, p.narrow_weights != 0}; }
   // The panel, to be used before the next one is asked for.
   const Element* panel_of(const Panels<T, Parts>& panels, int64_t panel, const void* raw) const {
     if constexpr (Parts == 0)
       if (unpacked()) {
-        pack_panel(panels, panel, (const T*)raw, hidden, panel_buffer);
+        given(raw).with_type([&](const auto* from) { pack_panel(panels, panel, from, hidden, panel_buffer); });
         return panel_buffer;
       }
     return panels.at(panel);
@@ -174,7 +175,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     const TileScope<Parts> scope;
     if constexpr (Parts == 0)
       if (unpacked())
-        pack_biases(layer_of(p), weights.input, Given<T>{p.b_ih, false}, Given<T>{p.b_hh, false}, bias_buffer,
+        pack_biases(layer_of(p), weights.input, given(p.b_ih), given(p.b_hh), bias_buffer,
                     bias_buffer + weights.hidden.vectors * gates * W);
     pass_states_through();
     const int64_t panels = weights.hidden.count(), size = gates * hidden * output, direct = direct_rows();

@@ -54,7 +54,9 @@
         const int64_t both[2] = {panel, panel + 1};
         const Start<T> start[2] = {input_start(panel), input_start(panel + 1)};
         T* const out[2] = {chunk_panel(panel), chunk_panel(panel + 1)};
-        if constexpr (Parts == 0) multiply_unpacked(weights.input, both, count, (const T*)p.w_ih, hidden, x_rows.at, start, out);
+        if constexpr (Parts == 0)
+          given(p.w_ih).with_type(
+              [&](const auto* from) { multiply_unpacked(weights.input, both, count, from, hidden, x_rows.at, start, out); });
         panel += count - 1;
         continue;
       }
@@ -158,8 +160,9 @@
         in[i] = chunk_panel(both[i]) + part.chunk_row * nv * W;
         start[i] = hidden_start(both[i], in[i], 1, hidden_sums[i]);
       }
-      multiply_unpacked(weights.hidden, both, count, (const T*)p.w_hh, hidden, h_before(part.s) + slot * state_stride, start,
-                        hidden_sums);
+      const T* const h_row = h_before(part.s) + slot * state_stride;
+      given(p.w_hh).with_type(
+          [&](const auto* from) { multiply_unpacked(weights.hidden, both, count, from, hidden, h_row, start, hidden_sums); });
       for (int i = 0; i < count; ++i) finish_block(part, both[i], slot, 1, in[i], hidden_sums[i]);
     }
   }

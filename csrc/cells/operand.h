@@ -39,7 +39,6 @@ template <class T, int Parts> PADLESS_INLINE Operand<T, Parts> take_rows(Scratch
 }
 
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
-typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
 
 // Nearest bfloat16, ties to even; NaN stays NaN. Where bfloat16 numbers are multiplied this is vcvtneps2bf16, or the same in plain
 // C++, and subnormal numbers become zero, as they do in the products.

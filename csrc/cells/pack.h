@@ -101,14 +101,23 @@ static bool header_fits(const void* packed, int64_t kind, const padless::Layer& 
          h.dtype == header_dtype<T, Parts>() && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
 }
 
+// What stands in weights as the caller holds them, S: T itself or, for T = float, bfloat16.
+template <class T> PADLESS_INLINE T number_in(T element) { return element; }
+PADLESS_INLINE float number_in(uint16_t element) {
+  const uint32_t bits = (uint32_t)element << 16;
+  float wide;
+  __builtin_memcpy(&wide, &bits, 4);
+  return wide;
+}
+
 // Transposes `rows` rows of `columns` columns, the rows `stride` apart: column k goes to to[k * to_stride], as the first `lanes`
 // elements of a vector whose elements past `rows` are zeros.
-template <class T>
-PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride, int64_t lanes) {
-  constexpr int W = kWidth<T>, E = kLane<T>;
+template <class T, class S>
+PADLESS_INLINE void transpose(const S* from, int64_t stride, int64_t rows, int64_t columns, T* to, int64_t to_stride, int64_t lanes) {
+  constexpr int W = kWidth<T>, E = kLane<S>;
   if (columns < E) {
     for (int64_t k = 0; k < columns; ++k)
-      for (int64_t r = 0; r < lanes; ++r) to[k * to_stride + r] = r < rows ? from[r * stride + k] : T(0);
+      for (int64_t r = 0; r < lanes; ++r) to[k * to_stride + r] = r < rows ? number_in(from[r * stride + k]) : T(0);
     return;
   }
   // E columns at a time, the last E of them perhaps in part a second time.
@@ -117,32 +126,36 @@ PADLESS_INLINE void transpose(const T* from, int64_t stride, int64_t rows, int64
     for (int64_t k = 0; k < columns; k += E) {
       const int64_t at = minimum(k, columns - E);
       load_columns(from + at, stride, part);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int i = 0; i < E; ++i) store(to + (at + i) * to_stride, part[i]);
     }
     return;
   }
-  T block[W][E] = {};
+  S block[W][E] = {};
   for (int64_t k = 0; k < columns; k += E) {
     const int64_t at = minimum(k, columns - E);
     for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(block[r], from + r * stride + at, sizeof block[r]);
     load_columns(block[0], E, part);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < E; ++i) store_first(to + (at + i) * to_stride, part[i], lanes);
   }
 }
 
-// Weights as the caller holds them: T or, where bfloat16 numbers are multiplied, bfloat16 perhaps.
+// Weights as the caller holds them: T or, for T = float, bfloat16 perhaps.
 template <class T> struct Given {
   const void* at;
   bool narrow;
-  Given from(int64_t element) const { return {(const char*)at + element * (narrow ? 2 : (int64_t)sizeof(T)), narrow}; }
+  Given from(int64_t element) const { return {element_of<T>(at, element, narrow), narrow}; }
+  // Calls f with a pointer of their type.
+  template <class F> inline __attribute__((always_inline)) void with_type(const F& f) const {
+    if constexpr (sizeof(T) == 4)
+      if (narrow) return f((const uint16_t*)at);
+    f((const T*)at);
+  }
   T operator[](int64_t element) const {
-    if (!narrow) return ((const T*)at)[element];
-    const uint32_t bits = (uint32_t)((const uint16_t*)at)[element] << 16;
-    float wide;
-    __builtin_memcpy(&wide, &bits, 4);
-    return (T)wide;
+    T number;
+    with_type([&](const auto* weights) { number = number_in(weights[element]); });
+    return number;
   }
 };
 
@@ -170,8 +183,8 @@ static void pack_tiles_transposed(const Panels<float, Parts>& panels, const Give
 }
 
 // weights [gates * hidden, k_count] -> panel p, at `to`.
-template <class T>
-static void pack_panel(const Panels<T, 0>& panels, int64_t p, const T* weights, int64_t hidden, T* to) {
+template <class T, class S>
+static void pack_panel(const Panels<T, 0>& panels, int64_t p, const S* weights, int64_t hidden, T* to) {
   constexpr int W = kWidth<T>;
   const int64_t vectors = panels.size(p), stride = panels.tile(p) * W, step = panels.gate_step(p);
   if (panels.shares(p))  // what its units leave of the last vector
@@ -187,7 +200,9 @@ template <class T, int Parts>
 static void pack_transposed(const Panels<T, Parts>& panels, const Given<T>& weights, int64_t hidden) {
   if constexpr (Parts > 0) pack_tiles_transposed(panels, weights, hidden);
   else
-    for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, (const T*)weights.at, hidden, const_cast<T*>(panels.at(p)));
+    weights.with_type([&](const auto* from) {
+      for (int64_t p = 0; p < panels.count(); ++p) pack_panel(panels, p, from, hidden, const_cast<T*>(panels.at(p)));
+    });
 }
 
 // Where the products of the gates start: the sums of their biases, and apart the hidden bias of GRU's n gate.
@@ -247,8 +262,8 @@ static void pack_tile_columns(const Panels<float, Parts>& panels, const Given<fl
   }
 }
 
-template <class T>
-static void pack_vector_columns(const Panels<T, 0>& panels, const T* weights, int64_t columns, int64_t first, int64_t count, int64_t to) {
+template <class T, class S>
+static void pack_vector_columns(const Panels<T, 0>& panels, const S* weights, int64_t columns, int64_t first, int64_t count, int64_t to) {
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < panels.count(); ++p) {
     const int64_t vectors = panels.size(p);
@@ -256,7 +271,7 @@ static void pack_vector_columns(const Panels<T, 0>& panels, const T* weights, in
     for (int64_t k = 0; k < count; ++k)
       for (int64_t v = 0; v < vectors; ++v) {
         const int64_t at = (panels.first(p) + v) * W;
-        store(panel + (k * vectors + v) * W, load_first(weights + (first + k) * columns + at, columns - at));
+        store(panel + (k * vectors + v) * W, load_stored<T>(weights + (first + k) * columns + at, columns - at, sizeof(S) == 2));
       }
   }
 }
@@ -265,7 +280,7 @@ template <class T, int Parts>
 static void pack_columns(const Panels<T, Parts>& panels, const Given<T>& weights, int64_t columns, int64_t first, int64_t count,
                          int64_t to) {
   if constexpr (Parts > 0) pack_tile_columns(panels, weights, columns, first, count, to);
-  else pack_vector_columns(panels, (const T*)weights.at, columns, first, count, to);
+  else weights.with_type([&](const auto* from) { pack_vector_columns(panels, from, columns, first, count, to); });
 }
 
 template <class T, int Parts>

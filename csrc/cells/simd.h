@@ -34,6 +34,7 @@ typedef float VecF __attribute__((vector_size(kVectorBytes)));
 typedef double VecD __attribute__((vector_size(kVectorBytes)));
 typedef int32_t VecI32 __attribute__((vector_size(kVectorBytes)));
 typedef int64_t VecI64 __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t VecU32 __attribute__((vector_size(kVectorBytes)));
 
 template <class T> struct Simd;
 template <> struct Simd<float> {
@@ -83,8 +84,8 @@ template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
 
 template <class T> constexpr int kLane = 16 / sizeof(T);  // elements of 16 bytes, within which every set shuffles fastest
 
-// A vector of the 16 bytes at p, at p + stride, ...
-template <class T> PADLESS_INLINE Vec<T> load_lanes(const T* p, int64_t stride) {
+// A vector of the 16 bytes at p, at p + stride bytes, ...
+template <class T> PADLESS_INLINE Vec<T> load_lanes(const char* p, int64_t stride) {
 #if defined(__AVX512F__)
   __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float*)p));
   v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + stride)), 1);
@@ -100,12 +101,12 @@ template <class T> PADLESS_INLINE Vec<T> load_lanes(const T* p, int64_t stride) 
 #endif
 }
 
-// kLane columns of as many rows as a vector has elements, from p on, `stride` apart: columns[k][r] = p[r * stride + k].
-template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, Vec<T>* columns) {
+// kLane columns of as many rows as a vector has elements, from p on, `stride` bytes apart: element r of column k is element k of row r.
+template <class T> PADLESS_INLINE void transpose_lanes(const char* p, int64_t stride, Vec<T>* columns) {
   constexpr int E = kLane<T>, W = kWidth<T>;
   Vec<T> lines[E];
 #pragma GCC unroll 4
-  for (int r = 0; r < E; ++r) lines[r] = load_lanes(p + r * stride, E * stride);
+  for (int r = 0; r < E; ++r) lines[r] = load_lanes<T>(p + r * stride, E * stride);
 #if defined(__GNUC__) && !defined(__clang__)
   typename Simd<T>::Int low, high;
 #pragma GCC unroll 16
@@ -133,6 +134,19 @@ template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, 
 #pragma GCC unroll 16
     for (int i = 0; i < W; ++i) columns[k][i] = lines[i % E][i / E * E + k];
 #endif
+}
+// The same of rows of numbers, `stride` numbers apart. Of bfloat16 numbers there are eight columns, widened: pairs are transposed.
+template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, Vec<T>* columns) {
+  transpose_lanes<T>((const char*)p, stride * (int64_t)sizeof(T), columns);
+}
+PADLESS_INLINE void load_columns(const uint16_t* p, int64_t stride, VecF* columns) {
+  VecF pairs[4];
+  transpose_lanes<float>((const char*)p, stride * 2, pairs);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    columns[2 * i] = (VecF)((VecU32)pairs[i] << 16);
+    columns[2 * i + 1] = (VecF)((VecU32)pairs[i] & 0xffff0000u);
+  }
 }
 
 #if defined(__AVX512F__) || defined(__FMA__) || defined(__aarch64__)

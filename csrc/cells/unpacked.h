@@ -3,10 +3,10 @@
 #pragma once
 
 // Columns [k, end) of NV vectors of weights, as many as whole runs of `Run` columns hold; returns where it stopped.
-// Row r of vector v begins at weights[v] + r * stride. A run is taken from one vector after the other.
-template <class T, int NV, int Run>
-PADLESS_INLINE int64_t continue_chains(const T* a, const T* const* weights, int64_t stride, int64_t k, int64_t end, Vec<T>* acc) {
-  constexpr int E = kLane<T>;
+// Row r of vector v begins at weights[v] + r * stride. A run is taken from one vector after the other. S: T, or bfloat16.
+template <class T, class S, int NV, int Run>
+PADLESS_INLINE int64_t continue_chains(const T* a, const S* const* weights, int64_t stride, int64_t k, int64_t end, Vec<T>* acc) {
+  constexpr int E = kLane<S>;
 #pragma GCC unroll 1
   for (; k + Run <= end; k += Run)
 #pragma GCC unroll 2
@@ -15,7 +15,7 @@ PADLESS_INLINE int64_t continue_chains(const T* a, const T* const* weights, int6
       for (int part = 0; part < Run; part += E) {
         Vec<T> columns[E];
         load_columns(weights[v] + k + part, stride, columns);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < E; ++i) acc[v] = fma(splat(a[k + part + i]), columns[i], acc[v]);
       }
   return k;
@@ -29,23 +29,23 @@ PADLESS_INLINE bool lines_fit(int64_t rows, int64_t stride_bytes) {
   return rows <= 8 * sets;
 }
 
-template <class T, int NV>
-static __attribute__((noinline)) void tile_unpacked(const T* a, const T* const* weights, int64_t k_count, const T* const* start,
+template <class T, class S, int NV>
+static __attribute__((noinline)) void tile_unpacked(const T* a, const S* const* weights, int64_t k_count, const T* const* start,
                                                     T* const* out) {
-  constexpr int W = kWidth<T>, line = 64 / sizeof(T);
+  constexpr int W = kWidth<T>, line = 64 / sizeof(S);
   Vec<T> acc[NV];
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) acc[v] = load(start[v]);
   int64_t k = 0;
   // By short runs the chains of both vectors advance together. Where lines of all rows do not fit the cache together, each line is used
   // up before the next vector's.
-  if (!lines_fit(NV * W, k_count * (int64_t)sizeof(T))) k = continue_chains<T, NV, line>(a, weights, k_count, k, k_count, acc);
-  k = continue_chains<T, NV, kLane<T>>(a, weights, k_count, k, k_count, acc);
+  if (!lines_fit(NV * W, k_count * (int64_t)sizeof(S))) k = continue_chains<T, S, NV, line>(a, weights, k_count, k, k_count, acc);
+  k = continue_chains<T, S, NV, kLane<S>>(a, weights, k_count, k, k_count, acc);
   for (; k < k_count; ++k)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       T column[W];
-      for (int r = 0; r < W; ++r) column[r] = weights[v][r * k_count + k];
+      for (int r = 0; r < W; ++r) column[r] = number_in(weights[v][r * k_count + k]);
       acc[v] = fma(splat(a[k]), load(column), acc[v]);
     }
 #pragma GCC unroll 2
@@ -58,12 +58,13 @@ template <class T> PADLESS_INLINE bool is_whole(const Panels<T, 0>& w, int64_t p
 }
 
 // One row times one whole panel or two (`count`, of equally many vectors), two vectors at a time.
-template <class T>
-PADLESS_INLINE void multiply_unpacked(const Panels<T, 0>& w, const int64_t* panel, int count, const T* weights, int64_t hidden, const T* a,
+template <class T, class S>
+PADLESS_INLINE void multiply_unpacked(const Panels<T, 0>& w, const int64_t* panel, int count, const S* weights, int64_t hidden, const T* a,
                                       const Start<T>* start, T* const* out) {
   constexpr int W = kWidth<T>;
   const int nv = w.tile(panel[0]), total = nv * count;
-  const T *rows[8], *starts[8];
+  const S* rows[8];
+  const T* starts[8];
   T* outs[8];
   for (int v = 0; v < nv; ++v)
     for (int i = 0; i < count; ++i) {  // a vector of each panel in turn: in LSTM and GRU their rows follow each other
@@ -74,6 +75,6 @@ PADLESS_INLINE void multiply_unpacked(const Panels<T, 0>& w, const int64_t* pane
       outs[at] = out[i] + v * W;
     }
   int at = 0;
-  for (; at + 2 <= total; at += 2) tile_unpacked<T, 2>(a, rows + at, w.k_count, starts + at, outs + at);
-  if (at < total) tile_unpacked<T, 1>(a, rows + at, w.k_count, starts + at, outs + at);
+  for (; at + 2 <= total; at += 2) tile_unpacked<T, S, 2>(a, rows + at, w.k_count, starts + at, outs + at);
+  if (at < total) tile_unpacked<T, S, 1>(a, rows + at, w.k_count, starts + at, outs + at);
 }

@@ -64,21 +64,21 @@ int main() {
 
   padless_problem narrow;
   memset(&narrow, 0, sizeof narrow);
-  narrow.hidden_size = narrow.threads = narrow.narrow_rows = 1;
+  narrow.hidden_size = narrow.threads = 1;
+  const double weight = 1;
+  char packed[1];
   for (const int64_t dtype : {PADLESS_FLOAT64, PADLESS_BFLOAT16_3}) {
     narrow.dtype = dtype;
-    expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 rows in float64 or in three products");
-    narrow.narrow_rows = 0, narrow.narrow_states = 1;
-    expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 states in float64 or in three products");
-    narrow.narrow_rows = 1, narrow.narrow_states = 0;
+    for (int64_t* flag : {&narrow.narrow_rows, &narrow.narrow_states, &narrow.narrow_gates, &narrow.narrow_weights}) {
+      *flag = 1;
+      expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 in float64 or in three products");
+      *flag = 0;
+    }
+    expect(padless_pack_forward(PADLESS_RNN_TANH, dtype, 0, 1, 0, nullptr, &weight, nullptr, nullptr, nullptr, 1, packed),
+           PADLESS_BAD_ENUM, "bfloat16 weights for float64 or three products");
+    expect(padless_pack_backward(PADLESS_RNN_TANH, dtype, 0, 1, 0, nullptr, &weight, nullptr, 1, packed), PADLESS_BAD_ENUM,
+           "bfloat16 weights for the backward of these");
   }
-
-  const float weight = 1;
-  char packed[1];
-  expect(padless_pack_forward(PADLESS_RNN_TANH, PADLESS_FLOAT32, 0, 1, 0, nullptr, &weight, nullptr, nullptr, nullptr, 1, packed),
-         PADLESS_BAD_ENUM, "bfloat16 weights for float32 products");
-  expect(padless_pack_backward(PADLESS_RNN_TANH, PADLESS_FLOAT64, 0, 1, 0, nullptr, &weight, nullptr, 1, packed), PADLESS_BAD_ENUM,
-         "bfloat16 weights for float64 products");
   expect(keep_states({0, 1}, 2, 2), PADLESS_OK, "two threads");
   expect(keep_states({0, 1}, 2, 1025), PADLESS_BAD_THREADS, "too many threads");
   expect(keep_states({0, 1}, 2, 0), PADLESS_BAD_THREADS, "no thread");

@@ -167,10 +167,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool forged = b.next(3) != 0;
   p.cell = b.next(4);
   p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
-  p.narrow_rows = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
-  p.narrow_states = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
-  p.narrow_gates = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
-  const int narrow_weights = p.dtype == PADLESS_BFLOAT16 && b.next(2);
+  int64_t* const narrow[] = {&p.narrow_rows, &p.narrow_states, &p.narrow_gates, &p.narrow_weights};
+  for (int64_t* flag : narrow) *flag = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
+  const int narrow_weights = (int)p.narrow_weights;
   p.reverse = b.next(2);
   p.threads = b.next(4) == 0 ? 1 + b.next(3) : 1;
   p.batch = b.next(12);
@@ -230,7 +229,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         case 7: p.c0_stride = value < h ? value : h; break;
         case 8: p.projection_size = value; break;
         case 9: p.x_step = nullptr; break;
-        case 10: if (value >> 1) p.narrow_rows = value; break;  // 0 and 1 say how large the rows are
+        case 10: if (value >> 1) *narrow[b.next(4)] = value; break;  // 0 and 1 say how large the elements are
         default: p.rows = value; break;
       }
     }

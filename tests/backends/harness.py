@@ -24,7 +24,7 @@ class Case:
     bias: bool = True
     projection: int = 0
     precision: str = "highest"
-    narrow: bool = False  # x, y and states in bfloat16
+    narrow: bool = False  # x, y, states and weights in bfloat16
     wide_states: bool = False  # but states in `dtype`, as under autocast
     seed: int = 0
     values: dict[str, Tensor] = field(default_factory=dict)  # float64
@@ -127,6 +127,8 @@ def run(case: Case, *, layout="packed", y_layout=None, threads=1, mode="train", 
     initial, final = states(case.get("h0"), case.get("c0")), states(nan(b, output), nan(b, h))
     train = mode == "train"
     weights = [case.get(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")]
+    if case.narrow:
+        weights = [None if w is None else w.bfloat16() for w in weights]
     packed = k.pack_forward(case.cell, *weights, precision=precision)
     gates = nan(n, k.saved_width(case.cell, h)) if train and k.saved_width(case.cell, h) else None
     if gates is not None and case.narrow:

@@ -332,7 +332,7 @@ def test_another_dtype_after_the_first_call_is_refused(cell):
 
 @each_cell
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dtype, each_isa, monkeypatch):
     sizes = [(1, 1), (7, 3), (17, 12), (40, 1), (64, 1), (100, 2), (130, 12), (133, 1), (1024, 1)]
     for isa in each_isa:

@@ -164,10 +164,9 @@ def pack_forward(
     precision: str = "highest",
 ) -> Tensor:
     """Pack weights (contiguous, torch's layout) for the forward kernels: inference, training and recomputation."""
-    narrow = _reads_narrow(w_ih, precision)
-    if w_ih.dtype in NARROW_DTYPES and not narrow:
+    if w_ih.dtype == torch.float16:  # the kernels do not read it
         w_ih, w_hh, b_ih, b_hh, w_hr = map(_widened, (w_ih, w_hh, b_ih, b_hh, w_hr))  # type: ignore[assignment]
-    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
+    library, sizes, narrow = load(), _sizes(cell, w_ih, w_hh, w_hr, precision), w_ih.dtype == torch.bfloat16
     packed = _new_bytes(library.padless_pack_forward_bytes(*sizes))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(b_ih), _pointer(b_hh), _pointer(w_hr))
     check(library.padless_pack_forward(*sizes, *weights, narrow, packed.data_ptr()), "pack")
@@ -178,19 +177,13 @@ def pack_backward(
     cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None, *, precision: str = "highest"
 ) -> Tensor:
     """Pack weights (contiguous, torch's layout) for the backward kernels."""
-    narrow = _reads_narrow(w_ih, precision)
-    if w_ih.dtype in NARROW_DTYPES and not narrow:
+    if w_ih.dtype == torch.float16:
         w_ih, w_hh, w_hr = map(_widened, (w_ih, w_hh, w_hr))  # type: ignore[assignment]
-    library, sizes = load(), _sizes(cell, w_ih, w_hh, w_hr, precision)
+    library, sizes, narrow = load(), _sizes(cell, w_ih, w_hh, w_hr, precision), w_ih.dtype == torch.bfloat16
     packed = _new_bytes(library.padless_pack_backward_bytes(*sizes))
     weights = (_pointer(w_ih), _pointer(w_hh), _pointer(w_hr))
     check(library.padless_pack_backward(*sizes, *weights, narrow, packed.data_ptr()), "pack")
     return packed
-
-
-def _reads_narrow(weight: Tensor, precision: str) -> bool:
-    """Whether packing reads these weights as they are, in bfloat16, because the kernels multiply bfloat16 numbers."""
-    return weight.dtype == torch.bfloat16 and precision == "medium"
 
 
 def fingerprint(tensor: Tensor) -> int:

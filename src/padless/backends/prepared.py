@@ -66,7 +66,7 @@ class PreparedLayer:
         weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
-        self._multiplies_as_given = self._dtype in _kernels.DTYPES and precision == "highest"
+        self._reads_weights = self._dtype != torch.float16 and precision == "highest"
         self._memory = [(w.data_ptr(), w.shape) for w in weights]
         # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
         self._spans = [(c_void_p(w.data_ptr()), c_int64(w.nbytes)) for w in weights]
@@ -153,7 +153,7 @@ class PreparedLayer:
         as long as reading the weights, so each panel is packed just before it is multiplied: the results are
         bit-identical.
         """
-        return steps == 1 and batch <= _FEW_ROWS and self._multiplies_as_given
+        return steps == 1 and batch <= _FEW_ROWS and self._reads_weights
 
     def _refresh(self, weights: list[Tensor]) -> Tensor:
         """Return the packed weights, packed again if the contents of the weights changed."""
@@ -188,6 +188,7 @@ class PreparedLayer:
         else:
             pointers = [pointer for pointer, _ in self._memory]
             problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh = (*pointers, 0, 0)[:4]
+            problem.narrow_weights = self._dtype is torch.bfloat16
         problem.scratch_bytes = self._library.padless_scratch_bytes(addressof(problem), False)
         if problem.scratch_bytes < 0:
             raise BackendError(f"native {self._cell}: no scratch size for T = {steps}, B = {batch}")

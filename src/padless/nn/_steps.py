@@ -41,7 +41,8 @@ SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python 
 # of deleted owners. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 
-_ROWS_IN_BFLOAT16 = 2  # measured: docs/decisions/0039-bfloat16-rows-on-every-instruction-set.md
+# Measured: docs/decisions/0040-bfloat16-weights-are-read-as-they-are.md
+_ROWS_IN_BFLOAT16, _UNITS_IN_BFLOAT16 = 2, 128
 
 _CELLS: dict[str, Any] = {
     "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
@@ -131,16 +132,21 @@ def infer(
     return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
 
 
-def _is_widened(dtype: torch.dtype, batch: int) -> bool:
+def _is_widened(network: Network, rows: Tensor, batch: int, states: tuple[Tensor, ...]) -> bool:
     """Whether `train_step` computes in float32 and rounds its results.
 
-    Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 4 times as long. For one
-    or two rows they are faster: most of that time goes into reading the weights, which are half as large. In float16
-    they never are.
+    Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 7 times as long as in float32. For
+    one or two rows they are faster, because the weights are half as large, but not where the input or the states need
+    gradients: torch's product for these takes 10 times as long in bfloat16 with large weights. In float16 torch's cells
+    are never faster.
     """
+    dtype = rows.dtype
     if dtype not in NARROW_DTYPES or precision_of(dtype) != "highest":
         return False
-    return dtype == torch.float16 or batch > _ROWS_IN_BFLOAT16
+    if dtype == torch.float16 or batch > _ROWS_IN_BFLOAT16:
+        return True
+    needs_inputs = network.num_layers > 1 or rows.requires_grad or any(s.requires_grad for s in states)
+    return needs_inputs and network.hidden_size > _UNITS_IN_BFLOAT16
 
 
 def train_step(
@@ -152,7 +158,7 @@ def train_step(
     can be changed in place, as with torch's layers.
     """
     dtype = rows.dtype
-    if _is_widened(dtype, batch):
+    if _is_widened(network, rows, batch, states):
         wide_states = tuple([s.float() for s in states])
         output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
         return output.to(dtype), tuple([s.to(dtype) for s in finals])
