@@ -200,7 +200,7 @@ def test_a_picture_without_matplotlib_is_refused_before_anything_is_timed(run_sm
     assert run_small("--plot", "bench.png") == (
         2,
         "",
-        "padless: --plot needs Matplotlib: pip install 'padless[plot]'\n",
+        "padless: --plot needs Matplotlib: pip install matplotlib\n",
     )
 
 

@@ -319,7 +319,7 @@ def test_it_ends_with_the_line_that_it_promises(finished):
 def test_without_matplotlib_it_says_so_in_a_line_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = command._picture([3, 2], tmp_path / "batch.png")
-    assert said == "none: pictures need Matplotlib: pip install 'padless[plot]'"
+    assert said == "none: pictures need Matplotlib: pip install matplotlib"
 
 
 def test_a_picture_that_cannot_be_written_is_said_and_does_not_end_it(tmp_path):

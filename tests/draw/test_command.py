@@ -213,7 +213,7 @@ def test_an_unwritable_path_is_one_line_and_exit_code_1(kind, tmp_path, capsys):
 
 def test_without_matplotlib_a_png_is_one_line_and_exit_code_1(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = "pictures need Matplotlib: pip install 'padless[plot]'"
+    message = "pictures need Matplotlib: pip install matplotlib"
     failing(["4", "--png", str(tmp_path / "batch.png")], message, capsys)
 
 

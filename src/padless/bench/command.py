@@ -256,4 +256,4 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def _need_matplotlib() -> None:
     if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs Matplotlib: pip install 'padless[plot]'")
+        raise UsageError("--plot needs Matplotlib: pip install matplotlib")

@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         "completion",
         _completion,
         "print a script that completes padless in your shell",
-        "Prints the script for a shell to load (needs shtab: pip install 'padless[completion]').",
+        "Prints the script for a shell to load (needs shtab: pip install shtab).",
         _COMPLETION_EXAMPLES,
     )
     completion.add_argument(

@@ -19,7 +19,7 @@ def script(parser: ArgumentParser, shell: str) -> str:
     try:
         import shtab
     except ImportError as error:
-        raise PadlessError("shell completion needs shtab: pip install 'padless[completion]'") from error
+        raise PadlessError("shell completion needs shtab: pip install shtab") from error
 
     for action in _actions(parser):
         names = str(action.metavar or "").split("|")

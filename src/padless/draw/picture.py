@@ -35,7 +35,7 @@ def save_picture(lengths: Any, path: str | Path) -> None:
         from matplotlib import figure as figures
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
-        raise PadlessError("pictures need Matplotlib: pip install 'padless[plot]'") from error
+        raise PadlessError("pictures need Matplotlib: pip install matplotlib") from error
 
     colours = sequence_colours(batch)
     figure = figures.Figure(figsize=(11, 7.4), dpi=150, layout="constrained")

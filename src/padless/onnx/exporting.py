@@ -43,5 +43,5 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     try:
         from . import translations
     except ImportError as error:
-        raise ImportError("ONNX export needs onnx and onnxscript: pip install 'padless[onnx]'") from error
+        raise ImportError("ONNX export needs onnx and onnxscript: pip install onnx onnxscript") from error
     return translations.table()

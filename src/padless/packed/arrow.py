@@ -85,5 +85,5 @@ def _pyarrow(caller: str) -> ModuleType:
     try:
         import pyarrow
     except ImportError as error:
-        raise ImportError(f"{caller} needs pyarrow: pip install 'padless[arrow]'") from error
+        raise ImportError(f"{caller} needs pyarrow: pip install pyarrow") from error
     return pyarrow

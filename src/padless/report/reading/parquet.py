@@ -37,7 +37,7 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise PadlessError("reading Parquet needs pyarrow: pip install 'padless[arrow]'") from error
+        raise PadlessError("reading Parquet needs pyarrow: pip install pyarrow") from error
 
     if source.path is None and not source.raw.seekable():
         raise PadlessError("Parquet cannot come from a pipe, since it is read from its end; pass the file")
