@@ -1,4 +1,6 @@
 // Checks of the arguments of the C ABI; after them the kernels trust every size, stride and offset.
+#include <initializer_list>
+
 #include "kernels.h"
 
 namespace padless {
@@ -120,10 +122,10 @@ int check_layer(const Layer& layer, int64_t dtype) {
 
 int check_shape(const padless_problem& p) {
   if (const int error = check_layer(layer_of(p), p.dtype)) return error;
-  const int64_t narrow[] = {p.narrow_rows, p.narrow_states, p.narrow_gates, p.narrow_weights};
-  if (p.reverse < 0 || p.reverse > 1) return PADLESS_BAD_ENUM;
-  for (const int64_t flag : narrow)
-    if (flag < 0 || flag > (takes_narrow(p.dtype) ? 1 : 0)) return PADLESS_BAD_ENUM;
+  for (const int64_t flag : {p.reverse, p.narrow_rows, p.narrow_states, p.narrow_gates, p.narrow_weights})
+    if (flag < 0 || flag > 1) return PADLESS_BAD_ENUM;
+  const bool is_narrow = p.narrow_rows || p.narrow_states || p.narrow_gates || p.narrow_weights;
+  if (is_narrow && !takes_narrow(p.dtype)) return PADLESS_BAD_ENUM;
   if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > kMostThreads) return PADLESS_BAD_THREADS;
   if (p.batch < 0 || p.rows < 0 || p.steps < 0) return PADLESS_BAD_SIZE;

@@ -139,12 +139,11 @@ int find_set(const char* name) {
   return -1;
 }
 
-bool known(int64_t dtype) {
-  return dtype >= 0 && dtype < PADLESS_BFLOAT16 + active_set().bfloat16_count;
-}
-const TypedKernels& kernels_of(int64_t dtype) {  // one that is known
+// Those of the set in use, or null where it has none of this dtype. A call asks once: another thread may force another set.
+const TypedKernels* kernels_of(int64_t dtype) {
   const Isa& set = active_set();
-  return dtype < PADLESS_BFLOAT16 ? set.kernels->of[dtype] : set.bfloat16[dtype - PADLESS_BFLOAT16];
+  if (dtype < 0 || dtype >= PADLESS_BFLOAT16 + set.bfloat16_count) return nullptr;
+  return dtype < PADLESS_BFLOAT16 ? &set.kernels->of[dtype] : &set.bfloat16[dtype - PADLESS_BFLOAT16];
 }
 
 int64_t nanoseconds() {
@@ -246,7 +245,7 @@ const char* padless_error_text(int error) {
   switch (error) {
     case PADLESS_OK: return "no error";
     case PADLESS_BAD_NULL: return "a required pointer is null";
-    case PADLESS_BAD_ENUM: return "unknown cell, dtype or direction, or a dtype that this instruction set does not have";
+    case PADLESS_BAD_ENUM: return "unknown cell, dtype or flag, a dtype that this instruction set does not have, or a flag that this dtype does not allow";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
@@ -269,7 +268,7 @@ int padless_isa_supported(const char* name) {
   const int set = find_set(name);
   return set >= 0 && kSets[set].supported();
 }
-int padless_computes(int64_t dtype) { return known(dtype); }
+int padless_computes(int64_t dtype) { return kernels_of(dtype) != nullptr; }
 int padless_isa_force(const char* name) {
   if (name && !padless_isa_supported(name)) return PADLESS_BAD_ISA;
   __atomic_store_n(&g_active, name ? find_set(name) : best_set(), __ATOMIC_RELAXED);
@@ -283,28 +282,32 @@ int64_t padless_cells_width(int64_t cell, int64_t hidden) { return cell == PADLE
 
 int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) || !known(dtype) ? -1 : kernels_of(dtype).pack_forward_bytes(layer);
+  const TypedKernels* const kernels = kernels_of(dtype);
+  return check_layer(layer, dtype) || !kernels ? -1 : kernels->pack_forward_bytes(layer);
 }
 int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection) {
   const Layer layer = {cell, input, hidden, projection};
-  return check_layer(layer, dtype) || !known(dtype) ? -1 : kernels_of(dtype).pack_backward_bytes(layer);
+  const TypedKernels* const kernels = kernels_of(dtype);
+  return check_layer(layer, dtype) || !kernels ? -1 : kernels->pack_backward_bytes(layer);
 }
 int padless_pack_forward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
                          const void* w_hh, const void* b_ih, const void* b_hh, const void* w_hr, int narrow, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
-  if (!known(dtype) || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
+  const TypedKernels* const kernels = kernels_of(dtype);
+  if (!kernels || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
-  kernels_of(dtype).pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, narrow != 0, packed);
+  kernels->pack_forward(layer, w_ih, w_hh, b_ih, b_hh, w_hr, narrow != 0, packed);
   return PADLESS_OK;
 }
 int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hidden, int64_t projection, const void* w_ih,
                           const void* w_hh, const void* w_hr, int narrow, void* packed) {
   const Layer layer = {cell, input, hidden, projection};
   if (const int error = check_layer(layer, dtype)) return error;
-  if (!known(dtype) || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
+  const TypedKernels* const kernels = kernels_of(dtype);
+  if (!kernels || (narrow && !takes_narrow(dtype))) return PADLESS_BAD_ENUM;
   if ((!w_ih && input > 0) || !w_hh || (!w_hr && projection > 0) || !packed) return PADLESS_BAD_NULL;
-  kernels_of(dtype).pack_backward(layer, w_ih, w_hh, w_hr, narrow != 0, packed);
+  kernels->pack_backward(layer, w_ih, w_hh, w_hr, narrow != 0, packed);
   return PADLESS_OK;
 }
 
@@ -321,28 +324,29 @@ static void address_time_major(padless_problem& p) {
 }
 
 int64_t padless_scratch_bytes(const padless_problem* p, int backward) {
-  if (!p || check_shape(*p) != PADLESS_OK || !known(p->dtype)) return -1;
-  return index_bytes(*p) + kernels_of(p->dtype).scratch_bytes(*p, backward != 0);
+  if (!p || check_shape(*p) != PADLESS_OK) return -1;
+  const TypedKernels* const kernels = kernels_of(p->dtype);
+  return kernels ? index_bytes(*p) + kernels->scratch_bytes(*p, backward != 0) : -1;
 }
 
 static int check_and_run(const padless_problem* problem, bool backward) {
   if (!problem) return PADLESS_BAD_NULL;
   padless_problem p = *problem;
   if (const int error = check_problem(p, backward)) return error;
-  if (!known(p.dtype)) return PADLESS_BAD_ENUM;
-  const TypedKernels& kernels = kernels_of(p.dtype);
+  const TypedKernels* const kernels = kernels_of(p.dtype);
+  if (!kernels) return PADLESS_BAD_ENUM;
   const bool recomputes = backward && !p.gates && saved_count(p.cell) > 0;
   if (!backward || recomputes)
-    if ((backward || !p.w_hh) && (!p.forward_weights || !kernels.weights_fit(p, false))) return PADLESS_BAD_WEIGHTS;
-  if (backward && (!p.backward_weights || !kernels.weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
+    if ((backward || !p.w_hh) && (!p.forward_weights || !kernels->weights_fit(p, false))) return PADLESS_BAD_WEIGHTS;
+  if (backward && (!p.backward_weights || !kernels->weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
   const int64_t indices = index_bytes(p);
-  if (!p.scratch || p.scratch_bytes < indices + kernels.scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)
+  if (!p.scratch || p.scratch_bytes < indices + kernels->scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)
     return PADLESS_BAD_SCRATCH;
   if (indices) {
     address_time_major(p);
     p.scratch = (char*)p.scratch + indices, p.scratch_bytes -= indices;
   }
-  run(backward ? kernels.backward : kernels.forward, p);
+  run(backward ? kernels->backward : kernels->forward, p);
   return PADLESS_OK;
 }
 
@@ -415,17 +419,19 @@ void padless_advise_large_pages(void* data, int64_t bytes) {
 }
 
 int padless_sigmoid(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(dtype)) return PADLESS_BAD_ENUM;
+  const TypedKernels* const kernels = kernels_of(dtype);
+  if (!kernels) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
-  kernels_of(dtype).sigmoid(in, out, n);
+  kernels->sigmoid(in, out, n);
   return PADLESS_OK;
 }
 int padless_tanh(int64_t dtype, const void* in, void* out, int64_t n) {
-  if (!known(dtype)) return PADLESS_BAD_ENUM;
+  const TypedKernels* const kernels = kernels_of(dtype);
+  if (!kernels) return PADLESS_BAD_ENUM;
   if (n < 0 || n % 16) return PADLESS_BAD_SIZE;
   if (!in || !out) return PADLESS_BAD_NULL;
-  kernels_of(dtype).tanh(in, out, n);
+  kernels->tanh(in, out, n);
   return PADLESS_OK;
 }
 

@@ -104,14 +104,14 @@ typedef struct padless_problem {
   int64_t narrow_states; /* 1: every state and gradient of a state is bfloat16, with the same; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with the same; else 0 */
 
-  /* Forward with w_hh set: weights as padless_pack_forward takes them, instead of forward_weights. Each panel is packed just before it
-   * is multiplied: the same bits, for a single step of few rows, where packing costs more than the product. FLOAT32 and FLOAT64,
-   * no projection. */
+  /* Forward with w_hh set: weights as padless_pack_forward takes them, instead of forward_weights. One row is multiplied with them as
+   * they are, and for several rows each panel is packed just before it is multiplied: the same bits, for a single step of few rows, where
+   * packing all weights costs more than the product. FLOAT32 and FLOAT64, no projection. */
   const void* w_ih;
   const void* w_hh;
   const void* b_ih; /* or null */
   const void* b_hh; /* or null */
-  int64_t narrow_weights; /* 1: these four are bfloat16, with FLOAT32; else 0 */
+  int64_t narrow_weights; /* 1: these four are bfloat16; without w_hh it means nothing */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */

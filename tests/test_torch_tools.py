@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import padless
@@ -102,6 +103,15 @@ def test_indices_that_are_not_inverse_are_refused(sorted_indices, unsorted_indic
     if sorted_indices is not None:
         with pytest.raises(padless.LayoutError, match="unsorted_indices"):
             padless.rnn.pad_packed_sequence(packed)
+
+
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+def test_fake_tensors_have_the_shapes_of_torchs_layers(cell):
+    with FakeTensorMode():
+        theirs, ours = (getattr(nn, cell)(3, 4, bidirectional=True) for nn in (torch.nn, padless.nn))
+        x = torch.randn(5, 2, 3)
+        (expected, _), (output, _) = theirs(x), ours(x)
+    assert output.fake_mode is not None and output.shape == expected.shape
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")

@@ -87,7 +87,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
 
-  // Whether panels are packed as they are needed.
+  // Whether the weights are the caller's. Panels are packed as they are needed, but for one row.
   bool unpacked() const { return Parts == 0 && p.w_hh; }
   const T* bias() const { return unpacked() ? bias_buffer : weights.bias; }
   const T* hidden_bias() const { return unpacked() ? bias_buffer + weights.hidden.vectors * gates * W : weights.hidden_bias; }

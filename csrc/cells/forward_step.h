@@ -26,6 +26,13 @@
     return 0;
   }
 
+  // One row times one or two panels (`count`) of weights as the caller holds them.
+  void multiply_unpacked_panels(const Panels<T, Parts>& w, const void* unpacked_weights, const int64_t* panel, int count,
+                                const Operand<T, Parts>& row, const Start<T>* start, T* const* out) const {
+    if constexpr (Parts == 0)
+      given(unpacked_weights).with_type([&](const auto* from) { multiply_unpacked(w, panel, count, from, hidden, row.at, start, out); });
+  }
+
   Start<T> input_start(int64_t panel) const {
     Start<T> start = {};
     for (int v = 0; v < tile_width; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
@@ -54,9 +61,7 @@
         const int64_t both[2] = {panel, panel + 1};
         const Start<T> start[2] = {input_start(panel), input_start(panel + 1)};
         T* const out[2] = {chunk_panel(panel), chunk_panel(panel + 1)};
-        if constexpr (Parts == 0)
-          given(p.w_ih).with_type(
-              [&](const auto* from) { multiply_unpacked(weights.input, both, count, from, hidden, x_rows.at, start, out); });
+        multiply_unpacked_panels(weights.input, p.w_ih, both, count, x_rows, start, out);
         panel += count - 1;
         continue;
       }
@@ -151,20 +156,16 @@
 
   // A step with one row in the lane, in a chunk, where weights are unpacked: `panel`, and `other` where `count` is 2.
   void step_unpacked(const StepPart& part, int64_t panel, int64_t other, int count) const {
-    if constexpr (Parts == 0) {
-      const int nv = weights.hidden.tile(panel);
-      const int64_t both[2] = {panel, other}, slot = part.lane.slot;
-      const T* in[2];
-      Start<T> start[2];
-      for (int i = 0; i < count; ++i) {
-        in[i] = chunk_panel(both[i]) + part.chunk_row * nv * W;
-        start[i] = hidden_start(both[i], in[i], 1, hidden_sums[i]);
-      }
-      const T* const h_row = h_before(part.s) + slot * state_stride;
-      given(p.w_hh).with_type(
-          [&](const auto* from) { multiply_unpacked(weights.hidden, both, count, from, hidden, h_row, start, hidden_sums); });
-      for (int i = 0; i < count; ++i) finish_block(part, both[i], slot, 1, in[i], hidden_sums[i]);
+    const int nv = weights.hidden.tile(panel);
+    const int64_t both[2] = {panel, other}, slot = part.lane.slot;
+    const T* in[2];
+    Start<T> start[2];
+    for (int i = 0; i < count; ++i) {
+      in[i] = chunk_panel(both[i]) + part.chunk_row * nv * W;
+      start[i] = hidden_start(both[i], in[i], 1, hidden_sums[i]);
     }
+    multiply_unpacked_panels(weights.hidden, p.w_hh, both, count, rows_before(part.s).from(slot), start, hidden_sums);
+    for (int i = 0; i < count; ++i) finish_block(part, both[i], slot, 1, in[i], hidden_sums[i]);
   }
 
   Start<T> hidden_start(int64_t panel, const T* in, int64_t rows, T* mixed) const {

@@ -101,7 +101,7 @@ static bool header_fits(const void* packed, int64_t kind, const padless::Layer& 
          h.dtype == header_dtype<T, Parts>() && h.input == l.input && h.hidden == l.hidden && h.projection == l.projection;
 }
 
-// What stands in weights as the caller holds them, S: T itself or, for T = float, bfloat16.
+// An element of weights as the caller holds them: T or, for T = float, bfloat16. "S" is its type below.
 template <class T> PADLESS_INLINE T number_in(T element) { return element; }
 PADLESS_INLINE float number_in(uint16_t element) {
   const uint32_t bits = (uint32_t)element << 16;
@@ -109,6 +109,9 @@ PADLESS_INLINE float number_in(uint16_t element) {
   __builtin_memcpy(&wide, &bits, 4);
   return wide;
 }
+// A vector of them: the first n, and zeros.
+template <class T> PADLESS_INLINE Vec<T> load_numbers(const T* from, int64_t n) { return load_first(from, n); }
+PADLESS_INLINE VecF load_numbers(const uint16_t* from, int64_t n) { return widened(load_halves(from, n)); }
 
 // Transposes `rows` rows of `columns` columns, the rows `stride` apart: column k goes to to[k * to_stride], as the first `lanes`
 // elements of a vector whose elements past `rows` are zeros.
@@ -271,7 +274,7 @@ static void pack_vector_columns(const Panels<T, 0>& panels, const S* weights, in
     for (int64_t k = 0; k < count; ++k)
       for (int64_t v = 0; v < vectors; ++v) {
         const int64_t at = (panels.first(p) + v) * W;
-        store(panel + (k * vectors + v) * W, load_stored<T>(weights + (first + k) * columns + at, columns - at, sizeof(S) == 2));
+        store(panel + (k * vectors + v) * W, load_numbers(weights + (first + k) * columns + at, columns - at));
       }
   }
 }

@@ -5,26 +5,35 @@
 
 #define PADLESS_INLINE static inline __attribute__((always_inline))
 
-#if defined(__AVX512F__)
+// The instructions of this set. Emulated sets are plain C++, whatever the compiler's flags allow.
+#if defined(PADLESS_EMULATE)
+#elif defined(__AVX512F__)
+#define PADLESS_AVX512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define PADLESS_AVX2
+#elif defined(__aarch64__)
+#define PADLESS_NEON
+#endif
+
+#if defined(PADLESS_AVX512)
 constexpr int kVectorBytes = 64;
 #define PADLESS_VECTOR_REGISTER "v"
 #elif defined(PADLESS_EMULATE)
 constexpr int kVectorBytes = 64;  // a row of a tile or a vector of pairs: the compiler makes them of shorter vectors
-#elif defined(__AVX2__)
+#elif defined(PADLESS_AVX2)
 constexpr int kVectorBytes = 32;
-#define PADLESS_VECTOR_REGISTER "x"
-#elif defined(__x86_64__)
-constexpr int kVectorBytes = 16;
 #define PADLESS_VECTOR_REGISTER "x"
 #else
 constexpr int kVectorBytes = 16;
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#define PADLESS_VECTOR_REGISTER "x"
+#elif defined(PADLESS_NEON)
 #define PADLESS_VECTOR_REGISTER "w"
 #endif
 #endif
 
 // Accumulators that a product tile may hold in registers: 24 of 32 (measured best on AVX-512; 8 spill), 12 of 16.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(PADLESS_AVX512) || defined(PADLESS_NEON)
 constexpr int kAccumulators = 24;
 #else
 constexpr int kAccumulators = 12;
@@ -61,7 +70,7 @@ template <class T> PADLESS_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; }  //
 // First n of a vector, the rest read as zero and not written; memory past n is not touched.
 template <class T> PADLESS_INLINE Vec<T> load_first(const T* p, int64_t n) {
   if (n >= kWidth<T>) return load(p);
-#if defined(__AVX512F__)
+#if defined(PADLESS_AVX512)
   if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
   else return (Vec<T>)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
 #else
@@ -72,7 +81,7 @@ template <class T> PADLESS_INLINE Vec<T> load_first(const T* p, int64_t n) {
 }
 template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
   if (n >= kWidth<T>) return store(p, v);
-#if defined(__AVX512F__)
+#if defined(PADLESS_AVX512)
   if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
   else _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
 #else
@@ -84,29 +93,29 @@ template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
 
 template <class T> constexpr int kLane = 16 / sizeof(T);  // elements of 16 bytes, within which every set shuffles fastest
 
-// A vector of the 16 bytes at p, at p + stride bytes, ...
-template <class T> PADLESS_INLINE Vec<T> load_lanes(const char* p, int64_t stride) {
-#if defined(__AVX512F__)
+// A vector of the 16 bytes at p, at p + stride_bytes, ...
+template <class T> PADLESS_INLINE Vec<T> load_lanes(const char* p, int64_t stride_bytes) {
+#if defined(PADLESS_AVX512)
   __m512 v = _mm512_castps128_ps512(_mm_loadu_ps((const float*)p));
-  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + stride)), 1);
-  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 2 * stride)), 2);
-  return (Vec<T>)_mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 3 * stride)), 3);
-#elif defined(__AVX2__) && !defined(PADLESS_EMULATE)
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + stride_bytes)), 1);
+  v = _mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 2 * stride_bytes)), 2);
+  return (Vec<T>)_mm512_insertf32x4(v, _mm_loadu_ps((const float*)(p + 3 * stride_bytes)), 3);
+#elif defined(PADLESS_AVX2)
   const __m256 v = _mm256_castps128_ps256(_mm_loadu_ps((const float*)p));
-  return (Vec<T>)_mm256_insertf128_ps(v, _mm_loadu_ps((const float*)(p + stride)), 1);
+  return (Vec<T>)_mm256_insertf128_ps(v, _mm_loadu_ps((const float*)(p + stride_bytes)), 1);
 #else
   Vec<T> v;
-  for (int i = 0; i < kVectorBytes / 16; ++i) __builtin_memcpy((char*)&v + 16 * i, p + i * stride, 16);
+  for (int i = 0; i < kVectorBytes / 16; ++i) __builtin_memcpy((char*)&v + 16 * i, p + i * stride_bytes, 16);
   return v;
 #endif
 }
 
-// kLane columns of as many rows as a vector has elements, from p on, `stride` bytes apart: element r of column k is element k of row r.
-template <class T> PADLESS_INLINE void transpose_lanes(const char* p, int64_t stride, Vec<T>* columns) {
+// kLane columns of as many rows as a vector has elements, from p on: element r of column k is element k of row r.
+template <class T> PADLESS_INLINE void transpose_lanes(const char* p, int64_t stride_bytes, Vec<T>* columns) {
   constexpr int E = kLane<T>, W = kWidth<T>;
   Vec<T> lines[E];
 #pragma GCC unroll 4
-  for (int r = 0; r < E; ++r) lines[r] = load_lanes<T>(p + r * stride, E * stride);
+  for (int r = 0; r < E; ++r) lines[r] = load_lanes<T>(p + r * stride_bytes, E * stride_bytes);
 #if defined(__GNUC__) && !defined(__clang__)
   typename Simd<T>::Int low, high;
 #pragma GCC unroll 16
@@ -135,7 +144,8 @@ template <class T> PADLESS_INLINE void transpose_lanes(const char* p, int64_t st
     for (int i = 0; i < W; ++i) columns[k][i] = lines[i % E][i / E * E + k];
 #endif
 }
-// The same of rows of numbers, `stride` numbers apart. Of bfloat16 numbers there are eight columns, widened: pairs are transposed.
+// The same of rows that are `stride` numbers apart. Of bfloat16 numbers there are eight columns, widened: they are transposed in pairs,
+// whose low half is the first of the two.
 template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, Vec<T>* columns) {
   transpose_lanes<T>((const char*)p, stride * (int64_t)sizeof(T), columns);
 }
@@ -149,7 +159,7 @@ PADLESS_INLINE void load_columns(const uint16_t* p, int64_t stride, VecF* column
   }
 }
 
-#if defined(__AVX512F__) || defined(__FMA__) || defined(__aarch64__)
+#if defined(PADLESS_AVX512) || defined(PADLESS_AVX2) || defined(PADLESS_NEON)
 constexpr bool kFused = true;
 #else
 constexpr bool kFused = false;
@@ -158,22 +168,22 @@ constexpr bool kFused = false;
 // a * b + c, fused where the set has it. Contraction is off (-ffp-contract=off), so that a formula has the same bits
 // wherever the compiler inlines it: fused is what says fused here.
 PADLESS_INLINE VecF fma(VecF a, VecF b, VecF c) {
-#if defined(__AVX512F__)
+#if defined(PADLESS_AVX512)
   return (VecF)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
+#elif defined(PADLESS_AVX2)
   return (VecF)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(PADLESS_NEON)
   return (VecF)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;
 #endif
 }
 PADLESS_INLINE VecD fma(VecD a, VecD b, VecD c) {
-#if defined(__AVX512F__)
+#if defined(PADLESS_AVX512)
   return (VecD)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__FMA__)
+#elif defined(PADLESS_AVX2)
   return (VecD)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#elif defined(__aarch64__)
+#elif defined(PADLESS_NEON)
   return (VecD)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 #else
   return a * b + c;
@@ -183,12 +193,12 @@ PADLESS_INLINE VecD fma(VecD a, VecD b, VecD c) {
 // The larger and the smaller of a bound and x; x where x is NaN.
 template <class V> PADLESS_INLINE V larger(V bound, V x) { return bound > x ? bound : x; }
 template <class V> PADLESS_INLINE V smaller(V bound, V x) { return bound < x ? bound : x; }
-#if defined(__AVX512F__)  // of a comparison and a choice GCC 12 does not make the one instruction that does it
+#if defined(PADLESS_AVX512)  // of a comparison and a choice GCC 12 does not make the one instruction that does it
 PADLESS_INLINE VecF larger(VecF bound, VecF x) { return (VecF)_mm512_max_ps((__m512)bound, (__m512)x); }
 PADLESS_INLINE VecF smaller(VecF bound, VecF x) { return (VecF)_mm512_min_ps((__m512)bound, (__m512)x); }
 PADLESS_INLINE VecD larger(VecD bound, VecD x) { return (VecD)_mm512_max_pd((__m512d)bound, (__m512d)x); }
 PADLESS_INLINE VecD smaller(VecD bound, VecD x) { return (VecD)_mm512_min_pd((__m512d)bound, (__m512d)x); }
-#elif defined(__AVX2__) && !defined(PADLESS_EMULATE)
+#elif defined(PADLESS_AVX2)
 PADLESS_INLINE VecF larger(VecF bound, VecF x) { return (VecF)_mm256_max_ps((__m256)bound, (__m256)x); }
 PADLESS_INLINE VecF smaller(VecF bound, VecF x) { return (VecF)_mm256_min_ps((__m256)bound, (__m256)x); }
 PADLESS_INLINE VecD larger(VecD bound, VecD x) { return (VecD)_mm256_max_pd((__m256d)bound, (__m256d)x); }
@@ -197,7 +207,7 @@ PADLESS_INLINE VecD smaller(VecD bound, VecD x) { return (VecD)_mm256_min_pd((__
 
 // 1 / d for d in [1, 2^126]; NaN stays NaN.
 PADLESS_INLINE VecF reciprocal(VecF d) {
-#if defined(__AVX512F__)
+#if defined(PADLESS_AVX512)
   // 14 bits and one Newton step (two FMAs): about a third of the time of vdivps.
   const VecF y = (VecF)_mm512_rcp14_ps((__m512)d);
   return fma(fma(-d, y, splat<float>(1)), y, y);

@@ -3,7 +3,7 @@
 #pragma once
 
 // Columns [k, end) of NV vectors of weights, as many as whole runs of `Run` columns hold; returns where it stopped.
-// Row r of vector v begins at weights[v] + r * stride. A run is taken from one vector after the other. S: T, or bfloat16.
+// Row r of vector v begins at weights[v] + r * stride. A run is taken from one vector after the other.
 template <class T, class S, int NV, int Run>
 PADLESS_INLINE int64_t continue_chains(const T* a, const S* const* weights, int64_t stride, int64_t k, int64_t end, Vec<T>* acc) {
   constexpr int E = kLane<S>;
@@ -32,7 +32,7 @@ PADLESS_INLINE bool lines_fit(int64_t rows, int64_t stride_bytes) {
 template <class T, class S, int NV>
 static __attribute__((noinline)) void tile_unpacked(const T* a, const S* const* weights, int64_t k_count, const T* const* start,
                                                     T* const* out) {
-  constexpr int W = kWidth<T>, line = 64 / sizeof(S);
+  constexpr int W = kWidth<T>, short_run = kLane<S>, line = 64 / sizeof(S);
   Vec<T> acc[NV];
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) acc[v] = load(start[v]);
@@ -40,7 +40,7 @@ static __attribute__((noinline)) void tile_unpacked(const T* a, const S* const* 
   // By short runs the chains of both vectors advance together. Where lines of all rows do not fit the cache together, each line is used
   // up before the next vector's.
   if (!lines_fit(NV * W, k_count * (int64_t)sizeof(S))) k = continue_chains<T, S, NV, line>(a, weights, k_count, k, k_count, acc);
-  k = continue_chains<T, S, NV, kLane<S>>(a, weights, k_count, k, k_count, acc);
+  k = continue_chains<T, S, NV, short_run>(a, weights, k_count, k, k_count, acc);
   for (; k < k_count; ++k)
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {

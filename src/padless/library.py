@@ -150,7 +150,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ("isa_active", text, ()),
         ("isa_compiled", text, (integer,)),
         ("isa_supported", integer, (text,)),
-        ("computes", integer, (integer,)),
+        ("computes", integer, (size,)),
         ("isa_force", integer, (text,)),
         ("pack_forward_bytes", size, (size,) * 5),
         ("pack_backward_bytes", size, (size,) * 5),
@@ -198,8 +198,9 @@ def supported_isas() -> tuple[str, ...]:
 def force_isa(name: str | None) -> None:
     """Use this instruction set from now on; None: the best one. Weights are packed per set, so pack them again."""
     library = load()
+    refused = library.padless_isa_force(None if name is None else name.encode())
     _computed.clear()
-    if library.padless_isa_force(None if name is None else name.encode()):
+    if refused:
         runs = [each for each in supported_isas() if not each.endswith("_emulated")]
         raise BackendError(
             f"instruction set {name!r} is not available here; this machine runs {', '.join(runs)}"

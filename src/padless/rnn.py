@@ -17,7 +17,7 @@ from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import LayoutError
-from .layout.checks import as_lengths, checked_fill
+from .layout.checks import as_lengths, check_batch_first, checked_fill
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
@@ -121,7 +121,7 @@ def pack_padded_sequence(
     if not isinstance(input, Tensor):
         kind = type(input).__name__
         raise TypeError(f"pack_padded_sequence: input must be a padded tensor, got {kind}")
-    _check_flag("pack_padded_sequence", batch_first)
+    check_batch_first("pack_padded_sequence", batch_first)
     batch, steps = _grid_shape("pack_padded_sequence: input", input, batch_first)
     if torch.compiler.is_compiling():
         return _traced_pack(input, as_lengths(lengths, batch=batch), batch_first, enforce_sorted)
@@ -165,7 +165,7 @@ def pad_packed_sequence(
              [4, 5, 9]]), tensor([3, 2]))
     """
     _check_packed_sequence("pad_packed_sequence", sequence)
-    _check_flag("pad_packed_sequence", batch_first)
+    check_batch_first("pad_packed_sequence", batch_first)
     if torch.compiler.is_compiling():
         return _traced_pad(sequence, batch_first, padding_value, total_length)
     fill = checked_fill("pad_packed_sequence", sequence.data, padding_value)
@@ -207,7 +207,7 @@ def pad_sequence(
         raise RuntimeError(
             f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
         )
-    _check_flag("pad_sequence", batch_first)
+    check_batch_first("pad_sequence", batch_first)
     if not isinstance(padding_side, str):
         kind = type(padding_side).__name__
         raise TypeError(f"pad_sequence: padding_side must be 'left' or 'right', not {kind}")
@@ -442,11 +442,6 @@ def _like_first(name: str, i: int, part: Tensor, first: Tensor) -> Tensor:
             f"{name}: sequences[{i}] has shape {tuple(part.shape)}, whose trailing dimensions do not match "
             f"those of sequences[0], {tuple(first.shape)}"
         ) from None
-
-
-def _check_flag(name: str, batch_first: Any) -> None:
-    if not isinstance(batch_first, bool):
-        raise TypeError(f"{name}: batch_first must be bool, not {type(batch_first).__name__}")
 
 
 def _check_packed_sequence(name: str, sequence: Any) -> None:

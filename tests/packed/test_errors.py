@@ -317,6 +317,14 @@ def test_a_total_length_that_is_no_whole_number_is_refused(total_length: Any) ->
             use(total_length=total_length)
 
 
+@pytest.mark.parametrize("batch_first", ["no", 0, None])
+def test_an_order_of_dimensions_that_is_no_bool_is_refused(batch_first: Any) -> None:
+    grid = torch.zeros(2, 3)
+    for use in (packed().pad, packed().mask, lambda batch_first: pack(grid, [3, 1], batch_first)):
+        with pytest.raises(TypeError, match="batch_first must be bool"):
+            use(batch_first=batch_first)
+
+
 def test_complex_rows_are_padded_with_a_complex_number() -> None:
     padded = Packed(torch.ones(3, dtype=torch.complex64), [2, 1]).pad(2j)  # type: ignore[arg-type]
     assert padded.tolist() == [[1, 1], [1, 2j]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy
@@ -209,6 +211,14 @@ def test_a_mask_keeps_the_sequences_that_it_marks(lengths: list[int], data: st.D
         assert_same(pack(sequences)[make(mask)], kept)
 
 
+@pytest.mark.parametrize(
+    "index", [torch.tensor([1, 0, 1], dtype=torch.uint8), numpy.uint8([1, 0, 1]), [True, 2, 0]]
+)
+def test_an_index_that_may_be_a_mask_or_numbers_is_refused(index: Any) -> None:
+    with pytest.raises(TypeError, match=r"bool or int64|not both"):
+        Packed(torch.arange(6), [3, 1, 2])[index]
+
+
 @pytest.mark.parametrize("index", [[2, 0], [1, 1, 0, 1], [], slice(None, None, -1), slice(1, 3), 1])
 def test_gradients_of_indexing_add_up_over_repeats(index: Any) -> None:
     data = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
@@ -266,6 +276,14 @@ def test_arithmetic_with_a_number_on_either_side_is_torchs(function: Any, number
         assert isinstance(got, Packed)
         torch.testing.assert_close(got.data, expected, check_dtype=False)
         assert got.lengths.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("number", [Fraction(1, 2), Decimal(1)])
+def test_numbers_that_torch_does_not_take_are_refused(number: Any) -> None:
+    packed = Packed(torch.ones(6), [3, 1, 2])
+    for use in (lambda: packed * number, lambda: number + packed):
+        with pytest.raises(TypeError, match="Packed"):
+            use()
 
 
 @pytest.mark.parametrize("function", BINARY)

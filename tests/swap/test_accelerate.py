@@ -443,5 +443,6 @@ def test_a_subclass_that_says_how_it_is_copied_is_copied_so(kind):
 
 
 def test_what_is_no_module_is_refused():
-    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module, got int"):
-        padless.accelerate(3)
+    for function in (padless.accelerate, padless.restore):
+        with pytest.raises(TypeError, match=rf"{function.__name__} takes a torch\.nn\.Module, got int"):
+            function(3)

@@ -140,6 +140,14 @@ def test_blocks_nest_and_uninstall_puts_everything_back() -> None:
     assert is_torchs(layer)
 
 
+def test_one_object_serves_several_blocks() -> None:
+    layer, installed = nn.LSTM(6, 8), padless.install()
+    for _ in range(2):
+        with installed:
+            assert not is_torchs(layer)
+        assert is_torchs(layer)
+
+
 def test_a_block_left_late_does_not_undo_a_later_install() -> None:
     layer = nn.LSTM(6, 8)
     early = padless.install()

@@ -25,6 +25,7 @@ _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
 _SHAPES = 32  # pairs of T and B for which a layer caches arguments
 
 _own = threading.local()
+_shapes_lock = threading.Lock()
 _KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
 
 
@@ -66,7 +67,7 @@ class PreparedLayer:
         weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]
         self._dtype, self._input, self._hidden = w_ih.dtype, w_ih.shape[1], w_hh.shape[1]
-        self._reads_weights = self._dtype != torch.float16 and precision == "highest"
+        self._are_readable = self._dtype != torch.float16 and precision == "highest"
         self._memory = [(w.data_ptr(), w.shape) for w in weights]
         # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
         self._spans = [(c_void_p(w.data_ptr()), c_int64(w.nbytes)) for w in weights]
@@ -110,8 +111,8 @@ class PreparedLayer:
             hx = tuple([s.float() for s in hx])
             output, finals = self.infer(weights, rows.float(), steps, batch, hx, shape)
             return output.half(), tuple([s.half() for s in finals])
-        by_panel = self._packs_panel_by_panel(steps, batch)
-        packed = None if by_panel else self._refresh(weights)  # a reference: another thread may pack again
+        # A reference to the packed weights, since another thread may pack again.
+        packed = None if self._reads_weights(steps, batch) else self._refresh(weights)
         free = self._free_arguments((steps, batch))
         try:
             arguments = free.pop()
@@ -141,19 +142,19 @@ class PreparedLayer:
         """Return the arguments for T and B that no call uses; the list is empty in the first call."""
         free = self._free.get(key)
         if free is None:
-            while len(self._free) >= _SHAPES:
-                self._free.pop(next(iter(self._free)), None)  # the oldest
-            free = self._free[key] = []
+            with _shapes_lock:  # another thread may change the dict while this one looks for the oldest
+                while len(self._free) >= _SHAPES:
+                    self._free.pop(next(iter(self._free)))
+                free = self._free.setdefault(key, [])
         return free
 
-    def _packs_panel_by_panel(self, steps: int, batch: int) -> bool:
+    def _reads_weights(self, steps: int, batch: int) -> bool:
         """Whether a call reads torch's weights directly instead of cached packed weights.
 
         Cached weights are compared by fingerprint, which reads all of them once more. One step of few rows takes about
-        as long as reading the weights, so each panel is packed just before it is multiplied: the results are
-        bit-identical.
+        as long as reading the weights, so the kernel reads them where they are: the results are bit-identical.
         """
-        return steps == 1 and batch <= _FEW_ROWS and self._reads_weights
+        return steps == 1 and batch <= _FEW_ROWS and self._are_readable
 
     def _refresh(self, weights: list[Tensor]) -> Tensor:
         """Return the packed weights, packed again if the contents of the weights changed."""

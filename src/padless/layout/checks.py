@@ -18,6 +18,7 @@ from ..lengths import host_lengths
 __all__ = [
     "as_lengths",
     "as_numbers",
+    "check_batch_first",
     "check_batch_sizes",
     "check_inverse",
     "check_permutation",
@@ -31,6 +32,12 @@ _WHOLE_DTYPES = frozenset(
     | {torch.uint16, torch.uint32, torch.uint64}
 )
 _INT64_MAX = torch.iinfo(torch.int64).max
+
+
+def check_batch_first(name: str, batch_first: Any) -> None:
+    """Raise a TypeError of the function `name` unless the option is a bool."""
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"{name}: batch_first must be bool, not {type(batch_first).__name__}")
 
 
 def as_lengths(

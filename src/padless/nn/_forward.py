@@ -28,7 +28,7 @@ def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, An
     """The result of `module(input, hx, lengths=lengths)`."""
     if torch.compiler.is_compiling():
         return _traced_forward(module, input, hx, lengths)
-    if torch._C._is_tracing() and lengths is None and _is_taken_by_torch(input):
+    if lengths is None and ((torch._C._is_tracing() and _is_taken_by_torch(input)) or _is_fake_grid(input)):
         # Traces contain torch's own operator, as with torch's layers, so they are also correct for other lengths.
         return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
     if lengths is None:
@@ -38,6 +38,7 @@ def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, An
     return _forward(module, input, hx, lengths)
 
 
+_FAKE = torch._C._TorchDispatchModeKey.FAKE  # the mode in which tensors have shapes only
 _TORCHS: dict[str, Any] = {
     "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN_TANH": torch.nn.RNN, "RNN_RELU": torch.nn.RNN,
 }  # fmt: skip
@@ -49,6 +50,13 @@ def _is_taken_by_torch(input: Any) -> bool:
         order = input.sorted_indices
         return order is None or len(order) == max(input.batch_sizes.tolist(), default=0)
     return isinstance(input, Tensor) and not input.is_nested
+
+
+def _is_fake_grid(input: Any) -> bool:
+    """Whether a padded tensor has no values, so that the kernels could not even read a length."""
+    return (
+        torch._C._get_dispatch_mode(_FAKE) is not None and isinstance(input, Tensor) and not input.is_nested
+    )
 
 
 def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from ..errors import LengthsError
@@ -41,7 +41,7 @@ class Arithmetic:
                 f"arithmetic of a Packed needs a Packed of equal lengths or a number, "
                 f"got a tensor of shape {tuple(other.shape)}: use .map(lambda rows: ...)"
             )
-        if isinstance(other, (numbers.Number, Tensor)):
+        if isinstance(other, (int, float, complex, np.number, np.bool_, Tensor)):
             return self._of(function(self._data, other), self._layout)
         return NotImplemented
 

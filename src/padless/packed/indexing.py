@@ -57,6 +57,8 @@ def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, La
 
 def _sequence_numbers(index: Any, batch: int) -> Tensor:
     """The sequence numbers `(K,)`, on the host, of a list, array or tensor of numbers or booleans."""
+    if isinstance(index, list) and len({isinstance(each, bool) for each in index}) > 1:
+        raise TypeError("an index must hold whole numbers or booleans, not both")
     try:
         numbers = torch.as_tensor(index, device="cpu")  # synchronises if the index is on a device
     except (TypeError, ValueError, RuntimeError) as error:
@@ -69,6 +71,8 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
         return numbers.nonzero()[:, 0]
     if len(numbers) == 0:
         return torch.zeros(0, dtype=torch.int64, device="cpu")
+    if numbers.dtype == torch.uint8:
+        raise TypeError("an index of dtype uint8 may be a mask or numbers: convert it to bool or int64")
     if numbers.is_floating_point() or numbers.is_complex():
         raise TypeError(f"an index must hold whole numbers or booleans, got {numbers.dtype}")
     numbers = numbers.to(torch.int64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..layout.checks import as_lengths
+from ..layout.checks import as_lengths, check_batch_first
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from .value import Packed
@@ -36,6 +36,7 @@ def pack(sequences: Iterable[Tensor] | Tensor, lengths: Any = None, batch_first:
     >>> pack(torch.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1]).data
     tensor([1, 2, 3, 4])
     """
+    check_batch_first("pack", batch_first)
     if isinstance(sequences, Tensor):
         return _pack_padded(sequences, lengths, batch_first)
     if lengths is not None:

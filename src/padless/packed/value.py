@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LengthsError
-from ..layout.checks import as_lengths, lengths_of_offsets
+from ..layout.checks import as_lengths, check_batch_first, lengths_of_offsets
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from .arithmetic import Arithmetic
@@ -292,6 +292,7 @@ class Packed(Arithmetic):
         tensor([[0, 0, 1],
                 [2, 3, 4]])
         """
+        check_batch_first("pad", batch_first)
         return pad_rows(self._data, self._layout, value, total_length, side, batch_first)
 
     def mask(
@@ -307,6 +308,7 @@ class Packed(Arithmetic):
         tensor([[ True, False, False],
                 [ True,  True,  True]])
         """
+        check_batch_first("mask", batch_first)
         return row_mask(self._data, self._layout, total_length, side, batch_first)
 
     def to_packed_sequence(self) -> PackedSequence:

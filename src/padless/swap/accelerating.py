@@ -51,8 +51,7 @@ def accelerate(model: Model) -> Model:
     >>> accelerate(model)[0].__class__.__module__
     'padless.nn.recurrent'
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"accelerate takes a torch.nn.Module, got {type(model).__name__}")
+    _check_module("accelerate", model)
     left = []
     for path, module in model.named_modules():
         twin = _twin(type(module))
@@ -74,14 +73,25 @@ def accelerate(model: Model) -> Model:
 def restore(model: Model) -> Model:
     """The same model, with its padless RNN, LSTM and GRU layers turned back into torch's.
 
+    Layers that were created from `padless.nn` become torch's too.
+
+    Raises:
+        TypeError: not a module.
+
     >>> type(restore(accelerate(torch.nn.GRU(3, 4)))) is torch.nn.GRU
     True
     """
+    _check_module("restore", model)
     for module in model.modules():
         original = _ORIGINALS.get(type(module))
         if original is not None:
             module.__class__ = original
     return model
+
+
+def _check_module(name: str, model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{name} takes a torch.nn.Module, got {type(model).__name__}")
 
 
 # Methods that torch's forward calls but padless's does not: overriding one changes what torch computes.

@@ -56,7 +56,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     float64 and, with the native kernels, bfloat16 and float16. Everything else stays with torch's own kernels:
     autocast, `torch.func`, tracing, and where oneDNN computes bfloat16, an LSTM on padded tensors of many rows.
     Installing twice has no effect. As a context manager, `with install(): ...` restores the previous state at the
-    end.
+    end; the same object can be used for several blocks.
 
     >>> layer = torch.nn.GRU(3, 4)
     >>> with install():
@@ -65,8 +65,11 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     """
 
     def __init__(self) -> None:
+        self._library: torch.library.Library | None = None  # registered by this object
+        self._register()
+
+    def _register(self) -> None:
         global _library
-        self._library: torch.library.Library | None = None  # registered by this call
         if _library is not None:
             return
         library = torch.library.Library("aten", "IMPL")
@@ -80,6 +83,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
         _library = self._library = library
 
     def __enter__(self) -> install:
+        self._register()  # again, in a second block
         return self
 
     def __exit__(self, *exception: Any) -> None:
