@@ -24,11 +24,11 @@ lint: .venv/ready  ## ruff, pyright, and the contracts on who may import whom
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 FUZZ_SECONDS ?= 20
-sanitize: .venv/ready  ## fuzz the kernels of every instruction set under sanitizers (FUZZ_SECONDS=20 each)
+sanitize: .venv/ready  ## test the kernels of every instruction set under sanitizers and fuzz them (FUZZ_SECONDS=20 each)
 	@$(BIN)/cmake --version >/dev/null 2>&1 && $(BIN)/ninja --version >/dev/null 2>&1 || $(PIP) install cmake ninja
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPADLESS_SANITIZE=ON -DPADLESS_FUZZ_SECONDS=$(FUZZ_SECONDS) >/dev/null
 	$(BIN)/cmake --build build/sanitize >/dev/null
-	ASAN_OPTIONS=detect_leaks=1 $(BIN)/ctest --test-dir build/sanitize --output-on-failure --tests-regex 'fuzz|flags|checks'
+	ASAN_OPTIONS=detect_leaks=1 $(BIN)/ctest --test-dir build/sanitize --output-on-failure --tests-regex 'fuzz|flags|checks|values'
 
 bench: .venv/ready  ## time padless against torch packed and torch padded on this machine
 	$(BIN)/padless bench $(ARGS)
