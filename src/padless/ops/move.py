@@ -16,7 +16,8 @@ from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, owners, rows_in_order_of
+from ._kinds import Batch, of_kind, opened, rows_in_order_of
+from ._sums import sequence_rows
 
 __all__ = [
     "cat", "chunks", "cut", "expand", "first", "head", "last", "reverse", "roll", "shift", "split", "tail",
@@ -250,7 +251,7 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")
-    return of_kind(Packed._of(values.index_select(0, owners(batch)), batch._layout), packed)
+    return of_kind(Packed._of(sequence_rows(values, batch._layout), batch._layout), packed)
 
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:

@@ -11,10 +11,9 @@ from torch._C._functorch import peek_interpreter_stack
 from ..layout.layout import Layout
 from ..packed import Packed
 from ._kinds import Batch, opened, owners
+from ._sums import row_sums, wide
 
 __all__ = ["logsumexp", "max", "mean", "min", "prod", "sum"]
-
-_NARROW = (torch.bfloat16, torch.float16)
 
 
 def sum(packed: Batch) -> Tensor:  # noqa: A001
@@ -28,7 +27,7 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     tensor([6, 0, 4])
     """
     batch = opened(packed, "sum")
-    return row_sums(batch).to(_sum_dtype(batch.dtype))
+    return row_sums(batch.data, batch._layout).to(_sum_dtype(batch.dtype))
 
 
 def mean(packed: Batch) -> Tensor:
@@ -44,7 +43,7 @@ def mean(packed: Batch) -> Tensor:
     batch = opened(packed, "mean")
     _check_floating(batch, "mean")
     counts = batch._layout.lengths.clamp(min=1).to(batch.device)
-    sums = row_sums(batch)
+    sums = row_sums(batch.data, batch._layout)
     return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)
 
 
@@ -80,7 +79,7 @@ def prod(packed: Batch) -> Tensor:
     tensor([6, 1, 4])
     """
     batch = opened(packed, "prod")
-    rows = _wide(batch.data)
+    rows = wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
     if torch.compiler.is_compiling():  # a graph cannot branch on whether a factor is 0
@@ -176,18 +175,10 @@ def logsumexp(packed: Batch) -> Tensor:
     batch = opened(packed, "logsumexp")
     _check_floating(batch, "logsumexp")
     rows, largest = shifted(batch, finite=True)
-    sums = row_sums(Packed._of(rows.exp_(), batch._layout))
+    sums = row_sums(rows.exp_(), batch._layout)
     is_empty = sums == 0  # no rows, or only -inf
     logs = sums.masked_fill(is_empty, 1).log() + largest
     return logs.masked_fill(is_empty, -torch.inf).to(batch.dtype)
-
-
-def row_sums(batch: Packed) -> Tensor:
-    """Sums `(B, *)` in float32 or wider; int64 for integers."""
-    rows = _wide(batch.data)
-    if not rows.is_floating_point() and not rows.is_complex():
-        rows = rows.long()
-    return rows.new_zeros(len(batch), *rows.shape[1:]).index_add(0, owners(batch), rows)
 
 
 def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
@@ -195,7 +186,7 @@ def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
 
     With `finite` an infinite maximum is replaced by 0; otherwise infinity minus itself is NaN.
     """
-    rows = _wide(batch.data)
+    rows = wide(batch.data)
     largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
     if finite:
         largest = largest.masked_fill(largest.isinf(), 0)
@@ -224,10 +215,6 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
 def _per_element(batch: Packed) -> Tensor:
     """The sequence of every element, `(N, *)`, without allocating that size."""
     return owners(batch).view(-1, *(1,) * (batch.data.dim() - 1)).expand_as(batch.data)
-
-
-def _wide(rows: Tensor) -> Tensor:
-    return rows.float() if rows.dtype in _NARROW else rows
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
