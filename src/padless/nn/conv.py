@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from ..layout.layout import Layout
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
 
 __all__ = ["Conv1d"]
@@ -76,7 +76,7 @@ class Conv1d(torch.nn.Conv1d):
             TypeError: an unsupported kind of input.
             ValueError: data of the wrong width.
         """
-        batch = opened(packed, "Conv1d")
+        batch = as_packed(packed, "Conv1d")
         rows, lengths = batch.data, batch._layout.lengths
         if rows.dim() != 2 or rows.shape[1] != self.in_channels:
             raise ValueError(f"Conv1d takes data (N, {self.in_channels}), got {tuple(rows.shape)}")

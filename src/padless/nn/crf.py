@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import LayoutError
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
 from ..recurrent.scanning import scan
 
@@ -61,7 +61,7 @@ class CRF(torch.nn.Module):
             LayoutError: emissions and targets have different layouts.
             ValueError: emissions of the wrong width, or tags outside 0..C-1.
         """
-        scores, tags = self._checked(emissions), opened(targets, "CRF")
+        scores, tags = self._checked(emissions), as_packed(targets, "CRF")
         if not scores._layout.agrees_with(tags._layout):
             raise LayoutError("CRF: emissions and targets have different lengths")
         if tags.data.dtype != torch.int64 or tags.data.dim() != 1:
@@ -134,7 +134,7 @@ class CRF(torch.nn.Module):
         return (scores._layout.lengths > 0).to(scores.device)
 
     def _checked(self, emissions: Any) -> Packed:
-        scores = opened(emissions, "CRF")
+        scores = as_packed(emissions, "CRF")
         if scores.data.dim() != 2 or scores.data.shape[1] != self.tags:
             raise ValueError(f"CRF takes emissions (N, {self.tags}), got {tuple(scores.data.shape)}")
         return scores

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
 from ..recurrent.scanning import scan
 
@@ -69,7 +69,7 @@ class Recurrent(torch.nn.Module):
             TypeError: an unsupported kind of input.
             ValueError: data of the wrong width, or states of the wrong size.
         """
-        batch = opened(packed, "Recurrent")
+        batch = as_packed(packed, "Recurrent")
         if batch.data.dim() != 2 or batch.data.shape[1] != self.input_size:
             raise ValueError(f"Recurrent takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
         directions = 2 if self.bidirectional else 1

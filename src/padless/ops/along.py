@@ -10,7 +10,7 @@ from torch import Tensor
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, owners
+from ._kinds import Batch, as_packed, of_kind, owners
 from ._sums import row_sums, sequence_rows, wide
 from .reduce import _check_floating, _sum_dtype, shifted
 
@@ -26,7 +26,7 @@ def softmax(packed: Batch) -> Batch:
     >>> softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([0.5000, 0.5000, 1.0000])
     """
-    batch = opened(packed, "softmax")
+    batch = as_packed(packed, "softmax")
     _check_floating(batch, "softmax")
     if torch.compiler.is_compiling():
         powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
@@ -98,7 +98,7 @@ def log_softmax(packed: Batch) -> Batch:
     >>> log_softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([-0.6931, -0.6931,  0.0000])
     """
-    batch = opened(packed, "log_softmax")
+    batch = as_packed(packed, "log_softmax")
     _check_floating(batch, "log_softmax")
     if torch.compiler.is_compiling():
         rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
@@ -116,7 +116,7 @@ def cumsum(packed: Batch) -> Batch:
     >>> cumsum(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
     tensor([1, 3, 6, 4])
     """
-    batch = opened(packed, "cumsum")
+    batch = as_packed(packed, "cumsum")
     layout, dtype = batch._layout, _sum_dtype(batch.dtype)
     if torch.compiler.is_compiling():  # a graph cannot loop over steps
         rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()

@@ -16,7 +16,7 @@ from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, rows_in_order_of
+from ._kinds import Batch, as_packed, of_kind, rows_in_order_of
 from ._sums import sequence_rows
 
 __all__ = [
@@ -37,7 +37,7 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
     >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
     tensor([ 1, -1,  4])
     """
-    batch = opened(packed, "first")
+    batch = as_packed(packed, "first")
     return _one_each(batch, batch._layout.offsets[:-1], default, "first")
 
 
@@ -47,7 +47,7 @@ def last(packed: Batch, *, default: Any = None) -> Tensor:
     >>> last(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]))
     tensor([3, 4])
     """
-    batch = opened(packed, "last")
+    batch = as_packed(packed, "last")
     return _one_each(batch, batch._layout.offsets[1:] - 1, default, "last")
 
 
@@ -57,7 +57,7 @@ def reverse(packed: Batch) -> Batch:
     >>> reverse(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
     tensor([3, 2, 1, 4])
     """
-    batch = opened(packed, "reverse")
+    batch = as_packed(packed, "reverse")
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + end - 1 - row), packed)
 
@@ -68,7 +68,7 @@ def roll(packed: Batch, shift: int) -> Batch:
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
     """
-    batch, steps = opened(packed, "roll"), _integer(shift, "roll: shift")
+    batch, steps = as_packed(packed, "roll"), _integer(shift, "roll: shift")
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + (row - start - steps) % (end - start)), packed)
 
@@ -79,7 +79,7 @@ def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
     tensor([-1,  1,  2, -1])
     """
-    batch, steps = opened(packed, "shift"), _integer(n, "shift: n")
+    batch, steps = as_packed(packed, "shift"), _integer(n, "shift: n")
     start, end, row = _places(batch)
     source = row - steps
     count = batch._layout.rows
@@ -97,7 +97,7 @@ def head(packed: Batch, k: int) -> Batch:
     >>> head(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([1, 2]), tensor([4])]
     """
-    batch, count = opened(packed, "head"), _count(k, "head: k")
+    batch, count = as_packed(packed, "head"), _count(k, "head: k")
     return of_kind(_window(batch, 0, count), packed)
 
 
@@ -110,7 +110,7 @@ def tail(packed: Batch, k: int) -> Batch:
     >>> tail(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([2, 3]), tensor([4])]
     """
-    batch, count = opened(packed, "tail"), _count(k, "tail: k")
+    batch, count = as_packed(packed, "tail"), _count(k, "tail: k")
     lengths, count = batch._layout.lengths, _at_most(count, batch)
     return of_kind(_slices(batch, (lengths - count).clamp(min=0), lengths), packed)
 
@@ -130,7 +130,7 @@ def cat(batches: Iterable[Batch]) -> Batch:
     [tensor([1, 2]), tensor([3, 7, 8])]
     """
     batches = list(batches)
-    parts = [opened(batch, "cat") for batch in batches]
+    parts = [as_packed(batch, "cat") for batch in batches]
     if not parts:
         raise ValueError("cat needs at least one batch, got none")
     for i, part in enumerate(parts):
@@ -164,7 +164,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
         sizes = sizes.tolist()
     if not isinstance(sizes, Sequence):
         return chunks(packed, cast(int, sizes))
-    batch = opened(packed, "split")
+    batch = as_packed(packed, "split")
     counts = [_count(size, f"split: sizes[{i}]") for i, size in enumerate(sizes)]
     total = sum(counts)
     if torch.compiler.is_compiling():
@@ -190,7 +190,7 @@ def chunks(packed: Batch, k: int) -> list[Batch]:
     >>> [piece.lengths.tolist() for piece in chunks(Packed(torch.arange(6), [5, 1]), 2)]
     [[2, 1], [2, 0], [1, 0]]
     """
-    batch, count = opened(packed, "chunks"), _count(k, "chunks: k")
+    batch, count = as_packed(packed, "chunks"), _count(k, "chunks: k")
     if count == 0:
         raise ValueError("chunks: k must be at least 1, got 0")
     return [of_kind(_window(batch, at, count), packed) for at in range(0, batch._layout.steps, count)]
@@ -215,7 +215,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
     >>> pieces.unpack(), owner
     ([tensor([0]), tensor([1, 2]), tensor([3]), tensor([4])], tensor([0, 0, 1, 1]))
     """
-    batch = opened(packed, "cut")
+    batch = as_packed(packed, "cut")
     if isinstance(where, (Packed, PackedSequence)):
         marks = rows_in_order_of(packed, where, "cut", ("batch", "where"))
     else:
@@ -224,7 +224,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         got = f"{marks.dtype} {tuple(marks.shape)}" if isinstance(marks, Tensor) else type(marks).__name__
         raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
     if isinstance(packed, PackedSequence):
-        marks = opened(packed._replace(data=marks), "cut").data
+        marks = as_packed(packed._replace(data=marks), "cut").data
     begins = marks.cpu().clone()  # synchronises if the mask is on a device: lengths are host values
     offsets, lengths = batch._layout.offsets, batch._layout.lengths
     begins[offsets[:-1][lengths > 0]] = True
@@ -247,7 +247,7 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     >>> expand(Packed(torch.zeros(4), [3, 1]), torch.tensor([10, 20])).data
     tensor([10, 10, 10, 20])
     """
-    batch = opened(packed, "expand")
+    batch = as_packed(packed, "expand")
     if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")

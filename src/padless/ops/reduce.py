@@ -10,7 +10,7 @@ from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
 from ..packed import Packed
-from ._kinds import Batch, opened, owners
+from ._kinds import Batch, as_packed, owners
 from ._sums import row_sums, wide
 
 __all__ = ["logsumexp", "max", "mean", "min", "prod", "sum"]
@@ -26,7 +26,7 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     >>> sum(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
     tensor([6, 0, 4])
     """
-    batch = opened(packed, "sum")
+    batch = as_packed(packed, "sum")
     return row_sums(batch.data, batch._layout).to(_sum_dtype(batch.dtype))
 
 
@@ -40,7 +40,7 @@ def mean(packed: Batch) -> Tensor:
     >>> mean(Packed(torch.tensor([1.0, 2.0, 3.0, 4.0]), [3, 0, 1]))
     tensor([2., 0., 4.])
     """
-    batch = opened(packed, "mean")
+    batch = as_packed(packed, "mean")
     _check_floating(batch, "mean")
     counts = batch._layout.lengths.clamp(min=1).to(batch.device)
     sums = row_sums(batch.data, batch._layout)
@@ -56,7 +56,7 @@ def max(packed: Batch) -> Tensor:  # noqa: A001
     >>> max(Packed(torch.tensor([1.0, 5.0, 3.0, 4.0]), [3, 0, 1]))
     tensor([5., -inf, 4.])
     """
-    return _extreme(opened(packed, "max"), "amax")
+    return _extreme(as_packed(packed, "max"), "amax")
 
 
 def min(packed: Batch) -> Tensor:  # noqa: A001
@@ -66,7 +66,7 @@ def min(packed: Batch) -> Tensor:  # noqa: A001
     >>> min(Packed(torch.tensor([1, 5, 3, 4]), [3, 1]))
     tensor([1, 4])
     """
-    return _extreme(opened(packed, "min"), "amin")
+    return _extreme(as_packed(packed, "min"), "amin")
 
 
 def prod(packed: Batch) -> Tensor:
@@ -78,7 +78,7 @@ def prod(packed: Batch) -> Tensor:
     >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
     tensor([6, 1, 4])
     """
-    batch = opened(packed, "prod")
+    batch = as_packed(packed, "prod")
     rows = wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
@@ -172,7 +172,7 @@ def logsumexp(packed: Batch) -> Tensor:
     >>> logsumexp(Packed(torch.tensor([0.0, 0.0, 1000.0]), [2, 0, 1]))
     tensor([6.9315e-01, -inf, 1.0000e+03])
     """
-    batch = opened(packed, "logsumexp")
+    batch = as_packed(packed, "logsumexp")
     _check_floating(batch, "logsumexp")
     rows, largest = shifted(batch, finite=True)
     sums = row_sums(rows.exp_(), batch._layout)

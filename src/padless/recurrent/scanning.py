@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..layout.rows import move_rows
+from ..ops._kinds import as_packed
 from ..packed import Packed
 
 __all__ = ["scan"]
@@ -44,9 +45,7 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     >>> output.data, total
     (tensor([1, 3, 6, 4]), tensor([6, 4]))
     """
-    batch = Packed.from_packed_sequence(packed) if isinstance(packed, PackedSequence) else packed
-    if not isinstance(batch, Packed):
-        raise TypeError(f"scan takes a Packed or a PackedSequence, got {type(packed).__name__}")
+    batch = as_packed(packed, "scan")
     layout, apply = batch._layout, _with_output(cell)
     leaves, structure = tree_flatten(state)
     for leaf in leaves:
