@@ -184,3 +184,22 @@ def test_layer_norm_cells_follow_their_equations(name):
                 n = (a[8:] + r * b[8:]).tanh()
                 h = (1 - z) * n + z * h
             torch.testing.assert_close(got[t], h)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"padding": -1}, ValueError, "Conv1d: padding must be at least 0, got -1"),
+        ({"padding": 1.5}, TypeError, "Conv1d: padding must be a whole number, got 1.5"),
+        ({"padding": (1, 2)}, TypeError, r"Conv1d: padding must be a whole number, got \(1, 2\)"),
+        ({"stride": 0, "padding": 0}, ValueError, "Conv1d: stride must be at least 1, got 0"),
+        ({"dilation": 0}, ValueError, "Conv1d: dilation must be at least 1, got 0"),
+        ({"kernel_size": 0}, ValueError, "Conv1d: kernel_size must be at least 1, got 0"),
+        ({"kernel_size": 2.5}, TypeError, "Conv1d: kernel_size must be a whole number, got 2.5"),
+    ],
+    ids=str,
+)
+def test_a_convolution_of_impossible_sizes_is_refused(options, error, text):
+    with pytest.raises(error, match=text):
+        padless.nn.Conv1d(2, 2, **{"kernel_size": 3, **options})
+    assert padless.nn.Conv1d(2, 2, (3,), (2,), (1,)).padding == (1,)

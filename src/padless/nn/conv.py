@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from ..layout.layout import Layout
@@ -26,7 +28,8 @@ class Conv1d(torch.nn.Conv1d):
         padding_mode: only "zeros" is supported.
 
     Raises:
-        ValueError: "same" with a stride, an unknown padding, or another padding mode.
+        TypeError: a size that is not a whole number.
+        ValueError: "same" with a stride, an unknown or negative padding, a size below 1, or another padding mode.
 
     >>> conv = Conv1d(2, 5, 3)
     >>> conv(Packed(torch.randn(4, 2), [3, 1])).data.shape
@@ -51,14 +54,14 @@ class Conv1d(torch.nn.Conv1d):
             raise ValueError(f"Conv1d: padding_mode must be 'zeros', got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid", "causal"):
             raise ValueError(f"Conv1d: padding must be same, valid, causal or a number, got {padding!r}")
-        torchs = "valid" if padding == "causal" else padding
+        zeros = padding if isinstance(padding, str) else _whole_number(padding, "padding", at_least=0)
         super().__init__(
             in_channels,
             out_channels,
-            kernel_size,
-            stride,
-            torchs,
-            dilation,
+            _whole_number(kernel_size, "kernel_size", at_least=1),
+            _whole_number(stride, "stride", at_least=1),
+            "valid" if zeros == "causal" else zeros,  # torch has no causal padding
+            _whole_number(dilation, "dilation", at_least=1),
             groups,
             bias,
             device=device,
@@ -89,23 +92,17 @@ class Conv1d(torch.nn.Conv1d):
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans
-        total = int(spans.sum()) + reach + 1  # one window more, so that there is one
+        steps = int(spans.sum()) + reach + 1  # one window more, so that there is one
         layout = Layout(counts)
-        torch._check(total > reach)  # what a compiler cannot know
-        owners = batch._layout.owners
-        at = (
-            torch.arange(batch._layout.rows, device="cpu")
-            - batch._layout.offsets[owners]
-            + begins[owners]
-            + left
+        torch._check(steps > reach)  # what a compiler cannot know
+        row_steps = left + _along(batch._layout, begins)
+        axis = rows.new_zeros(steps, self.in_channels).index_copy(0, row_steps.to(rows.device), rows)
+        windows = functional.conv1d(
+            axis.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
         )
-        line = rows.new_zeros(total, self.in_channels).index_copy(0, at.to(rows.device), rows)
-        result = functional.conv1d(
-            line.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
-        )
-        of = layout.owners
-        windows = torch.arange(layout.rows, device="cpu") - layout.offsets[of] + (begins // stride)[of]
-        return of_kind(Packed._of(result[0].t().index_select(0, windows.to(rows.device)), layout), packed)
+        used_windows = _along(layout, begins // stride)
+        output = windows[0].t().index_select(0, used_windows.to(rows.device))
+        return of_kind(Packed._of(output, layout), packed)
 
     def _zeros(self) -> tuple[int, int]:
         """Number of zeros before and after each sequence."""
@@ -118,3 +115,21 @@ class Conv1d(torch.nn.Conv1d):
             return 0, 0
         (zeros,) = self.padding
         return int(zeros), int(zeros)
+
+
+def _along(layout: Layout, begins: Tensor) -> Tensor:
+    """`begins[i], begins[i] + 1, ...` for the rows of sequence i, `(N,)`."""
+    owners = layout.owners
+    return torch.arange(layout.rows, device="cpu") - layout.offsets[owners] + begins[owners]
+
+
+def _whole_number(value: Any, name: str, *, at_least: int) -> int:
+    """The number, or that of a tuple of one, as torch takes it."""
+    number: Any = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
+    try:
+        number = operator.index(number)
+    except TypeError:
+        raise TypeError(f"Conv1d: {name} must be a whole number, got {value!r}") from None
+    if number < at_least:
+        raise ValueError(f"Conv1d: {name} must be at least {at_least}, got {number}")
+    return number
