@@ -203,3 +203,56 @@ def test_a_convolution_of_impossible_sizes_is_refused(options, error, text):
     with pytest.raises(error, match=text):
         padless.nn.Conv1d(2, 2, **{"kernel_size": 3, **options})
     assert padless.nn.Conv1d(2, 2, (3,), (2,), (1,)).padding == (1,)
+
+
+@pytest.mark.parametrize(
+    ("layer", "hx", "text"),
+    [
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(2, 2, 4), r"= \[1, 2, 4\], got \[2, 2, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4, num_layers=2), torch.zeros(1, 2, 4), r"= \[2, 2, 4\], got \[1, 2, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(1, 3, 4), r"= \[1, 2, 4\], got \[1, 3, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(1, 2, 5), r"= \[1, 2, 4\], got \[1, 2, 5\]"),
+        (padless.nn.LayerNormGRU(3, 4), 3, "got int"),
+        (padless.nn.LayerNormLSTM(3, 4), torch.zeros(1, 2, 4), r"= \(\[1, 2, 4\], \[1, 2, 4\]\), got \[1, 2, 4\]"),
+        (padless.nn.Recurrent(torch.nn.LSTMCell, 3, 4), (torch.zeros(1, 2, 4),), r"got \(\[1, 2, 4\],\)"),
+        (padless.nn.Recurrent(torch.nn.GRUCell, 3, 4), torch.zeros(2, 2, 4), r"got \[2, 2, 4\]"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_initial_states_of_another_form_are_refused(layer, hx, text):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=rf"{name}: initial states must have shape \(L\*D, B, \*\) .*{text}"):
+        layer(Packed(torch.zeros(4, 3), [3, 1]), hx)
+
+
+class Counting(torch.nn.Module):
+    """A cell whose state has a form that only it knows."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+
+    def forward(self, rows, state):
+        return state["count"], {"count": state["count"] + 1}
+
+
+def test_states_of_a_cell_without_initial_states_need_a_row_a_layer_and_sequence():
+    layer, batch = padless.nn.Recurrent(Counting, 3, 4), Packed(torch.zeros(4, 3), [3, 1])
+    _, state = layer(batch, {"count": torch.zeros(1, 2, 4)})
+    assert state["count"][0, :, 0].tolist() == [3, 1]
+    with pytest.raises(ValueError, match=r"= \[1, 2, '\*'\], got {'count': \[2, 2, 4\]}"):
+        layer(batch, {"count": torch.zeros(2, 2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: padless.nn.CRF(2.5), TypeError, "CRF: tags must be a whole number, got 2.5"),
+        (lambda: padless.nn.CRF(0), ValueError, "CRF: tags must be at least 1, got 0"),
+        (lambda: padless.nn.LayerNormGRU(4, 0), ValueError, "LayerNormGRU: hidden_size must be at least 1, got 0"),
+        (lambda: padless.nn.LayerNormLSTM(4, 2.5), TypeError, "LayerNormLSTM: hidden_size must be a whole number"),
+        (lambda: padless.nn.LayerNormGRU(4, 2, 0), ValueError, "LayerNormGRU: num_layers must be at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_layers_of_impossible_sizes_are_refused(make, error, text):
+    with pytest.raises(error, match=text):
+        make()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 from ..layout.layout import Layout
 from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
+from ._sizes import whole_number
 
 __all__ = ["Conv1d"]
 
@@ -54,14 +54,14 @@ class Conv1d(torch.nn.Conv1d):
             raise ValueError(f"Conv1d: padding_mode must be 'zeros', got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid", "causal"):
             raise ValueError(f"Conv1d: padding must be same, valid, causal or a number, got {padding!r}")
-        zeros = padding if isinstance(padding, str) else _whole_number(padding, "padding", at_least=0)
+        zeros = padding if isinstance(padding, str) else _one_number(padding, "padding", at_least=0)
         super().__init__(
             in_channels,
             out_channels,
-            _whole_number(kernel_size, "kernel_size", at_least=1),
-            _whole_number(stride, "stride", at_least=1),
+            _one_number(kernel_size, "kernel_size", at_least=1),
+            _one_number(stride, "stride", at_least=1),
             "valid" if zeros == "causal" else zeros,  # torch has no causal padding
-            _whole_number(dilation, "dilation", at_least=1),
+            _one_number(dilation, "dilation", at_least=1),
             groups,
             bias,
             device=device,
@@ -123,13 +123,7 @@ def _along(layout: Layout, begins: Tensor) -> Tensor:
     return torch.arange(layout.rows, device="cpu") - layout.offsets[owners] + begins[owners]
 
 
-def _whole_number(value: Any, name: str, *, at_least: int) -> int:
-    """The number, or that of a tuple of one, as torch takes it."""
-    number: Any = value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
-    try:
-        number = operator.index(number)
-    except TypeError:
-        raise TypeError(f"Conv1d: {name} must be a whole number, got {value!r}") from None
-    if number < at_least:
-        raise ValueError(f"Conv1d: {name} must be at least {at_least}, got {number}")
-    return number
+def _one_number(value: Any, name: str, *, at_least: int) -> int:
+    """The number, or that of a tuple of one, which torch takes too."""
+    is_tuple_of_one = isinstance(value, (tuple, list)) and len(value) == 1
+    return whole_number(value[0] if is_tuple_of_one else value, f"Conv1d: {name}", at_least=at_least)

@@ -12,6 +12,7 @@ from ..errors import LayoutError
 from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
 from ..recurrent.scanning import scan
+from ._sizes import whole_number
 
 __all__ = ["CRF"]
 
@@ -37,9 +38,7 @@ class CRF(torch.nn.Module):
 
     def __init__(self, tags: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        if tags < 1:
-            raise ValueError(f"CRF: tags must be at least 1, got {tags}")
-        self.tags = tags
+        self.tags = tags = whole_number(tags, "CRF: tags", at_least=1)
         self.transitions = torch.nn.Parameter(torch.empty(tags, tags, device=device, dtype=dtype))
         self.start = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
         self.end = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
