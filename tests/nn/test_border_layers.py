@@ -135,10 +135,54 @@ def test_a_crf_has_the_gradient_of_its_likelihood():
     targets = Packed(torch.tensor([0, 2, 1, 1, 0, 2]), [2, 0, 4])
     assert torch.autograd.gradcheck(lambda d: crf(Packed(d, [2, 0, 4]), targets), data)
     assert torch.autograd.gradcheck(lambda d: crf.marginals(Packed(d, [2, 0, 4])).data, data)
-    with pytest.raises(ValueError, match="tags must be from 0 to 2"):
-        crf(Packed(data, [6]), Packed(torch.full((6,), 3), [6]))
-    with pytest.raises(padless.LayoutError, match="different lengths"):
-        crf(Packed(data, [6]), targets)
+
+
+def test_a_crf_names_the_first_wrong_tag_and_length():
+    crf, emissions = padless.nn.CRF(3), Packed(torch.zeros(6, 3), [2, 4])
+    for wrong in (3, -1):
+        targets = Packed(torch.tensor([0, 2, 1, wrong, 0, wrong]), [2, 4])
+        with pytest.raises(ValueError, match=rf"targets.data\[3\] = {wrong} is not a tag from 0 to 2"):
+            crf(emissions, targets)
+    with pytest.raises(
+        padless.LayoutError, match=r"CRF: lengths\[0\] is 2 in the emissions, but 3 in the targets"
+    ):
+        crf(emissions, Packed(targets.data, [3, 3]))
+
+
+def test_a_crf_with_forbidden_tags_has_the_gradients_of_the_allowed_taggings():
+    torch.manual_seed(0)
+    crf = padless.nn.CRF(3, dtype=torch.float64)
+    with torch.no_grad():
+        crf.transitions[0, 1] = crf.transitions[2, 2] = crf.transitions[:, 0] = -torch.inf
+        crf.start[1] = crf.end[2] = -torch.inf
+    sequences, tags = rows_of([4, 1, 0, 3], 3), [[0, 2, 1, 1], [0], [], [2, 1, 1]]
+    data = torch.cat(sequences).requires_grad_()
+    batch = Packed(data, [4, 1, 0, 3])
+    likelihoods = crf(batch, Packed(torch.tensor([tag for each in tags for tag in each]), [4, 1, 0, 3]))
+    expected, marginals = [], []
+    for x, each in zip(data.split([4, 1, 0, 3]), tags, strict=True):
+        allowed = {path: score for path, score in paths(crf, x).items() if score.isfinite()}
+        total = torch.stack(list(allowed.values())).logsumexp(0)
+        expected.append(allowed[tuple(each)] - total)
+        for t, tag in product(range(len(x)), range(3)):
+            with_tag = [score for path, score in allowed.items() if path[t] == tag]
+            marginals.append((torch.stack(with_tag).logsumexp(0) - total).exp() if with_tag else total * 0)
+    torch.testing.assert_close(likelihoods, torch.stack(expected))
+    leaves = [data, *crf.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(sum(each), leaves, retain_graph=True) for each in (likelihoods, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+    got, wanted = crf.marginals(batch).data, torch.stack(marginals).view(-1, 3)
+    torch.testing.assert_close(got, wanted)
+    weights = torch.randn_like(wanted)
+    ours, theirs = (torch.autograd.grad((each * weights).sum(), leaves) for each in (got, wanted))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_locked_dropout_refuses_whole_numbers():
+    with pytest.raises(TypeError, match="LockedDropout takes floating-point data, got torch.int64"):
+        padless.nn.LockedDropout(0.5)(Packed(torch.arange(4), [3, 1]))
 
 
 @each_kind
