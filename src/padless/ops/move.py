@@ -16,12 +16,15 @@ from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
+from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, of_kind, rows_in_order_of
 from ._sums import sequence_rows
 
 __all__ = [
     "cat", "chunks", "cut", "expand", "first", "head", "last", "reverse", "roll", "shift", "split", "tail",
 ]  # fmt: skip
+
+_FAR = 2**62  # further than any sequence is long, but no sum with a row's number leaves int64
 
 
 def first(packed: Batch, *, default: Any = None) -> Tensor:
@@ -32,7 +35,8 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
         default: number or tensor `(*,)` for sequences of length 0.
 
     Raises:
-        LengthsError: a sequence has length 0 and no default is given.
+        LengthsError: a sequence has length 0 and no default is given, or the default has another shape.
+        TypeError, RuntimeError: a default that the dtype cannot hold.
 
     >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
     tensor([ 1, -1,  4])
@@ -68,7 +72,12 @@ def roll(packed: Batch, shift: int) -> Batch:
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
     """
-    batch, steps = as_packed(packed, "roll"), _integer(shift, "roll: shift")
+    batch, steps = as_packed(packed, "roll"), cast(Any, _integer(shift, "roll: shift"))
+    layout = batch._layout
+    if abs(steps) > _FAR:
+        steps = torch.tensor([steps % max(n, 1) for n in layout.lengths.tolist()], device="cpu")[
+            layout.owners
+        ]
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + (row - start - steps) % (end - start)), packed)
 
@@ -76,13 +85,17 @@ def roll(packed: Batch, shift: int) -> Batch:
 def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     """Every sequence with its rows moved `n` steps later (earlier if negative); rows without a source hold `fill`.
 
+    Raises:
+        TypeError, RuntimeError: a `fill` that the dtype cannot hold.
+
     >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
     tensor([-1,  1,  2, -1])
     """
     batch, steps = as_packed(packed, "shift"), _integer(n, "shift: n")
+    fill = held_number("shift: fill", fill, batch.dtype)
     start, end, row = _places(batch)
-    source = row - steps
     count = batch._layout.rows
+    source = row - max(min(steps, _FAR), -_FAR)
     index = source.where((source >= start) & (source < end), count)
     rows = RowMap(index, None, count, count, has_fill=steps != 0, has_drop=steps != 0)
     return of_kind(Packed._of(move_rows(batch.data, rows, fill=fill), batch._layout), packed)
@@ -256,33 +269,32 @@ def expand(packed: Batch, values: Tensor) -> Batch:
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     is_empty = batch._layout.lengths == 0
-    if torch.compiler.is_compiling():
-        if default is None:
-            torch.ops.aten._assert_async.msg(
-                ~is_empty.any(), f"{name}: a length is 0, and no default is given"
-            )
-            return batch.data.index_select(0, at.to(batch.device))
-    elif not bool(is_empty.any()):
-        return batch.data.index_select(0, at.to(batch.device))
-    if default is None:
+    if default is not None:
+        row = _default_row(batch, default, name)
+        if torch.compiler.is_compiling() or bool(is_empty.any()):
+            at = at.masked_fill(is_empty, batch._layout.rows)
+            return torch.cat([batch.data, row]).index_select(0, at.to(batch.device))
+    elif torch.compiler.is_compiling():
+        torch.ops.aten._assert_async.msg(~is_empty.any(), f"{name}: a length is 0, and no default is given")
+    elif bool(is_empty.any()):
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
-    given = default if isinstance(default, Tensor) else torch.as_tensor(default, device="cpu")
-    if _rank(given.dtype) > _rank(batch.dtype):
-        raise TypeError(f"{name}: default is {given.dtype}, which {batch.dtype} cannot hold")
-    row = batch.data.shape[1:]
-    if given.dim() and given.shape != row:
+    return batch.data.index_select(0, at.to(batch.device))
+
+
+def _default_row(batch: Packed, default: Any, name: str) -> Tensor:
+    """The default as `(1, *)`, of the dtype and on the device of the rows."""
+    shape, dtype = batch.data.shape[1:], batch.dtype
+    if not isinstance(default, Tensor):
+        default = held_number(f"{name}: default", default, dtype)
+    elif default.dim() and default.shape != shape:
         raise LengthsError(
-            f"{name}: default must be a number or have shape {tuple(row)}, got {tuple(given.shape)}"
+            f"{name}: default must be a number or have shape {tuple(shape)}, got {tuple(default.shape)}"
         )
-    fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *row)
-    at = at.masked_fill(is_empty, batch._layout.rows)
-    return torch.cat([batch.data, fill]).index_select(0, at.to(batch.device))
-
-
-def _rank(dtype: torch.dtype) -> int:
-    """0 to 3 for bool, integer, real, complex: each can hold those before it (`torch.can_cast` does not compile)."""
-    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
+    elif default.dtype != dtype and not torch.compiler.is_compiling():
+        for number in default.flatten().tolist():  # synchronises if the default is on a device
+            held_number(f"{name}: default", number, dtype)
+    return torch.as_tensor(default, dtype=dtype, device=batch.device).expand(1, *shape)
 
 
 def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:
