@@ -150,5 +150,9 @@ class CRF(torch.nn.Module):
 
 def _logsumexp(scores: Tensor) -> Tensor:
     """`scores.logsumexp(1)`, whose gradient is 0 instead of NaN where all scores are -inf: no tag leads there."""
-    is_impossible = (scores == -torch.inf).all(1, keepdim=True)
-    return scores.masked_fill(is_impossible, 0).logsumexp(1).masked_fill(is_impossible.squeeze(1), -torch.inf)
+    largest = scores.detach().amax(1, keepdim=True)
+    largest = largest.masked_fill(largest.isinf(), 0)
+    sums = (scores - largest).exp().sum(1)
+    is_impossible = sums == 0
+    logs = sums.masked_fill(is_impossible, 1).log() + largest.squeeze(1)
+    return logs.masked_fill(is_impossible, -torch.inf)
