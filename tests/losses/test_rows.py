@@ -191,3 +191,51 @@ def test_other_lengths_in_a_compiled_program_are_an_error_when_it_runs(kind):
 def test_ctc_refuses_labels_that_torch_would_look_up_elsewhere(label):
     with pytest.raises(ValueError, match=r"targets(\.data\[1\]| must be whole)"):
         losses.ctc_loss(Packed(torch.zeros(5, 3), [5]), Packed(torch.tensor([1, label]), [2]))
+
+
+@each_kind
+def test_logits_without_classes_are_refused(kind):
+    logits = batch_of(torch.zeros(9), kind)
+    for targets in (torch.zeros(9, dtype=torch.int64), torch.rand(9)):
+        with pytest.raises(ValueError, match=r"cross_entropy: logits must be \(N, C, ...\), got \(9,\)"):
+            losses.cross_entropy(logits, batch_of(targets, kind))
+        with pytest.raises(
+            ValueError, match=r"nll_loss: log_probabilities must be \(N, C, ...\), got \(9,\)"
+        ):
+            losses.nll_loss(logits, batch_of(targets, kind))
+
+
+@each_kind
+@pytest.mark.parametrize("reduction", ["mean", "sum", "sequence_mean"])
+@pytest.mark.parametrize("function", [losses.cross_entropy, losses.nll_loss])
+def test_uint8_targets_are_classes_not_a_mask(kind, reduction, function):
+    torch.manual_seed(0)
+    logits, weight = torch.randn(9, 200, dtype=torch.float64), torch.rand(200, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 156, 1, 0, 199, 1, 1, 0])  # 156 is -100 in uint8
+    narrow, whole = (
+        function(batch_of(logits, kind), batch_of(classes, kind), reduction=reduction, weight=weight)
+        for classes in (targets.to(torch.uint8), targets)
+    )
+    torch.testing.assert_close(narrow, whole)
+
+
+@each_kind
+def test_ctc_of_no_sequences_is_what_the_other_losses_are(kind):
+    logits = torch.zeros(0, 3, requires_grad=True)
+    frames, labels = batch_of(logits, kind, []), batch_of(torch.zeros(0, dtype=torch.int64), kind, [])
+    for reduction in ("mean", "sum", "none"):
+        got = losses.ctc_loss(frames, labels, reduction=reduction)
+        expected = losses.cross_entropy(frames, labels, reduction=reduction)
+        expected = expected.data if reduction == "none" else expected
+        torch.testing.assert_close(got, expected, equal_nan=True)
+        got.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_ctc_of_narrow_floats_is_computed_in_float32(dtype):
+    logits, labels = torch.randn(8, 3).to(dtype).requires_grad_(), Packed(torch.tensor([1, 2, 1]), [2, 1])
+    got = losses.ctc_loss(Packed(logits, [5, 3]), labels)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, losses.ctc_loss(Packed(logits.float(), [5, 3]), labels).to(dtype))
+    got.backward()
+    assert logits.grad.isfinite().all()

@@ -135,10 +135,54 @@ def test_a_crf_has_the_gradient_of_its_likelihood():
     targets = Packed(torch.tensor([0, 2, 1, 1, 0, 2]), [2, 0, 4])
     assert torch.autograd.gradcheck(lambda d: crf(Packed(d, [2, 0, 4]), targets), data)
     assert torch.autograd.gradcheck(lambda d: crf.marginals(Packed(d, [2, 0, 4])).data, data)
-    with pytest.raises(ValueError, match="tags must be from 0 to 2"):
-        crf(Packed(data, [6]), Packed(torch.full((6,), 3), [6]))
-    with pytest.raises(padless.LayoutError, match="different lengths"):
-        crf(Packed(data, [6]), targets)
+
+
+def test_a_crf_names_the_first_wrong_tag_and_length():
+    crf, emissions = padless.nn.CRF(3), Packed(torch.zeros(6, 3), [2, 4])
+    for wrong in (3, -1):
+        targets = Packed(torch.tensor([0, 2, 1, wrong, 0, wrong]), [2, 4])
+        with pytest.raises(ValueError, match=rf"targets.data\[3\] = {wrong} is not a tag from 0 to 2"):
+            crf(emissions, targets)
+    with pytest.raises(
+        padless.LayoutError, match=r"CRF: lengths\[0\] is 2 in the emissions, but 3 in the targets"
+    ):
+        crf(emissions, Packed(targets.data, [3, 3]))
+
+
+def test_a_crf_with_forbidden_tags_has_the_gradients_of_the_allowed_taggings():
+    torch.manual_seed(0)
+    crf = padless.nn.CRF(3, dtype=torch.float64)
+    with torch.no_grad():
+        crf.transitions[0, 1] = crf.transitions[2, 2] = crf.transitions[:, 0] = -torch.inf
+        crf.start[1] = crf.end[2] = -torch.inf
+    sequences, tags = rows_of([4, 1, 0, 3], 3), [[0, 2, 1, 1], [0], [], [2, 1, 1]]
+    data = torch.cat(sequences).requires_grad_()
+    batch = Packed(data, [4, 1, 0, 3])
+    likelihoods = crf(batch, Packed(torch.tensor([tag for each in tags for tag in each]), [4, 1, 0, 3]))
+    expected, marginals = [], []
+    for x, each in zip(data.split([4, 1, 0, 3]), tags, strict=True):
+        allowed = {path: score for path, score in paths(crf, x).items() if score.isfinite()}
+        total = torch.stack(list(allowed.values())).logsumexp(0)
+        expected.append(allowed[tuple(each)] - total)
+        for t, tag in product(range(len(x)), range(3)):
+            with_tag = [score for path, score in allowed.items() if path[t] == tag]
+            marginals.append((torch.stack(with_tag).logsumexp(0) - total).exp() if with_tag else total * 0)
+    torch.testing.assert_close(likelihoods, torch.stack(expected))
+    leaves = [data, *crf.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(sum(each), leaves, retain_graph=True) for each in (likelihoods, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+    got, wanted = crf.marginals(batch).data, torch.stack(marginals).view(-1, 3)
+    torch.testing.assert_close(got, wanted)
+    weights = torch.randn_like(wanted)
+    ours, theirs = (torch.autograd.grad((each * weights).sum(), leaves) for each in (got, wanted))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_locked_dropout_refuses_whole_numbers():
+    with pytest.raises(TypeError, match="LockedDropout takes floating-point data, got torch.int64"):
+        padless.nn.LockedDropout(0.5)(Packed(torch.arange(4), [3, 1]))
 
 
 @each_kind
@@ -184,3 +228,75 @@ def test_layer_norm_cells_follow_their_equations(name):
                 n = (a[8:] + r * b[8:]).tanh()
                 h = (1 - z) * n + z * h
             torch.testing.assert_close(got[t], h)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"padding": -1}, ValueError, "Conv1d: padding must be at least 0, got -1"),
+        ({"padding": 1.5}, TypeError, "Conv1d: padding must be a whole number, got 1.5"),
+        ({"padding": (1, 2)}, TypeError, r"Conv1d: padding must be a whole number, got \(1, 2\)"),
+        ({"stride": 0, "padding": 0}, ValueError, "Conv1d: stride must be at least 1, got 0"),
+        ({"dilation": 0}, ValueError, "Conv1d: dilation must be at least 1, got 0"),
+        ({"kernel_size": 0}, ValueError, "Conv1d: kernel_size must be at least 1, got 0"),
+        ({"kernel_size": 2.5}, TypeError, "Conv1d: kernel_size must be a whole number, got 2.5"),
+    ],
+    ids=str,
+)
+def test_a_convolution_of_impossible_sizes_is_refused(options, error, text):
+    with pytest.raises(error, match=text):
+        padless.nn.Conv1d(2, 2, **{"kernel_size": 3, **options})
+    assert padless.nn.Conv1d(2, 2, (3,), (2,), (1,)).padding == (1,)
+
+
+@pytest.mark.parametrize(
+    ("layer", "hx", "text"),
+    [
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(2, 2, 4), r"= \[1, 2, 4\], got \[2, 2, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4, num_layers=2), torch.zeros(1, 2, 4), r"= \[2, 2, 4\], got \[1, 2, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(1, 3, 4), r"= \[1, 2, 4\], got \[1, 3, 4\]"),
+        (padless.nn.LayerNormGRU(3, 4), torch.zeros(1, 2, 5), r"= \[1, 2, 4\], got \[1, 2, 5\]"),
+        (padless.nn.LayerNormGRU(3, 4), 3, "got int"),
+        (padless.nn.LayerNormLSTM(3, 4), torch.zeros(1, 2, 4), r"= \(\[1, 2, 4\], \[1, 2, 4\]\), got \[1, 2, 4\]"),
+        (padless.nn.Recurrent(torch.nn.LSTMCell, 3, 4), (torch.zeros(1, 2, 4),), r"got \(\[1, 2, 4\],\)"),
+        (padless.nn.Recurrent(torch.nn.GRUCell, 3, 4), torch.zeros(2, 2, 4), r"got \[2, 2, 4\]"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_initial_states_of_another_form_are_refused(layer, hx, text):
+    name = type(layer).__name__
+    with pytest.raises(ValueError, match=rf"{name}: initial states must have shape \(L\*D, B, \*\) .*{text}"):
+        layer(Packed(torch.zeros(4, 3), [3, 1]), hx)
+
+
+class Counting(torch.nn.Module):
+    """A cell whose state has a form that only it knows."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+
+    def forward(self, rows, state):
+        return state["count"], {"count": state["count"] + 1}
+
+
+def test_states_of_a_cell_without_initial_states_need_a_row_a_layer_and_sequence():
+    layer, batch = padless.nn.Recurrent(Counting, 3, 4), Packed(torch.zeros(4, 3), [3, 1])
+    _, state = layer(batch, {"count": torch.zeros(1, 2, 4)})
+    assert state["count"][0, :, 0].tolist() == [3, 1]
+    with pytest.raises(ValueError, match=r"= \[1, 2, '\*'\], got {'count': \[2, 2, 4\]}"):
+        layer(batch, {"count": torch.zeros(2, 2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: padless.nn.CRF(2.5), TypeError, "CRF: tags must be a whole number, got 2.5"),
+        (lambda: padless.nn.CRF(0), ValueError, "CRF: tags must be at least 1, got 0"),
+        (lambda: padless.nn.LayerNormGRU(4, 0), ValueError, "LayerNormGRU: hidden_size must be at least 1, got 0"),
+        (lambda: padless.nn.LayerNormLSTM(4, 2.5), TypeError, "LayerNormLSTM: hidden_size must be a whole number"),
+        (lambda: padless.nn.LayerNormGRU(4, 2, 0), ValueError, "LayerNormGRU: num_layers must be at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_layers_of_impossible_sizes_are_refused(make, error, text):
+    with pytest.raises(error, match=text):
+        make()

@@ -87,3 +87,11 @@ def test_a_projection_is_refused(tmp_path):
     model = Model("LSTM", "packed", proj_size=3).eval()
     with pytest.raises(Exception, match="no LSTM with a projection"):
         padless.onnx.export(model, batch(3, 5), tmp_path / "model.onnx", verbose=False)
+
+
+def test_options_of_torchs_export_may_be_spelled_out(tmp_path):
+    model, arguments = Model("GRU", "packed").eval(), batch(3, 5)
+    program = padless.onnx.export(model, arguments, dynamo=True, custom_translation_table=None, verbose=False)
+    assert "GRU" in {node.op_type for node in program.model.graph}
+    with pytest.raises(ValueError, match="export: dynamo must be True"):
+        padless.onnx.export(model, arguments, dynamo=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy
 import pytest
 import torch
@@ -250,7 +252,7 @@ def test_any_number_of_steps_is_taken():
 
 def test_a_default_that_the_data_cannot_hold_is_refused():
     whole = Packed(torch.arange(3), [3, 0])
-    with pytest.raises(TypeError, match="first: default is torch.float32, which torch.int64 cannot hold"):
+    with pytest.raises(TypeError, match="first: default = 0.5 cannot be held by torch.int64"):
         ops.first(whole, default=0.5)
     with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(2,\), got \(3,\)"):
         ops.last(Packed(torch.zeros(3, 2), [3, 0]), default=torch.zeros(3))
@@ -298,3 +300,100 @@ def test_first_and_last_with_a_default_compile_as_one_graph():
 
     compiled = torch.compile(ends, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(batch), ends(batch))
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("lengths", [[100_000, 3, 0, 129], [300, 128, 64]], ids=str)
+def test_long_sequences_are_summed_as_exactly_as_torch_sums(lengths, is_compiled):
+    def run(batch, values):
+        return (
+            ops.sum(batch), ops.mean(batch), ops.logsumexp(batch), ops.softmax(batch).data,
+            ops.log_softmax(batch).data, ops.expand(batch, values).data * 0.1,
+        )  # fmt: skip
+
+    def results(dtype):
+        data = torch.full((sum(lengths),), 0.1).to(dtype)
+        values = torch.zeros(len(lengths), dtype=dtype, requires_grad=True)
+        function = (
+            torch.compile(run, fullgraph=True, backend="aot_eager")
+            if is_compiled and dtype == torch.float32
+            else run
+        )
+        *found, spread = function(Packed(data, lengths), values)
+        return [*found, *torch.autograd.grad(spread.sum(), values)]
+
+    for single, double in zip(results(torch.float32), results(torch.float64), strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=2e-6, atol=0)
+
+
+def test_a_sum_does_not_depend_on_the_lengths_of_other_sequences():
+    rows = torch.randn(1129)
+    alone = [ops.sum(Packed(part, [len(part)])) for part in rows.split([129, 1000])]
+    assert torch.equal(ops.sum(Packed(rows, [129, 1000])), torch.cat(alone))
+    assert torch.equal(
+        ops.sum(Packed(torch.cat([rows, rows.new_ones(20_000)]), [129, 1000, 20_000]))[:2], torch.cat(alone)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_expand_is_summed_in_float32(dtype):
+    values = torch.zeros(2, dtype=dtype, requires_grad=True)
+    ops.expand(Packed(torch.zeros(1001), [1000, 1]), values).data.sum().backward()
+    assert values.grad.tolist() == [1000, 1]
+    assert ops.expand(Packed(torch.zeros(2), [2, 0]), values).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "error"),
+    [
+        (torch.int64, 1.5, TypeError),
+        (torch.float32, 1j, TypeError),
+        (torch.int64, float("inf"), RuntimeError),
+        (torch.uint8, -1, RuntimeError),
+        (torch.uint8, 300, RuntimeError),
+        (torch.bool, 7, RuntimeError),
+        (torch.float32, 1e300, RuntimeError),
+        (torch.float16, 1e5, RuntimeError),
+        (torch.complex64, 1e300j, RuntimeError),
+        (torch.float64, 10**400, RuntimeError),
+    ],
+)
+def test_a_number_that_the_dtype_cannot_hold_is_refused_by_name(dtype, value, error):
+    batch = Packed(torch.ones(3).to(dtype), [2, 0, 1])
+    for name, call in {
+        "shift: fill": lambda number: ops.shift(batch, 1, number),
+        "first: default": lambda number: ops.first(batch, default=number),
+        "last: default": lambda number: ops.last(batch, default=number),
+        "pad: padding_value": batch.pad,
+    }.items():
+        with pytest.raises(error, match=re.escape(f"{name} = {value} cannot be held by {dtype}")):
+            call(value)
+        with pytest.raises(TypeError, match=f"{name} must be a number, got str"):
+            call("1")
+        call(torch.tensor(1))
+        call(numpy.float32(1))
+
+
+def test_infinity_and_whole_floats_are_held():
+    assert ops.shift(Packed(torch.ones(2), [2]), 1, -torch.inf).data.tolist() == [-torch.inf, 1]
+    assert Packed(torch.ones(2, dtype=torch.bfloat16), [2, 0]).pad(torch.inf)[1, 0] == torch.inf
+    assert ops.shift(Packed(torch.tensor([1, 2]), [2]), 1, -3.0).data.tolist() == [-3, 1]
+    assert ops.shift(Packed(torch.ones(1), [1]), 1, 10**30).data.item() == torch.tensor(1e30)
+
+
+@pytest.mark.parametrize("lengths", [[3], [3, 0]])
+def test_a_default_row_of_another_shape_or_range_is_refused_with_and_without_empty_sequences(lengths):
+    with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(\), got \(7,\)"):
+        ops.first(Packed(torch.ones(3), lengths), default=torch.zeros(7))
+    whole = Packed(torch.ones(3, 2, dtype=torch.uint8), lengths)
+    with pytest.raises(RuntimeError, match="last: default = -1 cannot be held by torch.uint8"):
+        ops.last(whole, default=torch.tensor([1, -1]))
+    assert ops.last(whole, default=torch.tensor([1, 2]))[1:].tolist() == [[1, 2]] * (len(lengths) - 1)
+
+
+@pytest.mark.parametrize("steps", [-(2**63), 2**63, 2**64 + 1, -(10**30), 2**62 + 1, 5, -4])
+def test_rows_roll_and_shift_by_any_number_of_steps(steps):
+    batch = Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 0, 2])
+    rolled = torch.cat([torch.tensor([1, 2, 3]).roll(steps % 3), torch.tensor([4, 5]).roll(steps % 2)])
+    assert torch.equal(ops.roll(batch, steps).data, rolled)
+    assert ops.shift(batch, steps, fill=7).data.tolist() == [7] * 5

@@ -150,3 +150,76 @@ def test_a_step_that_returns_a_state_with_other_rows_is_named():
             stop=4,
             max_length=3,
         )
+
+
+def test_a_cell_that_returns_one_tensor_is_refused():
+    with pytest.raises(TypeError, match=r"scan: the cell must return \(output, state\), got Tensor"):
+        scan(lambda x, s: x, Packed(torch.zeros(3, 2), [2, 1]), torch.zeros(2))  # would be two rows
+    with pytest.raises(TypeError, match="got 3 values"):
+        scan(lambda x, s: (x, s, s), Packed(torch.zeros(3, 2), [2, 1]), torch.zeros(2))
+
+
+@pytest.mark.parametrize("stops", [(5, 8), (100, 100), (8, 8)])
+def test_a_step_may_reuse_its_buffer_and_work_in_place(stops):
+    buffer = torch.zeros(2, dtype=torch.int64)
+
+    def buffered(rows, state):
+        buffer[: len(rows)] = rows + 1
+        return buffer[: len(rows)], state
+
+    def in_place(rows, state):
+        state += 1
+        rows += 1
+        return rows, state
+
+    def fresh(rows, state):
+        return rows + 1, state + 1
+
+    results = []
+    for step in (buffered, in_place, fresh):
+        start, state = torch.tensor([3, 7]), torch.zeros(2)
+        stop = lambda rows: (rows == stops[0]) | (rows == stops[1])  # noqa: E731
+        results.append([s.tolist() for s in decode(step, start, state, stop=stop, max_length=4).unpack()])
+        assert start.tolist() == [3, 7]
+        assert state.tolist() == [0, 0]
+    assert results[0] == results[1] == results[2]
+
+
+def test_rows_that_the_dtype_of_start_cannot_hold_are_refused():
+    def run(rows, start):
+        return decode(lambda *_: (rows, ()), start, (), stop=9, max_length=1).data
+
+    whole = torch.tensor([0, 3])
+    with pytest.raises(
+        TypeError, match="rows of torch.float32, which torch.int64, the dtype of start, cannot hold"
+    ):
+        run(torch.tensor([1.5, 2.5]), whole)
+    assert run(torch.tensor([1, 2], dtype=torch.int32), whole).tolist() == [1, 2]
+    assert run(torch.tensor([1.0, 2.0], dtype=torch.bfloat16), torch.zeros(2)).tolist() == [1, 2]
+
+
+def test_states_are_checked_at_every_step():
+    with pytest.raises(ValueError, match=r"2 rows, got shape \(3,\)"):
+        decode(
+            lambda rows, _: (rows + 1, torch.zeros(3)),
+            torch.tensor([0, 3]),
+            torch.zeros(2),
+            stop=9,
+            max_length=1,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"stop": [2, 3]}, "stop must be a token or a function, got list"),
+        ({"stop": None}, "stop must be a token or a function, got NoneType"),
+        ({"max_length": 2.5}, "max_length must be a whole number, got float"),
+        ({"step": lambda rows, state: rows}, r"step must return \(scores, state\), got Tensor"),
+        ({"step": lambda rows, state: (rows.tolist(), state)}, "a tensor of rows or scores, got list"),
+    ],
+)
+def test_a_bad_call_of_decode_is_named(options, text):
+    options = {"step": lambda rows, state: (rows + 1, state), "stop": 4, "max_length": 3, **options}
+    with pytest.raises(TypeError, match=text):
+        decode(options.pop("step"), torch.tensor([0, 3]), (), **options)

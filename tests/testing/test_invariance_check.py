@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -116,3 +118,104 @@ def test_a_module_that_reads_other_sequences_is_found_whatever_its_shape_can_mea
     sequences = [torch.randn(3, 3) for _ in range(3)]
     result = check_batch_invariance(OfNeighbours(), sequences, batch=pad_sequence, raise_exception=False)
     assert not result.is_invariant
+
+
+class Stepped(nn.Module):
+    """A loop over steps: the cell is called as often as the longest sequence has steps."""
+
+    def __init__(self, reads_padding: bool):
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+        self.reads_padding = reads_padding
+
+    def forward(self, x, lengths):
+        h = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            new = self.cell(x[:, t], h)
+            h = new if self.reads_padding else torch.where((t < lengths)[:, None], new, h)
+        return h
+
+
+def test_the_models_own_output_is_compared_even_if_modules_are_called_once_a_step():
+    result = check_batch_invariance(Stepped(False), SEQUENCES, batch=padded)
+    assert result.compared == 1
+    assert result.skipped == ("cell",)
+    result = check_batch_invariance(Stepped(True), SEQUENCES, batch=padded, raise_exception=False)
+    assert (result.module, result.kind) == ("", "Stepped")
+
+
+class Returning(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, lengths):
+        return self.function(x, lengths)
+
+
+def test_a_model_of_which_nothing_can_be_compared_does_not_pass():
+    for function in (lambda x, lengths: x.sum(), lambda x, lengths: 1.5, lambda x, lengths: None):
+        with pytest.raises(ValueError, match="could compare nothing"):
+            check_batch_invariance(Returning(function), SEQUENCES, batch=padded, raise_exception=False)
+
+
+@dataclass
+class Result:
+    loss: torch.Tensor
+    last: torch.Tensor
+
+
+def test_outputs_in_dataclasses_are_compared_and_scalars_are_said_not_to_be():
+    model = Returning(lambda x, lengths: Result(x.sum(), x[range(len(x)), lengths - 1]))
+    result = check_batch_invariance(model, SEQUENCES, batch=padded)
+    assert result.compared == 1
+    assert "1 outputs; not compared: Returning" in str(result)
+    model = Returning(lambda x, lengths: Result(x.sum(), x[:, -1]))
+    assert not check_batch_invariance(model, SEQUENCES, batch=padded, raise_exception=False).is_invariant
+
+
+def test_a_list_of_one_tensor_per_sequence_is_compared():
+    result = check_batch_invariance(
+        Returning(lambda x, lengths: [row[:n] for row, n in zip(x, lengths, strict=True)]),
+        SEQUENCES,
+        batch=padded,
+    )
+    assert result.compared == 1
+    result = check_batch_invariance(
+        Returning(lambda x, lengths: list(x.mean(1))), SEQUENCES, batch=padded, raise_exception=False
+    )
+    assert not result.is_invariant
+
+
+def test_both_parts_of_complex_outputs_are_compared():
+    model = Returning(lambda x, lengths: torch.complex(x * 0, x.mean(1, keepdim=True).expand_as(x)))
+    assert not check_batch_invariance(model, SEQUENCES, batch=padded, raise_exception=False).is_invariant
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x, lengths):
+        y = self.linear(x)
+        y -= y.mean(1, keepdim=True)
+        return y
+
+
+def test_a_change_in_place_is_not_blamed_on_the_module_before_it():
+    result = check_batch_invariance(InPlace(), SEQUENCES, batch=padded, raise_exception=False)
+    assert (result.module, result.kind) == ("", "InPlace")
+
+
+def test_the_callers_sequences_are_not_changed_by_a_model_that_works_in_place():
+    sequences = [torch.ones(n, 3) for n in (2, 1)]
+    double = Returning(lambda several, _: [sequence.mul_(2) for sequence in several])
+    check_batch_invariance(double, sequences, batch=lambda several: (several, None))
+    assert all(torch.equal(sequence, torch.ones_like(sequence)) for sequence in sequences)
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), -1.0])
+def test_a_tolerance_that_is_no_bound_is_refused(tolerance):
+    with pytest.raises(ValueError, match="tolerance must be 0 or more, got"):
+        check_batch_invariance(Model(False), SEQUENCES, batch=padded, tolerance=tolerance)

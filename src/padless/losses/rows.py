@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
 from ..ops import sum as sequence_sums
-from ..ops._kinds import rows_in_order_of
+from ..ops._kinds import as_packed, rows_in_order_of
+from ..ops._sums import wide
 from ..packed import Packed
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "mse_loss", "nll_loss"]
@@ -34,7 +35,7 @@ def cross_entropy(
 
     Args:
         logits: data `(N, C)` or `(N, C, *)`.
-        targets: of the same kind and layout: classes `(N, *)`, int64, or probabilities of the logits' shape.
+        targets: of the same kind and layout: classes `(N, *)`, int64 or uint8, or probabilities of the logits' shape.
         reduction: "mean": over all rows that are not ignored, weighted as in torch. "sequence_mean": the mean of each
             sequence's own mean, over sequences with such rows. Both are NaN if there are none, as in torch. "sum".
             "none": a batch of the logits' kind.
@@ -45,13 +46,14 @@ def cross_entropy(
     Raises:
         TypeError: not two batches of one kind.
         LayoutError: batches of different layouts.
-        ValueError: an unknown reduction.
+        ValueError: an unknown reduction, or logits without classes, `(N,)`.
 
     >>> logits, targets = Packed(torch.zeros(4, 2), [3, 1]), Packed(torch.tensor([0, 1, -100, 1]), [3, 1])
     >>> cross_entropy(logits, targets)
     tensor(0.6931)
     """
-    data, wanted = _opened("cross_entropy", reduction, logits, targets)
+    data, wanted = _rows_of_both("cross_entropy", reduction, logits, targets)
+    wanted = _checked_classes("cross_entropy: logits", data, wanted)
     losses = functional.cross_entropy(
         data,
         wanted,
@@ -80,7 +82,8 @@ def nll_loss(
     >>> nll_loss(log_probabilities, Packed(torch.tensor([0, 1]), [1, 1]), reduction="sum")
     tensor(1.3863)
     """
-    data, wanted = _opened("nll_loss", reduction, log_probabilities, targets)
+    data, wanted = _rows_of_both("nll_loss", reduction, log_probabilities, targets)
+    wanted = _checked_classes("nll_loss: log_probabilities", data, wanted)
     losses = functional.nll_loss(data, wanted, weight=weight, ignore_index=ignore_index, reduction="none")
     counts = _class_counts(wanted, weight, ignore_index, losses)
     return _reduced(losses, counts, log_probabilities, reduction)
@@ -96,7 +99,7 @@ def mse_loss(predictions: Batch, targets: Batch, *, reduction: Reduction = "mean
     >>> mse_loss(a, b), mse_loss(a, b, reduction="sequence_mean")  # 95 / 4, (14 / 3 + 81) / 2
     (tensor(23.7500), tensor(42.8333))
     """
-    data, wanted = _opened("mse_loss", reduction, predictions, targets)
+    data, wanted = _rows_of_both("mse_loss", reduction, predictions, targets)
     _check_same_shape("mse_loss", data, wanted)
     return _reduced(functional.mse_loss(data, wanted, reduction="none"), None, predictions, reduction)
 
@@ -122,7 +125,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(logits, targets)
     tensor(0.6931)
     """
-    data, wanted = _opened("binary_cross_entropy_with_logits", reduction, logits, targets)
+    data, wanted = _rows_of_both("binary_cross_entropy_with_logits", reduction, logits, targets)
     _check_same_shape("binary_cross_entropy_with_logits", data, wanted)
     losses = functional.binary_cross_entropy_with_logits(
         data, wanted, weight=weight, pos_weight=pos_weight, reduction="none"
@@ -141,10 +144,12 @@ def ctc_loss(
     """Connectionist temporal classification of every sequence, reduced as in `torch.nn.functional.ctc_loss`.
 
     Args:
-        logits: data `(N, C)`; normalised here, which does not change log-probabilities.
+        logits: data `(N, C)`; normalised here, which does not change log-probabilities. bfloat16 and float16 are
+            computed in float32.
         targets: labels `(S,)` of the same B sequences, integers other than `blank`; their lengths may differ.
         blank: the class between labels.
-        reduction: "mean" of the losses, each divided by its number of labels; "sum"; or "none" for `(B,)`.
+        reduction: "mean" of the losses, each divided by its number of labels, NaN without sequences; "sum"; or "none"
+            for `(B,)`.
         zero_infinity: whether losses are 0 instead of infinite if the labels do not fit into their sequence.
 
     Raises:
@@ -158,12 +163,15 @@ def ctc_loss(
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"ctc_loss: reduction must be mean, sum or none, got {reduction!r}")
-    frames, labels = _as_packed("ctc_loss", logits), _as_packed("ctc_loss", targets)
+    frames, labels = as_packed(logits, "ctc_loss"), as_packed(targets, "ctc_loss")
     if len(frames) != len(labels):
         raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
     _check_labels(frames.data, labels.data, blank)
-    return functional.ctc_loss(
-        frames.map(lambda rows: rows.log_softmax(-1)).pad(
+    if len(frames) == 0:  # torch refuses it
+        none = frames.data.sum(1)
+        return none if reduction == "none" else none.sum() if reduction == "sum" else none.mean()
+    losses = functional.ctc_loss(
+        frames.map(lambda rows: wide(rows).log_softmax(-1)).pad(
             batch_first=False,
             total_length=max(frames._layout.steps, 1),  # torch needs at least one step
         ),
@@ -174,6 +182,7 @@ def ctc_loss(
         reduction=reduction,
         zero_infinity=zero_infinity,
     )
+    return losses.to(frames.dtype)
 
 
 def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:
@@ -193,15 +202,7 @@ def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:
         )
 
 
-def _as_packed(name: str, batch: Any) -> Packed:
-    if isinstance(batch, PackedSequence):
-        return Packed.from_packed_sequence(batch)
-    if not isinstance(batch, Packed):
-        raise TypeError(f"{name} takes a Packed or a PackedSequence, got {type(batch).__name__}")
-    return batch
-
-
-def _opened(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+def _rows_of_both(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """The rows of both, in the same order."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{name}: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
@@ -209,6 +210,13 @@ def _opened(name: str, reduction: str, inputs: Any, targets: Any) -> tuple[Tenso
         if not isinstance(batch, (Packed, PackedSequence)):
             raise TypeError(f"{name} takes two Packed or PackedSequence, got {type(batch).__name__}")
     return inputs.data, rows_in_order_of(inputs, targets, name, ("inputs", "targets"))
+
+
+def _checked_classes(name: str, data: Tensor, wanted: Tensor) -> Tensor:
+    """The targets, int64 if they are uint8, with which torch would index as with a mask."""
+    if data.dim() < 2:  # torch would take all rows for the classes of one
+        raise ValueError(f"{name} must be (N, C, ...), got {tuple(data.shape)}")
+    return wanted.long() if wanted.dtype == torch.uint8 else wanted
 
 
 def _check_same_shape(name: str, data: Tensor, wanted: Tensor) -> None:
@@ -228,21 +236,26 @@ def _class_counts(targets: Tensor, weight: Tensor | None, ignore_index: int, los
 
 def _reduced(losses: Tensor, counts: Tensor | None, batch: Batch, reduction: str) -> Tensor | Batch:
     if reduction == "none":
-        return (
-            batch._replace(data=losses) if isinstance(batch, PackedSequence) else batch.map(lambda _: losses)
-        )
+        return _with_rows(batch, losses)
     if reduction == "sum":
         return losses.sum()
-    dtype, losses = losses.dtype, losses.float() if losses.dtype.itemsize < 4 else losses
+    dtype, losses = losses.dtype, wide(losses)
     counts = torch.ones_like(losses) if counts is None else counts.to(losses.dtype)
     if reduction == "mean":
         return (losses.sum() / counts.sum()).to(dtype)
-    pair = (
-        torch.stack([losses.flatten(1).sum(1), counts.flatten(1).sum(1)], 1)
-        if losses.dim() > 1
-        else (torch.stack([losses, counts], 1))
-    )
-    rows = batch._replace(data=pair) if isinstance(batch, PackedSequence) else batch.map(lambda _: pair)
-    sums, weights = sequence_sums(rows).unbind(1)
-    has_rows = weights > 0
-    return (sums / weights.where(has_rows, 1)).where(has_rows, 0).sum().div(has_rows.sum()).to(dtype)
+    return _mean_of_means(losses, counts, batch).to(dtype)
+
+
+def _mean_of_means(losses: Tensor, counts: Tensor, batch: Any) -> Tensor:
+    """The mean of each sequence's own mean, over the sequences whose counts are not 0."""
+    both = torch.stack([losses, counts], 1)  # (N, 2, *)
+    of_rows = both.unsqueeze(-1).flatten(2).sum(2)  # (N, 2)
+    sums, weights = sequence_sums(_with_rows(batch, of_rows)).unbind(1)
+    is_counted = weights > 0
+    means = (sums / weights.where(is_counted, 1)).where(is_counted, 0)
+    return means.sum() / is_counted.sum()
+
+
+def _with_rows(batch: Batch, rows: Tensor) -> Batch:
+    """The batch with other rows."""
+    return batch._replace(data=rows) if isinstance(batch, PackedSequence) else batch.map(lambda _: rows)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from ..layout.layout import Layout
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
+from ._sizes import whole_number
 
 __all__ = ["Conv1d"]
 
@@ -26,7 +28,8 @@ class Conv1d(torch.nn.Conv1d):
         padding_mode: only "zeros" is supported.
 
     Raises:
-        ValueError: "same" with a stride, an unknown padding, or another padding mode.
+        TypeError: a size that is not a whole number.
+        ValueError: "same" with a stride, an unknown or negative padding, a size below 1, or another padding mode.
 
     >>> conv = Conv1d(2, 5, 3)
     >>> conv(Packed(torch.randn(4, 2), [3, 1])).data.shape
@@ -51,14 +54,14 @@ class Conv1d(torch.nn.Conv1d):
             raise ValueError(f"Conv1d: padding_mode must be 'zeros', got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid", "causal"):
             raise ValueError(f"Conv1d: padding must be same, valid, causal or a number, got {padding!r}")
-        torchs = "valid" if padding == "causal" else padding
+        zeros = padding if isinstance(padding, str) else _one_number(padding, "padding", at_least=0)
         super().__init__(
             in_channels,
             out_channels,
-            kernel_size,
-            stride,
-            torchs,
-            dilation,
+            _one_number(kernel_size, "kernel_size", at_least=1),
+            _one_number(stride, "stride", at_least=1),
+            "valid" if zeros == "causal" else zeros,  # torch has no causal padding
+            _one_number(dilation, "dilation", at_least=1),
             groups,
             bias,
             device=device,
@@ -76,7 +79,7 @@ class Conv1d(torch.nn.Conv1d):
             TypeError: an unsupported kind of input.
             ValueError: data of the wrong width.
         """
-        batch = opened(packed, "Conv1d")
+        batch = as_packed(packed, "Conv1d")
         rows, lengths = batch.data, batch._layout.lengths
         if rows.dim() != 2 or rows.shape[1] != self.in_channels:
             raise ValueError(f"Conv1d takes data (N, {self.in_channels}), got {tuple(rows.shape)}")
@@ -89,23 +92,17 @@ class Conv1d(torch.nn.Conv1d):
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans
-        total = int(spans.sum()) + reach + 1  # one window more, so that there is one
+        steps = int(spans.sum()) + reach + 1  # one window more, so that there is one
         layout = Layout(counts)
-        torch._check(total > reach)  # what a compiler cannot know
-        owners = batch._layout.owners
-        at = (
-            torch.arange(batch._layout.rows, device="cpu")
-            - batch._layout.offsets[owners]
-            + begins[owners]
-            + left
+        torch._check(steps > reach)  # what a compiler cannot know
+        row_steps = left + _along(batch._layout, begins)
+        axis = rows.new_zeros(steps, self.in_channels).index_copy(0, row_steps.to(rows.device), rows)
+        windows = functional.conv1d(
+            axis.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
         )
-        line = rows.new_zeros(total, self.in_channels).index_copy(0, at.to(rows.device), rows)
-        result = functional.conv1d(
-            line.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
-        )
-        of = layout.owners
-        windows = torch.arange(layout.rows, device="cpu") - layout.offsets[of] + (begins // stride)[of]
-        return of_kind(Packed._of(result[0].t().index_select(0, windows.to(rows.device)), layout), packed)
+        used_windows = _along(layout, begins // stride)
+        output = windows[0].t().index_select(0, used_windows.to(rows.device))
+        return of_kind(Packed._of(output, layout), packed)
 
     def _zeros(self) -> tuple[int, int]:
         """Number of zeros before and after each sequence."""
@@ -118,3 +115,15 @@ class Conv1d(torch.nn.Conv1d):
             return 0, 0
         (zeros,) = self.padding
         return int(zeros), int(zeros)
+
+
+def _along(layout: Layout, begins: Tensor) -> Tensor:
+    """`begins[i], begins[i] + 1, ...` for the rows of sequence i, `(N,)`."""
+    owners = layout.owners
+    return torch.arange(layout.rows, device="cpu") - layout.offsets[owners] + begins[owners]
+
+
+def _one_number(value: Any, name: str, *, at_least: int) -> int:
+    """The number, or that of a tuple of one, which torch takes too."""
+    is_tuple_of_one = isinstance(value, (tuple, list)) and len(value) == 1
+    return whole_number(value[0] if is_tuple_of_one else value, f"Conv1d: {name}", at_least=at_least)

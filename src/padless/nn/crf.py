@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..errors import LayoutError
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind, rows_in_order_of
 from ..packed import Packed
 from ..recurrent.scanning import scan
+from ._sizes import whole_number
 
 __all__ = ["CRF"]
 
@@ -26,7 +26,7 @@ class CRF(torch.nn.Module):
 
     Attributes:
         transitions: `(C, C)` score of tag j after tag i.
-        start, end: `(C,)` scores of a tag as first and as last tag.
+        start, end: `(C,)` scores of a tag as first and as last tag. A score of -inf forbids what it belongs to.
 
     >>> crf = CRF(3)
     >>> emissions, tags = Packed(torch.randn(4, 3), [3, 1]), Packed(torch.tensor([0, 2, 1, 1]), [3, 1])
@@ -37,9 +37,7 @@ class CRF(torch.nn.Module):
 
     def __init__(self, tags: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        if tags < 1:
-            raise ValueError(f"CRF: tags must be at least 1, got {tags}")
-        self.tags = tags
+        self.tags = tags = whole_number(tags, "CRF: tags", at_least=1)
         self.transitions = torch.nn.Parameter(torch.empty(tags, tags, device=device, dtype=dtype))
         self.start = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
         self.end = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
@@ -59,15 +57,11 @@ class CRF(torch.nn.Module):
 
         Raises:
             LayoutError: emissions and targets have different layouts.
-            ValueError: emissions of the wrong width, or tags outside 0..C-1.
+            ValueError: emissions of the wrong width, or tags outside 0..C-1; the message names the first.
         """
-        scores, tags = self._checked(emissions), opened(targets, "CRF")
-        if not scores._layout.agrees_with(tags._layout):
-            raise LayoutError("CRF: emissions and targets have different lengths")
-        if tags.data.dtype != torch.int64 or tags.data.dim() != 1:
-            raise ValueError(f"CRF: targets must be int64 (N,), got {tags.dtype} {tuple(tags.data.shape)}")
-        if tags.data.numel() and not 0 <= int(tags.data.min()) <= int(tags.data.max()) < self.tags:
-            raise ValueError(f"CRF: tags must be from 0 to {self.tags - 1}")
+        scores, tags = self._checked(emissions), as_packed(targets, "CRF")
+        rows_in_order_of(scores, tags, "CRF", ("emissions", "targets"))  # raises if the lengths differ
+        self._check_tags(targets.data)
         now, before = tags.data, ops.shift(tags, 1).data
         is_first = ops.shift(tags.map(torch.ones_like), 1).data == 0
         of_row = scores.data.gather(1, now[:, None]).squeeze(1)
@@ -120,10 +114,10 @@ class CRF(torch.nn.Module):
         alpha, later = self._first_and_later(scores)
 
         def cell(row: Tensor, alpha: Tensor) -> tuple[tuple[()], Tensor]:
-            return (), (alpha[:, :, None] + self.transitions).logsumexp(1) + row
+            return (), _logsumexp(alpha[:, :, None] + self.transitions) + row
 
         _, alpha = scan(cell, later, alpha)
-        return (alpha + self.end).logsumexp(1).where(self._has_rows(scores), 0)
+        return _logsumexp(alpha + self.end).where(self._has_rows(scores), 0)
 
     def _first_and_later(self, scores: Packed) -> tuple[Tensor, Packed]:
         """The scores of the first rows plus `start`, and the other rows."""
@@ -134,11 +128,31 @@ class CRF(torch.nn.Module):
         return (scores._layout.lengths > 0).to(scores.device)
 
     def _checked(self, emissions: Any) -> Packed:
-        scores = opened(emissions, "CRF")
+        scores = as_packed(emissions, "CRF")
         if scores.data.dim() != 2 or scores.data.shape[1] != self.tags:
             raise ValueError(f"CRF takes emissions (N, {self.tags}), got {tuple(scores.data.shape)}")
         return scores
 
+    def _check_tags(self, tags: Tensor) -> None:
+        if tags.dtype != torch.int64 or tags.dim() != 1:
+            raise ValueError(f"CRF: targets must be int64 (N,), got {tags.dtype} {tuple(tags.shape)}")
+        is_wrong = (tags < 0) | (tags >= self.tags)
+        if bool(is_wrong.any()):  # synchronises if the tags are on a device
+            i = int(is_wrong.nonzero()[0, 0])
+            raise ValueError(
+                f"CRF: targets.data[{i}] = {int(tags[i])} is not a tag from 0 to {self.tags - 1}"
+            )
+
     def extra_repr(self) -> str:
         """The arguments that `repr` shows."""
         return f"tags={self.tags}"
+
+
+def _logsumexp(scores: Tensor) -> Tensor:
+    """`scores.logsumexp(1)`, whose gradient is 0 instead of NaN where all scores are -inf: no tag leads there."""
+    largest = scores.detach().amax(1, keepdim=True)
+    largest = largest.masked_fill(largest.isinf(), 0)
+    sums = (scores - largest).exp().sum(1)
+    is_impossible = sums == 0
+    logs = sums.masked_fill(is_impossible, 1).log() + largest.squeeze(1)
+    return logs.masked_fill(is_impossible, -torch.inf)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import ops
-from ..ops._kinds import opened
+from ..ops._kinds import as_packed
 
 __all__ = ["LockedDropout"]
 
@@ -38,7 +38,9 @@ class LockedDropout(torch.nn.Module):
 
     def forward(self, packed: Any) -> Any:
         """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`; with its masks applied in training."""
-        batch = opened(packed, "LockedDropout")
+        batch = as_packed(packed, "LockedDropout")
+        if not batch.data.is_floating_point():
+            raise TypeError(f"LockedDropout takes floating-point data, got {batch.dtype}")
         if not self.training or self.p == 0:
             return packed
         masks = batch.data.new_zeros(len(batch), *batch.data.shape[1:])

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from ..ops._kinds import of_kind, opened
+from ..ops._kinds import as_packed, of_kind
 from ..packed import Packed
 from ..recurrent.scanning import scan
+from ._sizes import whole_number
 
 __all__ = ["LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell", "Recurrent"]
 
@@ -41,10 +42,12 @@ class Recurrent(torch.nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        name = type(self).__name__
+        input_size = whole_number(input_size, f"{name}: input_size", at_least=0)
+        hidden_size = whole_number(hidden_size, f"{name}: hidden_size", at_least=1)
+        num_layers = whole_number(num_layers, f"{name}: num_layers", at_least=1)
         if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be from 0 to 1, got {dropout}")
+            raise ValueError(f"{name}: dropout must be from 0 to 1, got {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
         directions = 2 if bidirectional else 1
@@ -67,11 +70,13 @@ class Recurrent(torch.nn.Module):
 
         Raises:
             TypeError: an unsupported kind of input.
-            ValueError: data of the wrong width, or states of the wrong size.
+            ValueError: data of the wrong width, or states of the wrong form or size.
         """
-        batch = opened(packed, "Recurrent")
+        batch = as_packed(packed, "Recurrent")
         if batch.data.dim() != 2 or batch.data.shape[1] != self.input_size:
             raise ValueError(f"Recurrent takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
+        if hx is not None:
+            self._check_states(hx, batch)
         directions = 2 if self.bidirectional else 1
         finals = []
         for layer in range(self.num_layers):
@@ -92,6 +97,23 @@ class Recurrent(torch.nn.Module):
             batch = batch.map(lambda _, rows=rows: rows)
         return of_kind(batch, packed), tree_map(lambda *leaves: torch.stack(leaves), finals[0], *finals[1:])
 
+    def _check_states(self, hx: Any, batch: Packed) -> None:
+        """Raise ValueError unless there is a state for every layer, direction and sequence, of the cell's form."""
+        got = tree_map(lambda leaf: list(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__, hx)
+        places, cell = len(self.cells), self.cells[0]
+        if hasattr(cell, "initial_state") or isinstance(cell, torch.nn.RNNCellBase):
+            expected = tree_map(lambda leaf: [places, *leaf.shape], self._initial_state(cell, batch))
+            is_right = got == expected
+        else:  # only the cell knows the form
+            expected = [places, len(batch), "*"]
+            is_right = all(
+                isinstance(leaf, Tensor) and list(leaf.shape[:2]) == expected[:2] for leaf in tree_leaves(hx)
+            )
+        if not is_right:
+            raise ValueError(
+                f"{type(self).__name__}: initial states must have shape (L*D, B, *) = {expected}, got {got}"
+            )
+
     def _initial_state(self, cell: Any, batch: Packed) -> Any:
         rows = batch.data.new_zeros(len(batch), batch.data.shape[1])
         if hasattr(cell, "initial_state"):
@@ -103,7 +125,7 @@ class Recurrent(torch.nn.Module):
 class _LayerNormCell(torch.nn.Module):
     def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
+        self.hidden_size = whole_number(hidden_size, f"{type(self).__name__}: hidden_size", at_least=1)
         self.weight_ih = torch.nn.Parameter(torch.empty(gates * hidden_size, input_size))
         self.weight_hh = torch.nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
         self.norm_ih = torch.nn.LayerNorm(gates * hidden_size)
@@ -111,6 +133,10 @@ class _LayerNormCell(torch.nn.Module):
         bound = hidden_size**-0.5
         for weight in (self.weight_ih, self.weight_hh):
             torch.nn.init.uniform_(weight, -bound, bound)
+
+    def initial_state(self, rows: Tensor) -> Any:
+        """Zeros `(B, H)`."""
+        return rows.new_zeros(len(rows), self.hidden_size)
 
     def _products(self, rows: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return (
@@ -135,7 +161,7 @@ class LayerNormLSTMCell(_LayerNormCell):
 
     def initial_state(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros `(B, H)` for h and c."""
-        zeros = rows.new_zeros(len(rows), self.hidden_size)
+        zeros = super().initial_state(rows)
         return zeros, zeros
 
     def forward(self, rows: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:

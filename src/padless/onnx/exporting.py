@@ -10,7 +10,15 @@ import torch
 __all__ = ["export", "translation_table"]
 
 
-def export(model: torch.nn.Module, args: tuple[Any, ...], path: Any = None, **options: Any) -> Any:
+def export(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    path: Any = None,
+    *,
+    custom_translation_table: dict[Callable[..., Any], Any] | None = None,
+    dynamo: bool = True,
+    **options: Any,
+) -> Any:
     """`torch.onnx.export(model, args, path, dynamo=True, ...)` with support for padless's layers.
 
     RNN, LSTM and GRU become the ONNX nodes of the same names with `sequence_lens`, so the file supports other B and T
@@ -20,7 +28,9 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], path: Any = None, **op
         model: any module; it is exported in its current mode, so call `.eval()` first.
         args: example arguments.
         path: the file to write; None only returns the program.
-        options: of `torch.onnx.export`; entries of `custom_translation_table` override padless's own.
+        custom_translation_table: of `torch.onnx.export`; its entries override padless's own.
+        dynamo: only True is supported.
+        options: others of `torch.onnx.export`.
 
     Returns:
         `torch.onnx.ONNXProgram`.
@@ -28,8 +38,11 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], path: Any = None, **op
     Raises:
         ImportError: onnx or onnxscript is missing (extra `onnx`).
         NotImplementedError: an LSTM with `proj_size`, which ONNX does not have.
+        ValueError: `dynamo` is False.
     """
-    table = {**translation_table(), **options.pop("custom_translation_table", {})}
+    if not dynamo:
+        raise ValueError("export: dynamo must be True: torch's older exporter does not know padless's layers")
+    table = {**translation_table(), **(custom_translation_table or {})}
     with torch.no_grad():
         return torch.onnx.export(model, args, path, dynamo=True, custom_translation_table=table, **options)
 

@@ -14,12 +14,12 @@ from ..layout.rows import move_rows
 from ..packed import Packed
 from ..packed.packed_sequence import layout_of_packed_sequence
 
-__all__ = ["Batch", "of_kind", "opened", "owners", "rows_in_order_of"]
+__all__ = ["Batch", "as_packed", "of_kind", "owners", "rows_in_order_of"]
 
 Batch = TypeVar("Batch", Packed, PackedSequence)
 
 
-def opened(batch: Any, name: str) -> Packed:
+def as_packed(batch: Any, name: str) -> Packed:
     """The batch as a `Packed`, in the caller's order.
 
     Raises:
@@ -64,7 +64,7 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
         raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
     if isinstance(other, Packed) or torch.equal(ours.order, theirs.order):
         return other.data
-    return move_rows(opened(other, name).data, ours.time_major)
+    return move_rows(as_packed(other, name).data, ours.time_major)
 
 
 def _layout_of(batch: Packed | PackedSequence) -> Layout:

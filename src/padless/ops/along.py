@@ -10,8 +10,9 @@ from torch import Tensor
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, owners
-from .reduce import _check_floating, _sum_dtype, _wide, row_sums, shifted
+from ._kinds import Batch, as_packed, of_kind, owners
+from ._sums import row_sums, sequence_rows, wide
+from .reduce import _check_floating, _sum_dtype, shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
 
@@ -25,13 +26,13 @@ def softmax(packed: Batch) -> Batch:
     >>> softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([0.5000, 0.5000, 1.0000])
     """
-    batch = opened(packed, "softmax")
+    batch = as_packed(packed, "softmax")
     _check_floating(batch, "softmax")
     if torch.compiler.is_compiling():
-        powers = Packed._of(shifted(Packed._of(_wide(batch.data), batch._layout))[0].exp(), batch._layout)
-        rows = powers.data / row_sums(powers).index_select(0, owners(batch))
+        powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
+        rows = powers / sequence_rows(row_sums(powers, batch._layout), batch._layout)
     else:
-        rows = _Softmax.apply(_wide(batch.data), batch._layout)
+        rows = _Softmax.apply(wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 
@@ -42,7 +43,7 @@ class _Softmax(torch.autograd.Function):
     def forward(data: Tensor, layout: Layout) -> Tensor:
         batch = Packed._of(data, layout)
         powers = shifted(batch)[0].exp_()
-        sums = row_sums(Packed._of(powers, layout))
+        sums = row_sums(powers, layout)
         return powers.mul_(sums.reciprocal_().index_select(0, owners(batch)))
 
     @staticmethod
@@ -58,8 +59,8 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        product = Packed._of(tangents[0] * y, ctx.layout)
-        return product.data - y * row_sums(product).index_select(0, owners(product))
+        product = tangents[0] * y
+        return product - y * sequence_rows(row_sums(product, ctx.layout), ctx.layout)
 
 
 class _LogSoftmax(torch.autograd.Function):
@@ -71,7 +72,7 @@ class _LogSoftmax(torch.autograd.Function):
         # Two subtractions: subtracting the sum of both would lose the logarithm's digits if the maximum is large.
         rows = shifted(batch)[0]
         powers = rows.exp()
-        logs = row_sums(Packed._of(powers, layout)).log_()
+        logs = row_sums(powers, layout).log_()
         return rows.sub_(torch.index_select(logs, 0, owners(batch), out=powers))
 
     setup_context = _Softmax.setup_context
@@ -79,14 +80,13 @@ class _LogSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
-        batch = Packed._of(grads[0], ctx.layout)
-        return grads[0] - y.exp() * row_sums(batch).index_select(0, owners(batch)), None
+        return grads[0] - y.exp() * sequence_rows(row_sums(grads[0], ctx.layout), ctx.layout), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        product = Packed._of(tangents[0] * y.exp(), ctx.layout)
-        return tangents[0] - row_sums(product).index_select(0, owners(product))
+        product = tangents[0] * y.exp()
+        return tangents[0] - sequence_rows(row_sums(product, ctx.layout), ctx.layout)
 
 
 def log_softmax(packed: Batch) -> Batch:
@@ -98,13 +98,13 @@ def log_softmax(packed: Batch) -> Batch:
     >>> log_softmax(Packed(torch.tensor([0.0, 0.0, 7.0]), [2, 1])).data
     tensor([-0.6931, -0.6931,  0.0000])
     """
-    batch = opened(packed, "log_softmax")
+    batch = as_packed(packed, "log_softmax")
     _check_floating(batch, "log_softmax")
     if torch.compiler.is_compiling():
-        rows = shifted(Packed._of(_wide(batch.data), batch._layout))[0]
-        rows = rows - row_sums(Packed._of(rows.exp(), batch._layout)).log().index_select(0, owners(batch))
+        rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
+        rows = rows - sequence_rows(row_sums(rows.exp(), batch._layout).log(), batch._layout)
     else:
-        rows = _LogSoftmax.apply(_wide(batch.data), batch._layout)
+        rows = _LogSoftmax.apply(wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 
@@ -116,16 +116,16 @@ def cumsum(packed: Batch) -> Batch:
     >>> cumsum(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
     tensor([1, 3, 6, 4])
     """
-    batch = opened(packed, "cumsum")
+    batch = as_packed(packed, "cumsum")
     layout, dtype = batch._layout, _sum_dtype(batch.dtype)
     if torch.compiler.is_compiling():  # a graph cannot loop over steps
-        rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
+        rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
-    rows = _wide(batch.data) if dtype == batch.dtype else batch.data.long()
+    rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     sums = []
     for step in move_rows(rows, layout.time_major).split(layout.batch_sizes.tolist()):
         sums.append(step + sums[-1][: len(step)] if sums else step)

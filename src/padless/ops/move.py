@@ -16,11 +16,15 @@ from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
-from ._kinds import Batch, of_kind, opened, owners, rows_in_order_of
+from ..packed.padding import held_number
+from ._kinds import Batch, as_packed, of_kind, rows_in_order_of
+from ._sums import sequence_rows
 
 __all__ = [
     "cat", "chunks", "cut", "expand", "first", "head", "last", "reverse", "roll", "shift", "split", "tail",
 ]  # fmt: skip
+
+_FAR = 2**62  # further than any sequence is long, but no sum with a row's number leaves int64
 
 
 def first(packed: Batch, *, default: Any = None) -> Tensor:
@@ -31,12 +35,13 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
         default: number or tensor `(*,)` for sequences of length 0.
 
     Raises:
-        LengthsError: a sequence has length 0 and no default is given.
+        LengthsError: a sequence has length 0 and no default is given, or the default has another shape.
+        TypeError, RuntimeError: a default that the dtype cannot hold.
 
     >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
     tensor([ 1, -1,  4])
     """
-    batch = opened(packed, "first")
+    batch = as_packed(packed, "first")
     return _one_each(batch, batch._layout.offsets[:-1], default, "first")
 
 
@@ -46,7 +51,7 @@ def last(packed: Batch, *, default: Any = None) -> Tensor:
     >>> last(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]))
     tensor([3, 4])
     """
-    batch = opened(packed, "last")
+    batch = as_packed(packed, "last")
     return _one_each(batch, batch._layout.offsets[1:] - 1, default, "last")
 
 
@@ -56,7 +61,7 @@ def reverse(packed: Batch) -> Batch:
     >>> reverse(Packed(torch.tensor([1, 2, 3, 4]), [3, 1])).data
     tensor([3, 2, 1, 4])
     """
-    batch = opened(packed, "reverse")
+    batch = as_packed(packed, "reverse")
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + end - 1 - row), packed)
 
@@ -67,7 +72,12 @@ def roll(packed: Batch, shift: int) -> Batch:
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
     """
-    batch, steps = opened(packed, "roll"), _integer(shift, "roll: shift")
+    batch, steps = as_packed(packed, "roll"), cast(Any, _integer(shift, "roll: shift"))
+    layout = batch._layout
+    if abs(steps) > _FAR:
+        steps = torch.tensor([steps % max(n, 1) for n in layout.lengths.tolist()], device="cpu")[
+            layout.owners
+        ]
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + (row - start - steps) % (end - start)), packed)
 
@@ -75,13 +85,17 @@ def roll(packed: Batch, shift: int) -> Batch:
 def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     """Every sequence with its rows moved `n` steps later (earlier if negative); rows without a source hold `fill`.
 
+    Raises:
+        TypeError, RuntimeError: a `fill` that the dtype cannot hold.
+
     >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
     tensor([-1,  1,  2, -1])
     """
-    batch, steps = opened(packed, "shift"), _integer(n, "shift: n")
+    batch, steps = as_packed(packed, "shift"), _integer(n, "shift: n")
+    fill = held_number("shift: fill", fill, batch.dtype)
     start, end, row = _places(batch)
-    source = row - steps
     count = batch._layout.rows
+    source = row - max(min(steps, _FAR), -_FAR)
     index = source.where((source >= start) & (source < end), count)
     rows = RowMap(index, None, count, count, has_fill=steps != 0, has_drop=steps != 0)
     return of_kind(Packed._of(move_rows(batch.data, rows, fill=fill), batch._layout), packed)
@@ -96,7 +110,7 @@ def head(packed: Batch, k: int) -> Batch:
     >>> head(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([1, 2]), tensor([4])]
     """
-    batch, count = opened(packed, "head"), _count(k, "head: k")
+    batch, count = as_packed(packed, "head"), _count(k, "head: k")
     return of_kind(_window(batch, 0, count), packed)
 
 
@@ -109,7 +123,7 @@ def tail(packed: Batch, k: int) -> Batch:
     >>> tail(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 2).unpack()
     [tensor([2, 3]), tensor([4])]
     """
-    batch, count = opened(packed, "tail"), _count(k, "tail: k")
+    batch, count = as_packed(packed, "tail"), _count(k, "tail: k")
     lengths, count = batch._layout.lengths, _at_most(count, batch)
     return of_kind(_slices(batch, (lengths - count).clamp(min=0), lengths), packed)
 
@@ -129,7 +143,7 @@ def cat(batches: Iterable[Batch]) -> Batch:
     [tensor([1, 2]), tensor([3, 7, 8])]
     """
     batches = list(batches)
-    parts = [opened(batch, "cat") for batch in batches]
+    parts = [as_packed(batch, "cat") for batch in batches]
     if not parts:
         raise ValueError("cat needs at least one batch, got none")
     for i, part in enumerate(parts):
@@ -163,7 +177,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
         sizes = sizes.tolist()
     if not isinstance(sizes, Sequence):
         return chunks(packed, cast(int, sizes))
-    batch = opened(packed, "split")
+    batch = as_packed(packed, "split")
     counts = [_count(size, f"split: sizes[{i}]") for i, size in enumerate(sizes)]
     total = sum(counts)
     if torch.compiler.is_compiling():
@@ -189,7 +203,7 @@ def chunks(packed: Batch, k: int) -> list[Batch]:
     >>> [piece.lengths.tolist() for piece in chunks(Packed(torch.arange(6), [5, 1]), 2)]
     [[2, 1], [2, 0], [1, 0]]
     """
-    batch, count = opened(packed, "chunks"), _count(k, "chunks: k")
+    batch, count = as_packed(packed, "chunks"), _count(k, "chunks: k")
     if count == 0:
         raise ValueError("chunks: k must be at least 1, got 0")
     return [of_kind(_window(batch, at, count), packed) for at in range(0, batch._layout.steps, count)]
@@ -214,7 +228,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
     >>> pieces.unpack(), owner
     ([tensor([0]), tensor([1, 2]), tensor([3]), tensor([4])], tensor([0, 0, 1, 1]))
     """
-    batch = opened(packed, "cut")
+    batch = as_packed(packed, "cut")
     if isinstance(where, (Packed, PackedSequence)):
         marks = rows_in_order_of(packed, where, "cut", ("batch", "where"))
     else:
@@ -223,7 +237,7 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         got = f"{marks.dtype} {tuple(marks.shape)}" if isinstance(marks, Tensor) else type(marks).__name__
         raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
     if isinstance(packed, PackedSequence):
-        marks = opened(packed._replace(data=marks), "cut").data
+        marks = as_packed(packed._replace(data=marks), "cut").data
     begins = marks.cpu().clone()  # synchronises if the mask is on a device: lengths are host values
     offsets, lengths = batch._layout.offsets, batch._layout.lengths
     begins[offsets[:-1][lengths > 0]] = True
@@ -246,42 +260,41 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     >>> expand(Packed(torch.zeros(4), [3, 1]), torch.tensor([10, 20])).data
     tensor([10, 10, 10, 20])
     """
-    batch = opened(packed, "expand")
+    batch = as_packed(packed, "expand")
     if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")
-    return of_kind(Packed._of(values.index_select(0, owners(batch)), batch._layout), packed)
+    return of_kind(Packed._of(sequence_rows(values, batch._layout), batch._layout), packed)
 
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
     is_empty = batch._layout.lengths == 0
-    if torch.compiler.is_compiling():
-        if default is None:
-            torch.ops.aten._assert_async.msg(
-                ~is_empty.any(), f"{name}: a length is 0, and no default is given"
-            )
-            return batch.data.index_select(0, at.to(batch.device))
-    elif not bool(is_empty.any()):
-        return batch.data.index_select(0, at.to(batch.device))
-    if default is None:
+    if default is not None:
+        row = _default_row(batch, default, name)
+        if torch.compiler.is_compiling() or bool(is_empty.any()):
+            at = at.masked_fill(is_empty, batch._layout.rows)
+            return torch.cat([batch.data, row]).index_select(0, at.to(batch.device))
+    elif torch.compiler.is_compiling():
+        torch.ops.aten._assert_async.msg(~is_empty.any(), f"{name}: a length is 0, and no default is given")
+    elif bool(is_empty.any()):
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
-    given = default if isinstance(default, Tensor) else torch.as_tensor(default, device="cpu")
-    if _rank(given.dtype) > _rank(batch.dtype):
-        raise TypeError(f"{name}: default is {given.dtype}, which {batch.dtype} cannot hold")
-    row = batch.data.shape[1:]
-    if given.dim() and given.shape != row:
+    return batch.data.index_select(0, at.to(batch.device))
+
+
+def _default_row(batch: Packed, default: Any, name: str) -> Tensor:
+    """The default as `(1, *)`, of the dtype and on the device of the rows."""
+    shape, dtype = batch.data.shape[1:], batch.dtype
+    if not isinstance(default, Tensor):
+        default = held_number(f"{name}: default", default, dtype)
+    elif default.dim() and default.shape != shape:
         raise LengthsError(
-            f"{name}: default must be a number or have shape {tuple(row)}, got {tuple(given.shape)}"
+            f"{name}: default must be a number or have shape {tuple(shape)}, got {tuple(default.shape)}"
         )
-    fill = torch.as_tensor(default, dtype=batch.dtype, device=batch.device).expand(1, *row)
-    at = at.masked_fill(is_empty, batch._layout.rows)
-    return torch.cat([batch.data, fill]).index_select(0, at.to(batch.device))
-
-
-def _rank(dtype: torch.dtype) -> int:
-    """0 to 3 for bool, integer, real, complex: each can hold those before it (`torch.can_cast` does not compile)."""
-    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else 1 if dtype != torch.bool else 0
+    elif default.dtype != dtype and not torch.compiler.is_compiling():
+        for number in default.flatten().tolist():  # synchronises if the default is on a device
+            held_number(f"{name}: default", number, dtype)
+    return torch.as_tensor(default, dtype=dtype, device=batch.device).expand(1, *shape)
 
 
 def _places(batch: Packed) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,11 +10,10 @@ from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
 from ..packed import Packed
-from ._kinds import Batch, opened, owners
+from ._kinds import Batch, as_packed, owners
+from ._sums import row_sums, wide
 
 __all__ = ["logsumexp", "max", "mean", "min", "prod", "sum"]
-
-_NARROW = (torch.bfloat16, torch.float16)
 
 
 def sum(packed: Batch) -> Tensor:  # noqa: A001
@@ -27,8 +26,8 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     >>> sum(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
     tensor([6, 0, 4])
     """
-    batch = opened(packed, "sum")
-    return row_sums(batch).to(_sum_dtype(batch.dtype))
+    batch = as_packed(packed, "sum")
+    return row_sums(batch.data, batch._layout).to(_sum_dtype(batch.dtype))
 
 
 def mean(packed: Batch) -> Tensor:
@@ -41,10 +40,10 @@ def mean(packed: Batch) -> Tensor:
     >>> mean(Packed(torch.tensor([1.0, 2.0, 3.0, 4.0]), [3, 0, 1]))
     tensor([2., 0., 4.])
     """
-    batch = opened(packed, "mean")
+    batch = as_packed(packed, "mean")
     _check_floating(batch, "mean")
     counts = batch._layout.lengths.clamp(min=1).to(batch.device)
-    sums = row_sums(batch)
+    sums = row_sums(batch.data, batch._layout)
     return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)
 
 
@@ -57,7 +56,7 @@ def max(packed: Batch) -> Tensor:  # noqa: A001
     >>> max(Packed(torch.tensor([1.0, 5.0, 3.0, 4.0]), [3, 0, 1]))
     tensor([5., -inf, 4.])
     """
-    return _extreme(opened(packed, "max"), "amax")
+    return _extreme(as_packed(packed, "max"), "amax")
 
 
 def min(packed: Batch) -> Tensor:  # noqa: A001
@@ -67,7 +66,7 @@ def min(packed: Batch) -> Tensor:  # noqa: A001
     >>> min(Packed(torch.tensor([1, 5, 3, 4]), [3, 1]))
     tensor([1, 4])
     """
-    return _extreme(opened(packed, "min"), "amin")
+    return _extreme(as_packed(packed, "min"), "amin")
 
 
 def prod(packed: Batch) -> Tensor:
@@ -79,8 +78,8 @@ def prod(packed: Batch) -> Tensor:
     >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
     tensor([6, 1, 4])
     """
-    batch = opened(packed, "prod")
-    rows = _wide(batch.data)
+    batch = as_packed(packed, "prod")
+    rows = wide(batch.data)
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
     if torch.compiler.is_compiling():  # a graph cannot branch on whether a factor is 0
@@ -173,21 +172,13 @@ def logsumexp(packed: Batch) -> Tensor:
     >>> logsumexp(Packed(torch.tensor([0.0, 0.0, 1000.0]), [2, 0, 1]))
     tensor([6.9315e-01, -inf, 1.0000e+03])
     """
-    batch = opened(packed, "logsumexp")
+    batch = as_packed(packed, "logsumexp")
     _check_floating(batch, "logsumexp")
     rows, largest = shifted(batch, finite=True)
-    sums = row_sums(Packed._of(rows.exp_(), batch._layout))
+    sums = row_sums(rows.exp_(), batch._layout)
     is_empty = sums == 0  # no rows, or only -inf
     logs = sums.masked_fill(is_empty, 1).log() + largest
     return logs.masked_fill(is_empty, -torch.inf).to(batch.dtype)
-
-
-def row_sums(batch: Packed) -> Tensor:
-    """Sums `(B, *)` in float32 or wider; int64 for integers."""
-    rows = _wide(batch.data)
-    if not rows.is_floating_point() and not rows.is_complex():
-        rows = rows.long()
-    return rows.new_zeros(len(batch), *rows.shape[1:]).index_add(0, owners(batch), rows)
 
 
 def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
@@ -195,7 +186,7 @@ def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
 
     With `finite` an infinite maximum is replaced by 0; otherwise infinity minus itself is NaN.
     """
-    rows = _wide(batch.data)
+    rows = wide(batch.data)
     largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
     if finite:
         largest = largest.masked_fill(largest.isinf(), 0)
@@ -224,10 +215,6 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
 def _per_element(batch: Packed) -> Tensor:
     """The sequence of every element, `(N, *)`, without allocating that size."""
     return owners(batch).view(-1, *(1,) * (batch.data.dim() - 1)).expand_as(batch.data)
-
-
-def _wide(rows: Tensor) -> Tensor:
-    return rows.float() if rows.dtype in _NARROW else rows
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..layout.layout import Layout
 from ..packed import Packed
+from ._pairs import pair_of
 
 __all__ = ["decode"]
 
@@ -28,7 +30,8 @@ def decode(
     Args:
         step: `step(rows, state) -> (scores, state)`, called on the n sequences that continue. For tokens, `rows` is
             `(n,)` int64, and `scores` is `(n, V)`, whose argmax is the next token, or, if `step` samples, the next
-            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`.
+            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`. What it
+            returns is copied, and so are `start` and `state`, so it may work in place.
         start: `(B, *)`, the rows before the first; not part of the result.
         state: a tensor `(B, *)` or a pytree of them.
         stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.
@@ -38,7 +41,8 @@ def decode(
         The generated rows; sequence i has those after `start[i]`.
 
     Raises:
-        TypeError: `start` or a state is not a tensor.
+        TypeError: `start`, scores or a state are not tensors, the rows have a dtype that the one of `start` cannot hold
+            (floating-point for integers), or `stop` or `max_length` is of another kind.
         ValueError: a negative `max_length`, a state with a wrong number of rows, or rows, scores or a mask of the
             wrong shape.
 
@@ -47,27 +51,27 @@ def decode(
     >>> decode(count_up, torch.tensor([0, 3]), (), stop=4, max_length=10).unpack()
     [tensor([1, 2, 3, 4]), tensor([4])]
     """
-    if max_length < 0:
-        raise ValueError(f"decode: max_length must not be negative, got {max_length}")
+    limit, ends_at = _checked_limit(max_length), _checked_stop(stop)
     if not isinstance(start, Tensor) or start.dim() == 0:
         got = "a scalar" if isinstance(start, Tensor) else type(start).__name__
         raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
     _check_states(state, len(start))
-    rows, alive = start, torch.arange(len(start), device=start.device)
+    rows, state = start.clone(), tree_map(torch.clone, state)
+    alive = torch.arange(len(start), device=start.device)
     generated, owners = [start[:0]], [alive[:0]]
-    for _ in range(max_length):
+    for _ in range(limit):
         if len(alive) == 0:
             break
-        scores, state = step(rows, state)
+        scores, state = pair_of(step(rows, state), "decode: step must return (scores, state)")
+        _check_states(state, len(alive))
         rows = _next_rows(scores, rows)
-        generated.append(rows)
+        generated.append(rows.clone())  # `step` may change the rows that it is given
         owners.append(alive)
-        ends = stop(rows) if callable(stop) else rows == stop
+        ends = ends_at(rows)
         if not isinstance(ends, Tensor) or ends.shape != alive.shape or ends.dtype != torch.bool:
             raise ValueError(f"decode: stop must return a bool tensor (n,) = ({len(alive)},)")
         going = (~ends).nonzero().squeeze(1)  # synchronises: the next batch has that many rows
         if len(going) < len(alive):
-            _check_states(state, len(alive))
             rows, alive = rows.index_select(0, going), alive.index_select(0, going)
             state = tree_map(lambda leaf, going=going: leaf.index_select(0, going), state)
     owner = torch.cat(owners)
@@ -84,9 +88,42 @@ def _check_states(state: Any, count: int) -> None:
             raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
 
 
-def _next_rows(scores: Tensor, rows: Tensor) -> Tensor:
+def _checked_limit(max_length: Any) -> int:
+    try:
+        limit = operator.index(max_length)
+    except TypeError:
+        raise TypeError(
+            f"decode: max_length must be a whole number, got {type(max_length).__name__}"
+        ) from None
+    if limit < 0:
+        raise ValueError(f"decode: max_length must not be negative, got {limit}")
+    return limit
+
+
+def _checked_stop(stop: Any) -> Callable[[Tensor], Any]:
+    """The predicate that ends sequences; a token becomes one."""
+    if callable(stop):
+        return stop
+    try:
+        token = operator.index(stop)
+    except TypeError:
+        raise TypeError(
+            f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
+            "lambda rows: torch.isin(rows, tokens)"
+        ) from None
+    return lambda rows: rows == token
+
+
+def _next_rows(scores: Any, rows: Tensor) -> Tensor:
+    """The rows that follow `rows`, a new tensor of the same form."""
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"decode: step must return a tensor of rows or scores, got {type(scores).__name__}")
     if scores.shape == rows.shape:
-        return scores.to(rows.dtype)
+        if not torch.can_cast(scores.dtype, rows.dtype):
+            raise TypeError(
+                f"decode: step returned rows of {scores.dtype}, which {rows.dtype}, the dtype of start, cannot hold"
+            )
+        return scores.to(rows.dtype, copy=True)
     if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
         return scores.argmax(1).to(rows.dtype)
     raise ValueError(

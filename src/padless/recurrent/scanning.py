@@ -11,7 +11,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..layout.rows import move_rows
+from ..ops._kinds import as_packed
 from ..packed import Packed
+from ._pairs import pair_of
 
 __all__ = ["scan"]
 
@@ -35,7 +37,7 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
         final states, like `state`.
 
     Raises:
-        TypeError: `packed` is not a batch, or a state is not a tensor.
+        TypeError: `packed` is not a batch, a state is not a tensor, or the cell does not return two values.
         ValueError: a state or output with a wrong number of rows, or a state of another structure.
 
     >>> def running_sum(x, total):
@@ -44,38 +46,23 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     >>> output.data, total
     (tensor([1, 3, 6, 4]), tensor([6, 4]))
     """
-    batch = Packed.from_packed_sequence(packed) if isinstance(packed, PackedSequence) else packed
-    if not isinstance(batch, Packed):
-        raise TypeError(f"scan takes a Packed or a PackedSequence, got {type(packed).__name__}")
+    batch = as_packed(packed, "scan")
     layout, apply = batch._layout, _with_output(cell)
     leaves, structure = tree_flatten(state)
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor):
-            raise TypeError(f"scan: states must be tensors (B, *), got {type(leaf).__name__}")
-        if leaf.dim() == 0 or len(leaf) != len(batch):
-            raise ValueError(f"scan: states must have B = {len(batch)} rows, got shape {tuple(leaf.shape)}")
+    _check_states(leaves, len(batch))
     order = layout.order.to(batch.device)
     initial = [leaf.index_select(0, order.to(leaf.device)) for leaf in leaves]
     rows, sizes = move_rows(batch.data, layout.time_major), layout.batch_sizes.tolist()
     slots = sizes[0] if sizes else 0
-    current = [s[:0] for s in initial] if reverse else [s[:slots] for s in initial]
-    ended: list[list[Tensor]] = []  # states of the shortest sequences first
+    states = _States(initial, running=0 if reverse else slots)
     outputs: list[Any] = [None] * len(sizes)
     parts = rows.split(sizes) if sizes else ()
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
-        size, running = sizes[t], len(current[0]) if current else sizes[t]
-        if running > size:  # the shortest sequences have ended before this step
-            ended.append([s[size:] for s in current])
-            current = [s[:size] for s in current]
-        elif running < size:  # in reverse, more sequences begin here
-            current = [torch.cat([s, first[running:size]]) for s, first in zip(current, initial, strict=True)]
-        outputs[t], current = _step(apply, parts[t], current, structure, size)
+        states.resize(sizes[t])
+        outputs[t], states.current = _step(apply, parts[t], states.current, structure, sizes[t])
     if not sizes:  # call the cell once to learn what it returns
-        outputs = [_step(apply, rows, current, structure, 0)[0]]
-    finals = []
-    for i in range(len(leaves)):
-        pieces = [current[i], *(e[i] for e in reversed(ended)), initial[i][slots:]]
-        finals.append(torch.cat(pieces).index_select(0, layout.slots.to(leaves[i].device)))
+        outputs = [_step(apply, rows, states.current, structure, 0)[0]]
+    finals = [final.index_select(0, layout.slots.to(final.device)) for final in states.finals(slots)]
     back = layout.time_major.inverted()
 
     def joined(*steps: Tensor) -> Any:
@@ -85,10 +72,46 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     return tree_map(joined, outputs[0], *outputs[1:]), tree_unflatten(finals, structure)
 
 
+class _States:
+    """The states of the sequences that run at a step, always the first slots, and of those that have ended."""
+
+    def __init__(self, initial: list[Tensor], running: int) -> None:
+        self.initial = initial
+        self.running = running
+        self.current = [state[:running] for state in initial]
+        self.ended: list[list[Tensor]] = []  # the shortest sequences first
+
+    def resize(self, size: int) -> None:
+        """Keep the first `size` sequences, or let more of them begin with their initial states."""
+        if size < self.running:
+            self.ended.append([state[size:] for state in self.current])
+            self.current = [state[:size] for state in self.current]
+        elif size > self.running:
+            beginning = [state[self.running : size] for state in self.initial]
+            self.current = [torch.cat(both) for both in zip(self.current, beginning, strict=True)]
+        self.running = size
+
+    def finals(self, slots: int) -> list[Tensor]:
+        """The last state of every slot; beyond the first `slots` are sequences of length 0, which keep the initial."""
+        never_run = [state[slots:] for state in self.initial]
+        return [
+            torch.cat(parts) for parts in zip(self.current, *reversed(self.ended), never_run, strict=True)
+        ]
+
+
+def _check_states(states: list[Any], count: int) -> None:
+    for state in states:
+        if not isinstance(state, Tensor):
+            raise TypeError(f"scan: states must be tensors (B, *), got {type(state).__name__}")
+        if state.dim() == 0 or len(state) != count:
+            raise ValueError(f"scan: states must have B = {count} rows, got shape {tuple(state.shape)}")
+
+
 def _step(
     apply: Cell, rows: Tensor, state: list[Tensor], structure: Any, size: int
 ) -> tuple[Any, list[Tensor]]:
-    output, new = apply(rows, tree_unflatten(state, structure))
+    returned = apply(rows, tree_unflatten(state, structure))
+    output, new = pair_of(returned, "scan: the cell must return (output, state)")
     leaves, new_structure = tree_flatten(new)
     if new_structure != structure:
         raise ValueError("scan: the cell returned a state of another structure than the initial state")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from ..packed import Packed, pack
 
 __all__ = ["Invariance", "check_batch_invariance"]
+
+_Call = tuple[str, list[Any]]  # a module's name, and the parts of its output
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Invariance:
         sequence: the sequence that differs most there.
         difference: its largest absolute difference.
         compared: number of module outputs that were compared.
-        skipped: modules whose outputs could not be separated into sequences.
+        skipped: modules with outputs that could not be compared.
     """
 
     module: str | None
@@ -66,7 +69,8 @@ def check_batch_invariance(
 
     The model runs in evaluation mode without gradients, once on all sequences and once on each. Compared outputs are
     `Packed`, `PackedSequence`, and tensors with one entry per sequence, per row, or per cell of the padded batch,
-    without its padding.
+    without its padding, also in lists, dictionaries and dataclasses. Other outputs are listed as skipped, and so are
+    those of a module inside that is called another number of times alone than in the batch.
 
     Args:
         model: any module.
@@ -81,7 +85,7 @@ def check_batch_invariance(
 
     Raises:
         AssertionError: a module's output differs, and `raise_exception` is True.
-        ValueError: fewer than two sequences.
+        ValueError: fewer than two sequences, a tolerance below 0 or NaN, or no output that could be compared.
 
     >>> class MeanOfPadding(torch.nn.Module):
     ...     def forward(self, padded):
@@ -94,11 +98,13 @@ def check_batch_invariance(
     """
     if len(sequences) < 2:
         raise ValueError(f"check_batch_invariance needs at least two sequences, got {len(sequences)}")
+    if not tolerance >= 0:  # also raises for NaN
+        raise ValueError(f"check_batch_invariance: tolerance must be 0 or more, got {tolerance}")
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        together = _outputs(model, batch(list(sequences)))
-        alone = [_outputs(model, batch([sequence])) for sequence in sequences]
+        together = _calls(model, batch([sequence.clone() for sequence in sequences]))
+        alone = [_calls(model, batch([sequence.clone()])) for sequence in sequences]
     finally:
         for module, was in training.items():
             module.training = was
@@ -108,58 +114,102 @@ def check_batch_invariance(
     return result
 
 
-def _outputs(model: torch.nn.Module, inputs: Any) -> list[tuple[str, Any]]:
-    """The tensors and batches that each module returns, in the order in which the modules finish."""
-    found: list[tuple[str, Any]] = []
+def _calls(model: torch.nn.Module, inputs: Any) -> list[_Call]:
+    """Name and output of each module call, in the order in which the calls finish; the model's own is the last."""
+    calls: list[_Call] = []
 
     def note(name: str) -> Any:
         def hook(module: torch.nn.Module, arguments: Any, output: Any) -> None:
-            found.extend((name, part) for part in _parts(output))
+            calls.append((name, _parts(output)))
 
         return hook
 
-    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
-            model(*inputs) if type(inputs) is tuple else model(inputs)
+            output = model(*inputs) if type(inputs) is tuple else model(inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return [*calls, ("", _parts(output))]
 
 
 def _parts(output: Any) -> list[Any]:
-    if isinstance(output, (Tensor, Packed, PackedSequence)):
-        return [output]
-    if isinstance(output, dict):
+    """The values in an output; tensors and batches are copied, because the model may change its own in place."""
+    if output is None:
+        return []
+    if isinstance(output, Tensor):
+        return [output.detach().clone()]
+    if isinstance(output, Packed):
+        return [output.map(lambda rows: rows.detach().clone())]
+    if isinstance(output, PackedSequence):
+        return [Packed.from_packed_sequence(output).map(lambda rows: rows.detach().clone())]
+    if is_dataclass(output) and not isinstance(output, type):
+        output = [getattr(output, field.name) for field in fields(output)]
+    elif isinstance(output, dict):
         output = list(output.values())
-    return [part for item in output for part in _parts(item)] if isinstance(output, (list, tuple)) else []
+    if isinstance(output, (list, tuple)):
+        return [part for item in output for part in _parts(item)]
+    return [output]
 
 
 def _compared(
     model: torch.nn.Module,
-    together: list[tuple[str, Any]],
-    alone: list[list[tuple[str, Any]]],
+    together: list[_Call],
+    alone: list[list[_Call]],
     lengths: list[int],
     tolerance: float,
 ) -> Invariance:
     modules, skipped, compared = dict(model.named_modules()), [], 0
-    for at, (name, output) in enumerate(together):
-        singles = [
-            outputs[at][1]
-            for outputs in alone
-            if len(outputs) == len(together) and outputs[at][0] == name  # the same call
+    whole = _by_module(together)
+    single = [_by_module(calls) for calls in alone]
+    done: Counter[str] = Counter()
+    for name, parts in together:
+        # A module that is called once a step has other numbers of calls alone: they do not correspond.
+        is_same_call = all(len(calls[name]) == len(whole[name]) for calls in single)
+        singles = [calls[name][done[name]] for calls in single] if is_same_call else []
+        done[name] += 1
+        for differences in _differences_of_parts(parts, singles, lengths):
+            if differences is None:
+                skipped.append(name or type(model).__name__)
+                continue
+            compared += 1
+            worst = max(range(len(differences)), key=differences.__getitem__)
+            if differences[worst] > tolerance:
+                kind = type(modules[name]).__name__
+                return Invariance(name, kind, worst, differences[worst], compared, _unique(skipped))
+    if not compared:
+        raise ValueError(
+            "check_batch_invariance could compare nothing: neither the model nor a module in it returns a tensor "
+            "with one entry per sequence, row or padded cell"
+        )
+    return Invariance(None, "", -1, 0.0, compared, _unique(skipped))
+
+
+def _by_module(calls: list[_Call]) -> dict[str, list[list[Any]]]:
+    """The outputs of each module's calls, in order."""
+    outputs: dict[str, list[list[Any]]] = defaultdict(list)
+    for name, parts in calls:
+        outputs[name].append(parts)
+    return outputs
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _differences_of_parts(
+    parts: list[Any], singles: list[list[Any]], lengths: list[int]
+) -> list[list[float] | None]:
+    """`_differences` of each part of an output; `singles` is empty if no calls correspond."""
+    if singles and all(len(single) == len(parts) for single in singles):
+        return [
+            _differences(part, [single[i] for single in singles], lengths) for i, part in enumerate(parts)
         ]
-        differences = _differences(output, singles, lengths) if len(singles) == len(lengths) else None
-        if differences is None:
-            skipped.append(name or type(model).__name__)
-            continue
-        compared += 1
-        worst = max(range(len(differences)), key=differences.__getitem__)
-        if differences[worst] > tolerance:
-            kind = type(modules[name]).__name__
-            return Invariance(name, kind, worst, differences[worst], compared, tuple(skipped))
-    return Invariance(None, "", -1, 0.0, compared, tuple(dict.fromkeys(skipped)))
+    is_one_each = len(parts) == len(lengths) and all(len(single) == 1 for single in singles)
+    if singles and is_one_each and all(isinstance(part, Tensor) for part in parts):
+        return [[_difference(part, single[0]) for part, single in zip(parts, singles, strict=True)]]
+    return [None] * len(parts)
 
 
 def _differences(together: Any, alone: list[Any], lengths: list[int]) -> list[float] | None:
@@ -180,10 +230,10 @@ def _differences(together: Any, alone: list[Any], lengths: list[int]) -> list[fl
 
 def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
     """The part of an output that belongs to each sequence, for each possible meaning of its shape."""
-    if isinstance(output, PackedSequence):
-        output = Packed.from_packed_sequence(output)
     if isinstance(output, Packed):
         return {"packed": output.unpack()} if len(output) == len(lengths) else {}
+    if not isinstance(output, Tensor):
+        return {}
     b, t, n = len(lengths), max(lengths), sum(lengths)
     shape, found = tuple(output.shape), {}
     if shape[:2] == (b, t):
@@ -207,7 +257,8 @@ def _difference(a: Tensor, b: Tensor) -> float:
         return float("inf")
     if a.numel() == 0:
         return 0.0
-    a, b = a.double(), b.double()
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    a, b = a.to(wide), b.to(wide)
     is_same = (a == b) | (a.isnan() & b.isnan())
-    scale = b.abs().nan_to_num(nan=1.0).clamp(min=1)
+    scale = b.abs().nan_to_num(nan=1.0).clamp(min=1)  # of a complex number its modulus
     return float(((a - b).abs() / scale).nan_to_num(nan=float("inf")).where(~is_same, 0).max())
