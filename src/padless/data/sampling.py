@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch.distributed
@@ -128,13 +129,13 @@ class LengthBatchSampler(Sampler[list[int]]):
         if done > self._done and done > len(self):
             raise ValueError(f"batches_done must be at most {len(self)}, the batches of an epoch, got {done}")
         pool, before = self._planner.seek(done, self._marks)
-        return {
-            **self._identity(),
+        place = {
             "epoch": self._epoch,
             "batches_done": done,
             "pools_done": pool,
             "batches_before_pool": before,
         }
+        return {**self._identity(), **place, "place_checksum": _checksum(place.values())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from `state`: the next iteration yields the rest of its epoch.
@@ -148,7 +149,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                 f"this is not the state of a LengthBatchSampler: it is of type {type(state).__name__}"
             )
         for name in self.state_dict():
-            if name not in state:
+            if name not in state and name != "place_checksum":  # which states saved by 0.1 lack
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
         for name, own in self._identity().items():
             if state[name] != own:
@@ -176,6 +177,12 @@ class LengthBatchSampler(Sampler[list[int]]):
             raise StateError(
                 f"this state is damaged: pools_done={pool}, batches_before_pool={before} and batches_done={done}"
             )
+        checksum = _checksum((epoch, done, pool, before))
+        if state.get("place_checksum", checksum) != checksum:
+            raise StateError(
+                f"this state is damaged: place_checksum={state['place_checksum']!r}, but epoch={epoch}, "
+                f"batches_done={done}, pools_done={pool} and batches_before_pool={before} have {checksum}"
+            )
         return epoch, done, pool, before
 
     def _identity(self) -> dict[str, Any]:
@@ -196,6 +203,11 @@ class LengthBatchSampler(Sampler[list[int]]):
             "seed": planner.seed,
             "world_size": rule.world_size,
         }
+
+
+def _checksum(place: Iterable[int]) -> int:
+    """Checksum of the numbers that tell where to resume."""
+    return zlib.crc32(",".join(map(str, place)).encode())
 
 
 def place_among_ranks(world_size: int | None, rank: int | None) -> tuple[int, int]:
