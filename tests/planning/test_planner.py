@@ -248,6 +248,23 @@ def test_memory_is_that_of_a_pool():
     assert peak < len(lengths) * 5  # an index of each would be 40 MB
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_epoch_can_be_planned_if_one_can(policy, padded):
+    """8 short sequences somewhere in 10 pools; the remainder of 3 takes two of them, or more if padded."""
+    lengths = [100] * 315 + [10] * 8
+    options: dict[str, Any] = {"tokens": 110, "policy": policy, "padded": padded, "world_size": 8, "pool": 32}
+    for epoch in range(6):
+        plans = plans_of(lengths, {**options, "epoch": epoch})
+        assert sorted(i for batches in plans for batch in batches for i in batch) == list(range(len(lengths)))
+        assert {len(batches) for batches in plans} == {320 // 8}
+        rule = rule_of(batch_size=None, policy=policy, padded=padded, tokens=110, world_size=8)
+        planner = Planner(lengths, rule, pool=32)
+        marks = {0: 0}
+        assert planner.count(epoch, marks) == 40 and len(marks) == 11
+        assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, marks)] == plans[0][30:]
+
+
 @pytest.mark.parametrize("policy", ["bucket", "random", "sorted"])
 def test_what_a_policy_cannot_deal_is_packed_if_it_fits(policy):
     lengths = [

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LengthsError
 from ..options import named, whole
 from .checks import as_lengths
-from .order import Shuffle, longest_first
+from .order import Shuffle, longest_first, shortest
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
 
 __all__ = ["PLAN_VERSION", "Planner", "rule_of"]
@@ -110,11 +111,44 @@ class Planner:
         return pool, firsts[pool]
 
     def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
-        """The indices, batch after batch, and batch bounds of each pool from `first` on."""
-        for number, indices in enumerate(self._indices(epoch, first), first):
-            costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
-            order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
-            yield indices[order], bounds
+        """The indices, batch after batch, and batch bounds of each pool from `first` on.
+
+        Raises:
+            LengthsError: the remainder that is not a multiple of `world_size` cannot be dealt.
+        """
+        blocks = self._indices(epoch, first)
+        if self._has_remainder_first:
+            # Where the first pool happens to lack short sequences, it gets the shortest of all in exchange, of which
+            # twice the remainder is enough if any way to deal it exists.
+            start = next(blocks) if first == 0 else next(self._indices(epoch, 0))
+            try:
+                planned = self._planned(start, epoch, 0)
+            except LengthsError:
+                needed = shortest(self.lengths, 2 * (len(self.lengths) % self.rule.world_size))
+                exchange = _Exchange(start, needed)
+                planned = self._planned(exchange(start), epoch, 0)
+                blocks = map(exchange, blocks)
+            if first == 0:
+                yield planned
+                first = 1
+        for number, indices in enumerate(blocks, first):
+            yield self._planned(indices, epoch, number)
+
+    @property
+    def _has_remainder_first(self) -> bool:
+        """Whether the first of several pools takes the remainder."""
+        rule = self.rule
+        return (
+            rule.tokens is not None
+            and rule.policy != "sorted"
+            and len(self.lengths) % rule.world_size > 0
+            and len(self.bounds) > 2
+        )
+
+    def _planned(self, indices: Numbers, epoch: int, number: int) -> tuple[Numbers, Numbers]:
+        costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
+        order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
+        return indices[order], bounds
 
     def _indices(self, epoch: int, first: int) -> Iterator[Numbers]:
         """The sequences of each pool from `first` on, in the order of the epoch."""
@@ -168,3 +202,20 @@ def _cut_anew(blocks: Iterator[Numbers], bounds: list[int]) -> Iterator[Numbers]
             held = np.concatenate([held, next(blocks)])
         yield held[: stop - start]
         held = held[stop - start :]
+
+
+class _Exchange:
+    """Exchanges the `needed` sequences that a block lacks for as many others of that block, in every block."""
+
+    def __init__(self, block: Numbers, needed: Numbers) -> None:
+        missing = needed[~np.isin(needed, block)]
+        spare = block[~np.isin(block, needed)][: len(missing)]
+        old, new = np.append(missing, spare), np.append(spare, missing)
+        order = old.argsort()
+        self.old, self.new = old[order], new[order]
+
+    def __call__(self, block: Numbers) -> Numbers:
+        if not len(self.old):
+            return block
+        place = self.old.searchsorted(block).clip(max=len(self.old) - 1)
+        return np.where(self.old[place] == block, self.new[place], block)
