@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["MOST_THREADS", "check_outputs", "named", "near", "rank_of", "whole"]
+__all__ = [
+    "MOST_THREADS",
+    "check_outputs",
+    "flag",
+    "is_boolean",
+    "named",
+    "near",
+    "rank_of",
+    "whole",
+]
 
 MOST_THREADS = 256  # of one call: each takes memory for its own part
 
 
 def whole(name: str, value: Any, least: int) -> int:
     """`value` as an integer of at least `least`; otherwise raise a ValueError that names the option."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+    try:
+        number = None if is_boolean(value) else operator.index(value)
+    except TypeError:  # also tensors and arrays of several numbers, or of floats
+        number = None
+    if number is None or number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value.__index__()
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as True or False; otherwise raise a ValueError that names the option."""
+    if not is_boolean(value):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def is_boolean(value: Any) -> bool:
+    """Whether `value` is True or False, of Python, NumPy or torch, which count as the integers 1 and 0 otherwise."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def named(name: str, value: Any, choices: tuple[str, ...]) -> str:

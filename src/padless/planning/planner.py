@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LengthsError
-from ..options import named, whole
+from ..options import flag, named, whole
 from .checks import as_lengths
 from .order import Shuffle, longest_first, shortest
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
@@ -50,7 +50,7 @@ def rule_of(
         batch_size = whole("batch_size", batch_size, 1)
     if tokens is not None:
         tokens = min(whole("tokens", tokens, 1), _LARGEST_BUDGET)
-    return Rule(policy, batch_size, tokens, bool(padded), world_size)
+    return Rule(policy, batch_size, tokens, flag("padded", padded), world_size)
 
 
 class Planner:

@@ -19,13 +19,13 @@ from ..errors import LengthsError
 from ..lengths import host_lengths
 from ..packed import Packed
 from ..packed.packed_sequence import layout_of_packed_sequence
+from ..planning.checks import MOST_ROWS
 from ..report import BatchWaste
 from .batch_leaves import Path, at, described, grid, leaves, spelled, vector
 
 __all__ = ["BatchReader"]
 
 _ADVICE = "pass lengths=, a function that returns the lengths of a batch"
-_MOST_ROWS = 2**61  # of a batch, as in `plan`: counts of batches are kept in 64 bits
 
 
 class BatchReader:
@@ -64,7 +64,7 @@ class BatchReader:
             lengths, steps = self._way.read(batch)
             if isinstance(self._way, (_Own, _Mask)):
                 _check_other_names(batch, self._way.path, lengths)
-            if sum(lengths) > _MOST_ROWS:
+            if sum(lengths) > MOST_ROWS:
                 raise LengthsError(f"a length of {max(lengths)} is too large: the sum overflows")
         except LengthsError as error:
             raise LengthsError(f"watch: batch {self.batches}: {error}") from None
