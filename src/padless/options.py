@@ -7,16 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from .errors import PadlessError, UsageError
 
 __all__ = [
     "MOST_THREADS",
     "check_outputs",
+    "check_writable",
     "flag",
     "is_boolean",
     "named",
     "near",
     "rank_of",
+    "unwritable",
     "whole",
 ]
 
@@ -76,6 +78,23 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
                     f"{path} is also the file {'to read' if str(other) == source else 'of another option'}"
                 )
         files.append(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
+    is_new = not path.exists()
+    try:
+        with path.open("a"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> PadlessError:
+    """The error of a file that cannot be written."""
+    return PadlessError(f"cannot write to {path}: {error.strerror or error}")
 
 
 def near(value: Any, choices: Iterable[str]) -> str:
