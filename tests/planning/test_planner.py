@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from padless import LengthsError
-from padless.planning import POLICIES, Planner, batches, plan, rule_of
+from padless.planning import POLICIES, Planner, PoolStarts, batches, plan, rule_of
 
 Plans = list[list[list[int]]]
 
@@ -111,11 +111,11 @@ def test_batches_from_the_middle_are_those_of_the_whole(case, start):
         rule = rule_of(**{"batch_size": None, "tokens": None, **options})
         planner = Planner(lengths, rule, seed=seed, pool=pool)
     assert planner.count(epoch) == len(undisturbed)
-    marks = {0: 0}
-    for _ in range(2):  # the second time the marks are known
-        drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, marks)]
+    starts = PoolStarts()
+    for _ in range(2):  # the second time the pools are known
+        drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, starts)]
         assert drawn == undisturbed[start:]
-    assert planner.count(epoch, marks) == len(undisturbed)
+    assert planner.count(epoch, starts) == len(undisturbed)
 
 
 @given(cases(), st.integers(1, 4))
@@ -260,9 +260,9 @@ def test_every_epoch_can_be_planned_if_one_can(policy, padded):
         assert {len(batches) for batches in plans} == {320 // 8}
         rule = rule_of(batch_size=None, policy=policy, padded=padded, tokens=110, world_size=8)
         planner = Planner(lengths, rule, pool=32)
-        marks = {0: 0}
-        assert planner.count(epoch, marks) == 40 and len(marks) == 11
-        assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, marks)] == plans[0][30:]
+        starts = PoolStarts()
+        assert planner.count(epoch, starts) == 40 and starts.last() == (10, 40)
+        assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, starts)] == plans[0][30:]
 
 
 @pytest.mark.parametrize("policy", ["bucket", "random", "sorted"])

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from ..errors import StateError
 from ..options import rank_of, whole
-from ..planning import PLAN_VERSION, Planner, rule_of
+from ..planning import PLAN_VERSION, Planner, PoolStarts, rule_of
 
 __all__ = ["LengthBatchSampler"]
 
@@ -56,13 +56,13 @@ class LengthBatchSampler(Sampler[list[int]]):
         )
         self._planner = Planner(lengths, rule, seed=seed, pool=pool)
         self._checksum: int | None = None
-        self._begin(0, 0, {0: 0})
+        self._begin(0, 0, PoolStarts())
 
-    def _begin(self, epoch: int, done: int, marks: dict[int, int]) -> None:
+    def _begin(self, epoch: int, done: int, pool_starts: PoolStarts) -> None:
         self._epoch = epoch
         self._done = done  # batches drawn in this epoch
         self._start = done  # where the next iteration starts, once
-        self._marks = marks  # pool -> number of batches before it, as far as known
+        self._pool_starts = pool_starts
         self._drawing: object = None  # the iteration that started last
 
     @property
@@ -87,14 +87,14 @@ class LengthBatchSampler(Sampler[list[int]]):
         """Use `epoch` from now on. The current epoch continues where a loaded state stopped."""
         epoch = whole("epoch", epoch, 0)
         if epoch != self._epoch:
-            self._begin(epoch, 0, {0: 0})
+            self._begin(epoch, 0, PoolStarts())
 
     def __len__(self) -> int:
         """Batches of this rank in the whole epoch, even when resumed; the same on every rank.
 
         With `tokens` the first call in an epoch plans the whole epoch.
         """
-        return self._planner.count(self._epoch, self._marks)
+        return self._planner.count(self._epoch, self._pool_starts)
 
     def __repr__(self) -> str:
         rule = self._planner.rule
@@ -109,7 +109,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         start, self._start = self._start, 0
         self._done = start
         drawing = self._drawing = object()
-        for batch in self._planner.batches(self._epoch, self.rank, start, self._marks):
+        for batch in self._planner.batches(self._epoch, self.rank, start, self._pool_starts):
             if self._drawing is drawing:
                 self._done += 1
             yield batch.tolist()
@@ -128,7 +128,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         done = self._done if batches_done is None else whole("batches_done", batches_done, 0)
         if done > self._done and done > len(self):
             raise ValueError(f"batches_done must be at most {len(self)}, the batches of an epoch, got {done}")
-        pool, before = self._planner.seek(done, self._marks)
+        pool, before = self._planner.seek(done, self._pool_starts)
         place = {
             "epoch": self._epoch,
             "batches_done": done,
@@ -158,7 +158,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                     f"its batches would differ from those already done"
                 )
         epoch, done, pool, before = self._place_of(state)
-        self._begin(epoch, done, {0: 0, pool: before})
+        self._begin(epoch, done, PoolStarts(pool, before))
 
     def _place_of(self, state: Mapping[str, Any]) -> tuple[int, int, int, int]:
         """Epoch, batches done, pools done and batches before the pool, checked as far as possible without planning."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .checks import Lengths, chunks
 
-__all__ = ["Shuffle", "longest_first", "raw_bits", "shortest", "shuffled"]
+__all__ = ["Exchange", "Shuffle", "longest_first", "raw_bits", "shortest", "shuffled"]
 
 Indices = NDArray[np.int64]
 _AT_ONCE = 1 << 22  # up to this size a shuffle is computed in memory, 64 MB; beyond, block by block
@@ -127,3 +127,21 @@ def shortest(lengths: Lengths, count: int) -> Indices:
         held = np.append(held, start + chunk.argsort(kind="stable")[:count])
         held = held[lengths.values[held].argsort(kind="stable")[:count]]
     return held
+
+
+class Exchange:
+    """Exchanges the `needed` sequences that a block lacks for as many others of that block, in every block."""
+
+    def __init__(self, block: Indices, needed: Indices) -> None:
+        missing = needed[~np.isin(needed, block)]
+        spare = block[~np.isin(block, needed)][: len(missing)]
+        old, new = np.append(missing, spare), np.append(spare, missing)
+        order = old.argsort()
+        self.old, self.new = old[order], new[order]
+
+    def __call__(self, block: Indices) -> Indices:
+        """`block` after the exchange, as a copy if it changes."""
+        if not len(self.old):
+            return block
+        place = self.old.searchsorted(block).clip(max=len(self.old) - 1)
+        return np.where(self.old[place] == block, self.new[place], block)
