@@ -45,13 +45,12 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
 
 
 def _whole(value: Any, i: int, name: str) -> int:
-    if type(value) is not int:
-        value = _as_int(value, i, name)
-    if value < 0:
-        raise LengthsError(f"{name}[{i}] = {value} is negative")
-    if value > _LONGEST:
+    number = value if type(value) is int else _as_int(value, i, name)
+    if number < 0:
+        raise LengthsError(f"{name}[{i}] = {number} is negative")
+    if number > _LONGEST:
         raise LengthsError(f"{name}[{i}] = {value} does not fit into 64 bits")
-    return value
+    return number
 
 
 def _as_int(value: Any, i: int, name: str) -> int:

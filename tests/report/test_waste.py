@@ -299,6 +299,7 @@ BAD_LENGTHS = [
     ([4, float("nan")], "lengths[1] = nan is not a whole number"),
     ([4, float("inf")], "lengths[1] = inf is not a whole number"),
     ([4.0, -3.0], "lengths[1] = -3 is negative"),
+    ([1, 1e300], "lengths[1] = 1e+300 does not fit into 64 bits"),
     ([True], "lengths[0] = True is not a whole number"),
     ([1, "2"], "lengths[1] must be a whole number, got str"),
     ([1, None], "lengths[1] must be a whole number, got NoneType"),

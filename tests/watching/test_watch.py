@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import padless
 from padless import LengthsError, PadlessError, rnn, waste
 from padless.report import BatchWaste
+from padless.watching import batch_lengths
 
 from .. import strategies
 
@@ -185,6 +186,16 @@ def test_a_tensor_that_fits_only_some_batches_is_not_the_grid():
     watched = padless.watch(batches)
     list(watched)
     assert watched.waste.cells == 9 + 15
+
+
+def test_the_values_of_explicit_lengths_grids_are_looked_at_once(monkeypatch):
+    looked = []
+    real = batch_lengths._is_padding_behind
+    monkeypatch.setattr(batch_lengths, "_is_padding_behind", lambda *given: looked.append(1) or real(*given))
+    batch = {"x": torch.rand(2, 4, 9), "y": padded(sequences([3, 2]), 4), "lengths": [3, 2]}
+    watched = padless.watch([batch] * 5)
+    list(watched)
+    assert watched.waste.cells == 5 * 14 and len(looked) <= 4
 
 
 def test_a_batch_without_padding_settles_nothing_and_the_next_ones_do():

@@ -123,8 +123,9 @@ class _Numbers:
         self.how = how
         self.name = name  # of the lengths in errors
         self.numbers = numbers
-        self.grids: list[_Grid] | None = None  # that fitted so far; None before the first batch
+        self.grids: list[_Grid] | None = None  # those possible so far; None before the first batch
         self.is_padded = False
+        self.is_found = False  # then only shapes are looked at
 
     def read(self, batch: Any) -> tuple[list[int], int | None]:
         lengths = self.numbers(batch)
@@ -135,10 +136,29 @@ class _Numbers:
             grids = {each: grids[each] for each in self.grids if each in grids}
         if not grids:
             _check_held(batch, lengths, self.name)
+        if not self.is_found or len(_steps(grids)) > 1:
+            grids = self._search(batch, grids, lengths)
+        else:
+            self.grids = list(grids)
+        steps = _steps(grids)
+        if len(steps) != 1:
+            return lengths, None
+        self.is_padded = True
+        return lengths, steps.pop()
+
+    def _search(self, batch: Any, grids: dict[_Grid, Tensor], lengths: list[int]) -> dict[_Grid, Tensor]:
+        """The grid of this batch among those that fit, as far as it can be told; note what holds for later batches.
+
+        One is enough, unless the rows evidently are elsewhere; where several differ, the padding tells.
+        """
+        time_last = {each: _is_time_last(tensor, lengths) for each, tensor in grids.items()}
+        grids = {each: tensor for each, tensor in grids.items() if not time_last[each]}
         self.grids = list(grids)
-        steps = _steps(batch, grids, lengths)
-        self.is_padded = self.is_padded or steps is not None
-        return lengths, steps
+        if len(_steps(grids)) > 1 or _is_flat_beside(batch, grids, lengths):
+            grids = {each: tensor for each, tensor in grids.items() if each.is_proved(tensor, lengths)}
+            self.grids = list(grids) or self.grids
+        self.is_found = len(_steps(grids)) == 1 and None not in time_last.values()
+        return grids
 
 
 class _Pair:
@@ -239,22 +259,16 @@ def _grids(batch: Any, lengths: list[int]) -> dict[_Grid, Tensor]:
     }
 
 
-def _steps(batch: Any, grids: dict[_Grid, Tensor], lengths: list[int]) -> int | None:
-    """T of the grid among `grids`, or None if that cannot be told.
-
-    One that fits is enough, unless the rows evidently are elsewhere; where several differ, the padding tells.
-    """
-    steps = {tensor.shape[each.axis] for each, tensor in grids.items() if not _is_time_last(tensor, lengths)}
-    if len(steps) != 1 or _is_flat_beside(batch, grids, lengths):
-        steps = {tensor.shape[each.axis] for each, tensor in grids.items() if each.is_proved(tensor, lengths)}
-    return steps.pop() if len(steps) == 1 else None
+def _steps(grids: dict[_Grid, Tensor]) -> set[int]:
+    """T of each of these grids."""
+    return {tensor.shape[each.axis] for each, tensor in grids.items()}
 
 
-def _is_time_last(tensor: Tensor, lengths: list[int]) -> bool:
-    """Whether this is a padded `(B, *, T)`, as convolutions take it."""
+def _is_time_last(tensor: Tensor, lengths: list[int]) -> bool | None:
+    """Whether this is a padded `(B, *, T)`, as convolutions take it; None if it may be, but without padding."""
     if tensor.dim() < 3 or tensor.shape[0] != len(lengths) or max(lengths) > tensor.shape[-1]:
         return False
-    return _is_padding_behind(tensor.movedim(-1, 1), lengths) is True
+    return _is_padding_behind(tensor.movedim(-1, 1), lengths)
 
 
 def _is_flat_beside(batch: Any, grids: Iterable[_Grid], lengths: list[int]) -> bool:
