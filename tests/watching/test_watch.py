@@ -280,12 +280,20 @@ def test_what_contradicts_nothing_is_counted(batch):
     ("lengths", "message"),
     [
         ([1, 2, 5], r"lengths has a length of 5, but batch has 4 steps"),
-        ([1, 3], r"lengths has 2 lengths, but batch has 3 sequences \(shape \(3, 4\)\)"),
+        ([1, 2], r"lengths has 2 lengths, but batch has 3 sequences \(shape \(3, 4\)\)"),
     ],
 )
 def test_given_lengths_that_the_batch_contradicts_are_refused(lengths, message):
     with pytest.raises(LengthsError, match=f"^watch: batch 0: {message}$"):
         list(padless.watch([torch.zeros(3, 4)], lengths=lambda batch: lengths))
+
+
+def test_given_lengths_of_fewer_sequences_than_a_list_has_are_refused():
+    batch = sequences([4, 6, 8], width=5)
+    with pytest.raises(
+        LengthsError, match=r"^watch: batch 0: none of its tensors has sequences of these lengths \("
+    ):
+        list(padless.watch([batch], lengths=lambda batch: [4, 6]))
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

@@ -287,14 +287,14 @@ def _check_held(batch: Any, lengths: list[int], name: str) -> None:
         if tensor is None:
             if not _is_one_each(leaf, len(lengths)):
                 return  # the sequences may be in there
-        elif tensor.shape[0] == rows or any(
+        elif (path and tensor.shape[0] == rows) or any(
             tensor.shape[1 - axis] == len(lengths) and max((tensor.shape[axis], *tensor.shape[2:])) >= longest
             for axis in (1, 0)
         ):
-            return  # flat, or with the steps in another dimension
+            return  # flat, which a tensor alone is not, or with the steps in another dimension
         else:
             tensors.append((path, tensor))
-    is_list = len(tensors) >= len(lengths) and all(
+    is_list = len(tensors) % len(lengths) == 0 and all(  # one or more for each sequence
         any(length in tensor.shape for _, tensor in tensors) for length in lengths
     )
     if is_list or not tensors:
