@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import padless
+from padless.lengths import host_lengths
+from padless.planning.checks import as_lengths
 
 
 class Series:
@@ -70,6 +72,43 @@ def test_what_is_not_whole_is_refused(bad):
     ):
         with pytest.raises(padless.LengthsError):
             take()
+
+
+SAME = {
+    "True of NumPy": lambda: [np.True_, 5],
+    "True of torch": lambda: [torch.tensor(True), 5],
+    "True of Python": lambda: [True, 5],
+    "array of True": lambda: np.array([True, False]),
+    "tensor of True": lambda: torch.tensor([True, False]),
+    "masked": lambda: np.ma.array([5, 3], mask=[False, True]),
+    "over 64 bits": lambda: [1, 2**70],
+    "huge float": lambda: [1, 1e300],
+    "huge floats": lambda: np.array([1, 1e300]),
+    "infinite": lambda: [1, float("inf")],
+    "negative": lambda: [1, -1],
+    "half": lambda: [1, 0.5],
+    "lists": lambda: [[1], [2, 3]],
+    "lists of one": lambda: [[1], [2]],
+    "texts": lambda: ["1", "2"],
+    "nothing": list,
+    "nothing masked": lambda: np.ma.array([5, 3]),
+    "numbers": lambda: [np.int8(5), torch.tensor(3), 4.0, np.float16(2)],
+    "63 bits": lambda: [2**60, 3],
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_both_checkers_without_torch_take_and_refuse_the_same(kind):
+    def checked(check):
+        try:
+            return list(check(SAME[kind]()))
+        except padless.LengthsError:
+            return "refused"
+
+    found = checked(host_lengths)
+    assert found == checked(lambda lengths: as_lengths(lengths).values)
+    is_taken = list(SAME).index(kind) >= list(SAME).index("nothing")
+    assert isinstance(found, list) == is_taken
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors.
+Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. What is
+accepted as a length is the same as in `planning.checks`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from .errors import LengthsError
+from .options import is_boolean
 
 __all__ = ["host_lengths"]
+
+_LONGEST = 2**63 - 1
 
 
 def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
@@ -23,7 +27,7 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
         name: the argument's name in error messages.
 
     Raises:
-        LengthsError: `lengths` is not one-dimensional, or one of them is negative or not whole.
+        LengthsError: `lengths` is not one-dimensional, or one of them is negative, not whole or over 64 bits.
 
     >>> host_lengths((4, 6.0, 0))
     [4, 6, 0]
@@ -41,15 +45,16 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
 
 
 def _whole(value: Any, i: int, name: str) -> int:
-    if type(value) is not int:
-        value = _as_int(value, i, name)
-    if value < 0:
-        raise LengthsError(f"{name}[{i}] = {value} is negative")
-    return value
+    number = value if type(value) is int else _as_int(value, i, name)
+    if number < 0:
+        raise LengthsError(f"{name}[{i}] = {number} is negative")
+    if number > _LONGEST:
+        raise LengthsError(f"{name}[{i}] = {value} does not fit into 64 bits")
+    return number
 
 
 def _as_int(value: Any, i: int, name: str) -> int:
-    if isinstance(value, bool):
+    if is_boolean(value):
         raise LengthsError(f"{name}[{i}] = {value} is not a whole number")
     try:
         return operator.index(value)

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from .errors import PadlessError, UsageError
 
-__all__ = ["MOST_THREADS", "check_outputs", "named", "near", "rank_of", "whole"]
+__all__ = [
+    "MOST_THREADS",
+    "check_outputs",
+    "check_writable",
+    "flag",
+    "is_boolean",
+    "named",
+    "near",
+    "rank_of",
+    "unwritable",
+    "whole",
+]
 
 MOST_THREADS = 256  # of one call: each takes memory for its own part
 
 
 def whole(name: str, value: Any, least: int) -> int:
     """`value` as an integer of at least `least`; otherwise raise a ValueError that names the option."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+    try:
+        number = None if is_boolean(value) else operator.index(value)
+    except TypeError:  # also tensors and arrays of several numbers, or of floats
+        number = None
+    if number is None or number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value.__index__()
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as True or False; otherwise raise a ValueError that names the option."""
+    if not is_boolean(value):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def is_boolean(value: Any) -> bool:
+    """Whether `value` is True or False, of Python, NumPy or torch, which count as the integers 1 and 0 otherwise."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -50,6 +78,23 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
                     f"{path} is also the file {'to read' if str(other) == source else 'of another option'}"
                 )
         files.append(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
+    is_new = not path.exists()
+    try:
+        with path.open("a"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> PadlessError:
+    """The error of a file that cannot be written."""
+    return PadlessError(f"cannot write to {path}: {error.strerror or error}")
 
 
 def near(value: Any, choices: Iterable[str]) -> str:

@@ -215,10 +215,44 @@ def test_contestants_that_disagree_end_the_command_with_exit_code_1(run_small, m
     assert err.startswith("padless: LSTM (3, 5, 4): torch padded: output differs") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("shape", ["64,100", "0,5,4", "a,b,c"])
+@pytest.mark.parametrize("shape", ["64,100", "0,5,4", "a,b,c", "1,1,99999999999999999999", "1,2,3,4"])
 def test_a_shape_that_is_none_is_bad_usage(shape, capsys):
     assert cli.main(["bench", "--shape", shape]) == 2
-    assert f"B,T,H are three whole numbers from 1, got '{shape}'" in capsys.readouterr().err
+    message = f"B,T,H are three whole numbers from 1 to 2,147,483,647, got '{shape}'"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["-1", "nan", "inf", "soon"])
+def test_a_budget_that_is_no_time_is_bad_usage(budget, capsys):
+    assert cli.main(["bench", "--budget", budget]) == 2
+    assert f"argument --budget: a number of seconds from 0, got '{budget}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--plot", "x.foo"), 2, "--plot writes files that end in ."),
+        (("--plot", "x"), 2, "--plot writes files that end in ."),
+        (("--json", "x.svg", "--plot", "./x.svg"), 2, "x.svg is also the file of another option"),
+        (("--json", "missing/x.json"), 1, "cannot write to missing/x.json: No such file or directory"),
+        (("--json", "."), 1, "cannot write to .: Is a directory"),
+        (("--plot", "missing/x.png"), 1, "cannot write to missing/x.png: No such file or directory"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_reported_before_anything_is_timed(
+    arguments, code, message, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timing, "sgemm_flops_per_second", lambda: pytest.fail("timed"))
+    assert cli.main(["bench", *arguments]) == code
+    assert capsys.readouterr().err.startswith(f"padless: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the full device of Linux")
+def test_a_full_disk_is_reported(run_small):
+    code, _, err = run_small("--cell", "RNN", "--json", "/dev/full")
+    assert (code, err) == (1, "padless: cannot write to /dev/full: No space left on device\n")
 
 
 def test_the_command_line_offers_every_cell_and_length_without_importing_torch():

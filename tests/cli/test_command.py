@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import padless
 from padless.cli import command as cli
@@ -90,7 +91,10 @@ BAD_USAGE = [
     (("demo", "--epochs"), "argument --epochs: expected one argument (see padless demo --help)"),
     (("demo", "--epochs", "0"), "--epochs must be at least 1, got 0"),
     (("demo", "again"), "unrecognized arguments: again (see padless --help)"),
-    (("bench", "--threads", "0"), "--threads and --repeats take a whole number from 1"),
+    (
+        ("bench", "--threads", "0"),
+        "argument --threads: a whole number from 1 to 256, got '0' (see padless bench --help)",
+    ),
 ]
 
 
@@ -143,6 +147,17 @@ def test_a_closed_standard_output_is_one_line_and_exit_code_1(arguments):
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert_one_line(done, 1, "cannot write to standard output: it is closed")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the full device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--version", "draw --help", "draw 4 6", "report -", "doctor --json"])
+def test_a_full_standard_output_is_one_line_and_exit_code_1(arguments, unbuffered):
+    done = subprocess.run(
+        ["sh", "-c", f'echo 4 | "$0" -m padless {arguments} >/dev/full', sys.executable],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    assert_one_line(done, 1, "cannot write to standard output: No space left on device")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the shell of POSIX")
@@ -211,6 +226,27 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(arguments, command, 
     monkeypatch.setattr("padless.demo.command.run_demo", interrupted)
     assert cli.main(["demo", *arguments]) == 1
     assert capsys.readouterr().err == f"padless: interrupted; go on with: {command}\n"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.nn.LSTM(2**31 - 1, 256),
+        lambda: torch.zeros(2**31, 2**31, 2**31),
+        lambda: bytearray(2**62),
+    ],
+    ids=["layer", "overflow", "Python"],
+)
+def test_sizes_over_the_memory_are_one_line_and_exit_code_1(make, capsys, monkeypatch):
+    monkeypatch.setattr("padless.bench.command.run", lambda options: make())
+    assert cli.main(["bench"]) == 1
+    assert capsys.readouterr().err == "padless: not enough memory for batches or layers of this size\n"
+
+
+def test_other_errors_of_torch_are_not_hidden(monkeypatch):
+    monkeypatch.setattr("padless.bench.command.run", lambda options: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        cli.main(["bench"])
 
 
 def test_another_command_that_is_interrupted_says_only_so(capsys, monkeypatch):

@@ -25,6 +25,11 @@ class Pair(NamedTuple):
     label: Any
 
 
+class Swapped(NamedTuple):
+    label: Any
+    rows: Any
+
+
 def rows_of(length: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(length, 3, generator=torch.Generator().manual_seed(seed + length))
 
@@ -62,6 +67,12 @@ def test_lists_of_numbers_are_sequences():
 def test_an_empty_list_takes_the_dtype_of_the_others(samples):
     batch = collate(samples)
     assert batch.dtype == torch.int64 and batch.lengths.tolist() == [len(sample) for sample in samples]
+
+
+@pytest.mark.parametrize("options", [{}, {"stack": ["ids"]}])
+def test_empty_lists_alone_are_ids(options):
+    ids = collate([{"ids": []}, {"ids": []}], **options)["ids"]
+    assert ids.dtype == torch.int64 and getattr(ids, "data", ids).numel() == 0
 
 
 def test_an_empty_list_takes_the_width_of_the_others():
@@ -121,6 +132,11 @@ def test_fields_named_by_stack_are_stacked():
     assert torch.equal(batch["meta"]["box"], torch.arange(4).expand(2, 4))
     assert batch["pair"].label.tolist() == [[1, 1], [2, 2]]
     assert collate([(rows_of(1), torch.ones(2))] * 3, stack=[1])[1].shape == (3, 2)
+
+
+def test_one_name_may_be_stacked_without_a_list():
+    assert collate([{"image": torch.ones(2)}] * 3, stack="image")["image"].shape == (3, 2)
+    assert collate([(torch.ones(2), 5)] * 3, stack=0)[0].shape == (3, 2)
 
 
 def test_gradients_reach_the_samples():
@@ -194,6 +210,30 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ([{"a": 1, "b": 1}, {"a": 1}], {}, ValueError, "sample 0 has a field 'b', but sample 1 has not"),
     ([{"a": 1}, {"a": 1, "c": 1}], {}, ValueError, "sample 1 has a field 'c', but sample 0 has not"),
     ([(1, 2), (1,)], {}, ValueError, "sample 1 has 1 fields, but sample 0 has 2"),
+    (
+        [Pair(x, 1), Swapped(1, x)],
+        {},
+        TypeError,
+        "sample 1 is Swapped(label, rows), but sample 0 is Pair(rows, label)",
+    ),
+    (
+        [{"p": Pair(x, 1)}, {"p": (x, 1)}],
+        {},
+        TypeError,
+        "field 'p' of sample 1 is a plain tuple, but field 'p' of sample 0 is Pair(rows, label)",
+    ),
+    (
+        [{"m": {"v": x}}],
+        {"stack": ["m"]},
+        TypeError,
+        "stack names 'm', but field 'm' of sample 0 is a dict, not an array",
+    ),
+    (
+        [{"m": "v"}],
+        {"stack": "m"},
+        TypeError,
+        "stack names 'm', but field 'm' of sample 0 is a str, not an array",
+    ),
     (
         [{"m": {"v": x}}, {"m": {"v": x[:1]}}],
         {"stack": ["m.v"]},

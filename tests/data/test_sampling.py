@@ -254,7 +254,7 @@ def test_a_state_of_the_same_lengths_in_another_order_is_refused():
 
 def test_what_is_no_state_is_refused():
     sampler = LengthBatchSampler(LENGTHS, batch_size=4)
-    for name in sampler.state_dict():
+    for name in sampler.state_dict().keys() - {"place_checksum"}:
         state = sampler.state_dict()
         del state[name]
         with pytest.raises(StateError) as caught:
@@ -299,6 +299,29 @@ def test_a_damaged_state_is_refused_and_changes_nothing(options, damage, message
         sampler.load_state_dict({**before, **damage})
     assert str(caught.value) == f"this state is damaged: {message}"
     assert sampler.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    "damage", [{"batches_before_pool": 1}, {"batches_done": 8}, {"epoch": 4}, {"pools_done": 2}]
+)
+def test_a_wrong_place_in_the_epoch_is_found_by_its_checksum(damage):
+    sampler = LengthBatchSampler(LENGTHS, tokens=60, policy="bucket", pool=12)
+    len(sampler)
+    state = sampler.state_dict(7)
+    assert state["pools_done"] == 1
+    other = LengthBatchSampler(LENGTHS, tokens=60, policy="bucket", pool=12)
+    with pytest.raises(StateError, match="^this state is damaged: place_checksum="):
+        other.load_state_dict({**state, **damage})
+    assert other.start == 0
+
+
+def test_a_state_without_a_checksum_of_its_place_is_taken():
+    sampler = LengthBatchSampler(LENGTHS, tokens=60, policy="bucket", pool=12)
+    batches = list(sampler)
+    state = sampler.state_dict(7)
+    del state["place_checksum"]
+    sampler.load_state_dict(state)
+    assert list(sampler) == batches[7:]
 
 
 def test_more_batches_done_than_there_are_is_an_error():

@@ -289,6 +289,29 @@ def test_options_that_make_no_sense_are_named(options, message):
     assert str(caught.value) == message
 
 
+def test_a_length_that_is_no_function_is_reported_at_once():
+    with pytest.raises(TypeError, match="^length must be a function of a sample, got int$"):
+        StreamBatches(["a", "b"], 5, batch_size=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", [1, 4])
+def test_lengths_whose_sum_overflows_are_refused(pool):
+    lengths = [2**60] * 5
+    stream = StreamBatches(lengths, lambda length: length, tokens=2**62, pool=pool)
+    if pool == 1:  # so two samples are in memory at a time
+        assert sum(map(len, stream)) == 5
+        stream.source = [2**61 + 1]
+    with pytest.raises(
+        LengthsError, match=r"^the length of sample \d, \d+, is too large: the sum overflows$"
+    ):
+        list(stream)
+
+
+def test_an_epoch_over_64_bits_is_refused():
+    with pytest.raises(ValueError, match=f"^epoch must be below 2\\*\\*63, got {2**63}$"):
+        StreamBatches([], batch_size=1).set_epoch(2**63)
+
+
 @pytest.mark.parametrize("wrong", [-1, 0.5, True, None])
 def test_a_length_that_is_none_is_named_with_its_sample(wrong):
     with pytest.raises(ValueError) as caught:

@@ -89,7 +89,7 @@ def test_numbers_near_the_end_of_int64_are_planned():
 
 
 def test_lists_of_unequal_lists_are_no_lengths():
-    with pytest.raises(LengthsError, match="^lengths must be whole numbers: "):
+    with pytest.raises(LengthsError, match=r"^lengths\[0\] must be a whole number, got list$"):
         plan([[1], [2, 3]], batch_size=2)
 
 
@@ -97,6 +97,18 @@ BAD_OPTIONS: list[tuple[list[int], dict[str, Any], str]] = [
     ([1], {}, "give either batch_size or tokens, got neither"),
     ([1], {"batch_size": 1, "tokens": 1}, "give either batch_size or tokens, got both"),
     ([1], {"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+    (
+        [1],
+        {"batch_size": torch.tensor(1.5)},
+        "batch_size must be a whole number of at least 1, got tensor(1.5000)",
+    ),
+    (
+        [1],
+        {"batch_size": torch.tensor(True)},
+        "batch_size must be a whole number of at least 1, got tensor(True)",
+    ),
+    ([1], {"batch_size": np.array([2])}, "batch_size must be a whole number of at least 1, got array([2])"),
+    ([1], {"batch_size": 1, "padded": "no"}, "padded must be True or False, got 'no'"),
     ([1], {"tokens": 1.5}, "tokens must be a whole number of at least 1, got 1.5"),
     ([1], {"tokens": 1, "seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ([1], {"tokens": 1, "epoch": None}, "epoch must be a whole number of at least 0, got None"),

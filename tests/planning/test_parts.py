@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from padless.planning import order
+from padless.planning import checks, order
 from padless.planning.checks import as_lengths
 from padless.planning.cut import best_fit, cut_cells, cut_rows, split_evenly
 from padless.planning.deal import deal_longest_first
@@ -120,3 +120,12 @@ def test_splitting_adds_as_few_bounds_as_will_do(counts, parts):
 def test_longest_first_in_any_room_is_a_stable_sort(lengths, room):
     blocks = list(order.longest_first(as_lengths(lengths), room))
     assert np.concatenate(blocks).tolist() == sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+@pytest.mark.parametrize("chunk", [3, 1 << 20])
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(0, 25))
+def test_the_shortest_are_the_start_of_a_stable_sort(chunk, lengths, count):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "_CHUNK", chunk)
+        found = order.shortest(as_lengths(np.array(lengths, np.uint8)), count)
+    assert found.tolist() == sorted(range(len(lengths)), key=lambda i: lengths[i])[:count]

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from padless import LengthsError
-from padless.planning import POLICIES, Planner, batches, plan, rule_of
+from padless.planning import POLICIES, Planner, PoolStarts, batches, plan, rule_of
 
 Plans = list[list[list[int]]]
 
@@ -111,11 +111,11 @@ def test_batches_from_the_middle_are_those_of_the_whole(case, start):
         rule = rule_of(**{"batch_size": None, "tokens": None, **options})
         planner = Planner(lengths, rule, seed=seed, pool=pool)
     assert planner.count(epoch) == len(undisturbed)
-    marks = {0: 0}
-    for _ in range(2):  # the second time the marks are known
-        drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, marks)]
+    starts = PoolStarts()
+    for _ in range(2):  # the second time the pools are known
+        drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, starts)]
         assert drawn == undisturbed[start:]
-    assert planner.count(epoch, marks) == len(undisturbed)
+    assert planner.count(epoch, starts) == len(undisturbed)
 
 
 @given(cases(), st.integers(1, 4))
@@ -246,6 +246,23 @@ def test_memory_is_that_of_a_pool():
         tracemalloc.stop()
     assert drawn == len(lengths)
     assert peak < len(lengths) * 5  # an index of each would be 40 MB
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_epoch_can_be_planned_if_one_can(policy, padded):
+    """8 short sequences somewhere in 10 pools; the remainder of 3 takes two of them, or more if padded."""
+    lengths = [100] * 315 + [10] * 8
+    options: dict[str, Any] = {"tokens": 110, "policy": policy, "padded": padded, "world_size": 8, "pool": 32}
+    for epoch in range(6):
+        plans = plans_of(lengths, {**options, "epoch": epoch})
+        assert sorted(i for batches in plans for batch in batches for i in batch) == list(range(len(lengths)))
+        assert {len(batches) for batches in plans} == {320 // 8}
+        rule = rule_of(batch_size=None, policy=policy, padded=padded, tokens=110, world_size=8)
+        planner = Planner(lengths, rule, pool=32)
+        starts = PoolStarts()
+        assert planner.count(epoch, starts) == 40 and starts.last() == (10, 40)
+        assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, starts)] == plans[0][30:]
 
 
 @pytest.mark.parametrize("policy", ["bucket", "random", "sorted"])

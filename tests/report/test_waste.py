@@ -299,6 +299,7 @@ BAD_LENGTHS = [
     ([4, float("nan")], "lengths[1] = nan is not a whole number"),
     ([4, float("inf")], "lengths[1] = inf is not a whole number"),
     ([4.0, -3.0], "lengths[1] = -3 is negative"),
+    ([1, 1e300], "lengths[1] = 1e+300 does not fit into 64 bits"),
     ([True], "lengths[0] = True is not a whole number"),
     ([1, "2"], "lengths[1] must be a whole number, got str"),
     ([1, None], "lengths[1] must be a whole number, got NoneType"),
@@ -342,6 +343,13 @@ BAD_OPTIONS = [
         lambda: waste([1], policy="random", batch_size=2, seed=-1),
         "seed must be a whole number of at least 0, got -1",
     ),
+    (lambda: waste([1], seed=-1), "seed must be a whole number of at least 0, got -1"),
+    (
+        lambda: waste([1], seed="x", policy="random"),  # type: ignore[arg-type]
+        "seed must be a whole number of at least 0, got 'x'",
+    ),
+    (lambda: waste([1, 9], padded=True), "padded says what tokens bounds: give tokens too"),
+    (lambda: waste([1], tokens=2, padded="no"), "padded must be True or False, got 'no'"),  # type: ignore[arg-type]
     (lambda: waste([1]).product(0), "width must be a whole number of at least 1, got 0"),
     (lambda: waste([1]).flops("cnn", 1, 1), "cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'"),
     (lambda: waste([1]).flops("rnn", 0, 1), "input_size must be a whole number of at least 1, got 0"),

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import padless
 from padless import LengthsError, PadlessError, rnn, waste
 from padless.report import BatchWaste
+from padless.watching import batch_lengths
 
 from .. import strategies
 
@@ -154,6 +155,49 @@ def test_the_grid_of_given_lengths_is_looked_for_too():
     assert [batch.steps for batch in numbers.batches] == [18, 15, 18]
 
 
+IDS = torch.tensor([[5, 6, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0]])  # 0 is a token too
+CHANNELS = torch.nn.functional.pad(1 + torch.rand(2, 80, 9), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("batch", "cells"),
+    [
+        ({"input_ids": IDS, "lengths": [3, 2]}, 12),
+        ({"input_ids": IDS, "labels": IDS - 1, "n": [1, 2], "lengths": torch.tensor([3, 2])}, 12),
+        ({"x": torch.rand(7, 2, 3), "lengths": [3, 2]}, 14),
+        ({"x": padded(sequences([3, 2]), 4), "y": torch.rand(2, 5), "lengths": [3, 2]}, 14),
+        ({"features": torch.rand(2, 300), "x": torch.rand(5), "lengths": [3, 2]}, 6),
+        ({"x": CHANNELS, "lengths": [9, 9]}, 18),
+        ({"x": torch.rand(2, 4), "y": torch.rand(2, 5), "lengths": [3, 2]}, 6),
+    ],
+    ids=["ids", "two alike", "time first", "two, one proved", "flat", "channels first", "two, none proved"],
+)
+@pytest.mark.parametrize("is_given", [False, True])
+def test_the_grid_of_explicit_lengths_is_the_tensor_that_fits(batch, cells, is_given):
+    watched = padless.watch([batch], lengths=itemgetter("lengths") if is_given else None, report=None)
+    list(watched)
+    assert watched.waste.cells == cells
+    assert ("they would be" in str(watched)) == (cells in (6, 18))
+
+
+def test_a_tensor_that_fits_only_some_batches_is_not_the_grid():
+    """The first batch is square, so both axes fit; the second one tells which."""
+    batches = [{"x": torch.rand(3, 3), "lengths": [3, 2, 1]}, {"x": torch.rand(5, 3), "lengths": [4, 2, 1]}]
+    watched = padless.watch(batches)
+    list(watched)
+    assert watched.waste.cells == 9 + 15
+
+
+def test_the_values_of_explicit_lengths_grids_are_looked_at_once(monkeypatch):
+    looked = []
+    real = batch_lengths._is_padding_behind
+    monkeypatch.setattr(batch_lengths, "_is_padding_behind", lambda *given: looked.append(1) or real(*given))
+    batch = {"x": torch.rand(2, 4, 9), "y": padded(sequences([3, 2]), 4), "lengths": [3, 2]}
+    watched = padless.watch([batch] * 5)
+    list(watched)
+    assert watched.waste.cells == 5 * 14 and len(looked) <= 4
+
+
 def test_a_batch_without_padding_settles_nothing_and_the_next_ones_do():
     loader = loader_of(lambda samples: (padded(samples), lengths_of(samples)), [5, 5, 5, 5, 5, 5, 2, 3])
     assert watched_waste(loader) == waste([5, 5, 5, 5, 5, 5, 2, 3], batch_size=SIZE)
@@ -192,6 +236,16 @@ REFUSED = [
     ({"attention_mask": torch.ones(2, 1, 3, 3)}, "batch['attention_mask'] must be a mask (B, T); pass lengths="),
     ({"attention_mask": torch.tensor([[0.0, -1e9]])}, "batch['attention_mask'] must hold 1 at real rows"),
     ({"lengths": [4, -1]}, "batch['lengths'][1] = -1 is negative"),
+    ({"x": torch.zeros(2, 5, 2), "lengths": [3, 7]}, "batch['lengths'] has a length of 7, but batch['x'] has 5 steps"),
+    ({"x": torch.zeros(3, 5, 2), "lengths": [5, 2]}, "batch['lengths'] has 2 lengths, but batch['x'] has 3 sequences"),
+    ({"x": x, "y": x[:1], "lengths": [5, 2]}, "none of its tensors has sequences of these lengths (batch['x']: Tensor"),
+    (
+        {"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]), "lengths": [1, 1]},
+        "sequence 0 has 3 rows in batch['attention_mask'], but 1 in batch['lengths']; pass lengths=",
+    ),
+    ({"a": packed, "lengths": [2, 1]}, "sequence 1 has 3 rows in batch['a'], but 1 in batch['lengths']; pass lengths="),
+    ({"a": (packed,), "attention_mask": torch.eye(2)}, "sequence 0 has 2 rows in batch['a'][0], but 1 in batch['att"),
+    ({"lengths": [2**62]}, "a length of 4611686018427387904 is too large: the sum overflows"),
     ({}, f"{NONE}an empty dict"),
     ([x] * 20, NONE),
 ]  # fmt: skip
@@ -205,9 +259,63 @@ def test_what_cannot_be_known_is_refused_not_guessed(batch, message):
     assert len(str(caught.value)) < 600
 
 
+LEGITIMATE = [
+    {"image": torch.rand(2, 3, 32, 32), "captions": ["a cat", "two dogs"], "lengths": [40, 3]},
+    {"x": torch.rand(2, 80, 100), "lengths": [90, 100]},
+    {"x": torch.rand(130, 80), "lengths": [90, 40]},
+    {"x": [torch.rand(90, 2), torch.rand(40, 2)], "lengths": [90, 40]},
+    {"a": packed, "b": {"lengths": [9, 9]}},
+    {"a": packed, "attention_mask": torch.ones(2, 1, 3, 3), "lengths": [5]},
+    {"attention_mask": torch.eye(2), "b": {"lengths": [9, 9]}},
+]
+
+
+@pytest.mark.parametrize("batch", LEGITIMATE, ids=[f"{i}" for i in range(len(LEGITIMATE))])
+def test_what_contradicts_nothing_is_counted(batch):
+    watched = padless.watch([batch, batch])
+    assert len(list(watched)) == 2 and watched.waste.rows > 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([1, 2, 5], r"lengths has a length of 5, but batch has 4 steps"),
+        ([1, 2], r"lengths has 2 lengths, but batch has 3 sequences \(shape \(3, 4\)\)"),
+    ],
+)
+def test_given_lengths_that_the_batch_contradicts_are_refused(lengths, message):
+    with pytest.raises(LengthsError, match=f"^watch: batch 0: {message}$"):
+        list(padless.watch([torch.zeros(3, 4)], lengths=lambda batch: lengths))
+
+
+def test_given_lengths_of_fewer_sequences_than_a_list_has_are_refused():
+    batch = sequences([4, 6, 8], width=5)
+    with pytest.raises(
+        LengthsError, match=r"^watch: batch 0: none of its tensors has sequences of these lengths \("
+    ):
+        list(padless.watch([batch], lengths=lambda batch: [4, 6]))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_strided_nested_tensor_is_refused_by_its_layout():
+    nested = torch.nested.nested_tensor(sequences([2, 3]), layout=torch.strided)
+    with pytest.raises(
+        LengthsError, match=r"^watch: batch 0: batch\['x'\] is a nested tensor of layout torch.strided"
+    ):
+        list(padless.watch([{"x": nested}]))
+    watched = padless.watch([{"x": nested, "lengths": [2, 3]}])
+    assert len(list(watched)) == 1 and watched.waste.cells == 6
+    with pytest.raises(
+        LengthsError, match=r"could be those of batch\[0\] or batch\[1\] \(batch\[0\]: Packed,"
+    ):
+        list(padless.watch([(packed, packed[::-1], nested)]))
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
+        ((x, [2, 3]), (x, [2, 3, 1]), "batch[1] has 3 lengths, but batch[0] has 2 sequences"),
+        ((x, [2, 3]), ("x", [2, 3]), "batch[0] is not a grid, as in the batches before"),
         (
             {"lengths": [2]},
             {"n": [2]},
@@ -226,7 +334,7 @@ def test_what_cannot_be_known_is_refused_not_guessed(batch, message):
         (packed, x, "batch is not packed, as in the batches before"),
         ((x, [2, 3]), (x, [2, 4]), "batch[1] has a length of 4, but batch[0] has 3 steps"),
     ],
-    ids=["key", "path", "kind", "packed", "too long"],
+    ids=["count", "no grid", "key", "path", "kind", "packed", "too long"],
 )
 def test_a_batch_unlike_those_before_is_refused(first, second, message):
     with pytest.raises(LengthsError) as caught:
@@ -386,6 +494,8 @@ def test_what_is_not_written_in_python_is_watched_by_iterating_over_the_watch(lo
 def test_what_cannot_be_iterated_is_reported_at_once():
     with pytest.raises(TypeError, match="^watch takes an iterable loader, got int$"):
         padless.watch(5)
+    with pytest.raises(TypeError, match="^watch: lengths must be a function of a batch, got list$"):
+        padless.watch([packed], lengths=[2, 3])  # type: ignore[arg-type]
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=4))

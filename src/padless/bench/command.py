@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..options import MOST_THREADS
+from ..options import check_outputs, check_writable, unwritable
+from ..report.command import count, threads
 
 __all__ = ["add_arguments", "run"]
 
@@ -55,13 +56,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=threads,
         default=1,
         help="number of threads; 1 measures CPU time, more measure wall time (default 1)",
     )
-    parser.add_argument("--repeats", type=int, default=9, help="number of rounds per shape (default 9)")
+    parser.add_argument("--repeats", type=count, default=9, help="number of rounds per shape (default 9)")
     parser.add_argument(
-        "--budget", type=float, default=6.0, metavar="SECONDS", help="time budget per shape (default 6)"
+        "--budget", type=_budget, default=6.0, metavar="SECONDS", help="time budget per shape (default 6)"
     )
     parser.add_argument(
         "--steps",
@@ -86,25 +87,15 @@ def run(options: Namespace) -> None:
     Raises:
         DisagreementError: contestants computed different things; nothing was timed at that shape.
         UsageError: options that make no sense, or Matplotlib missing for `--plot`.
+        PadlessError: a file cannot be written.
     """
+    _check(options)
     import torch
 
     from .facts import facts
     from .table import summary
     from .timing import sgemm_flops_per_second
 
-    if options.threads < 1 or options.repeats < 1:
-        raise UsageError("--threads and --repeats take a whole number from 1")
-    if options.threads > MOST_THREADS:
-        raise UsageError(f"--threads takes at most {MOST_THREADS}")
-    if options.dtype == "bf16" and options.precision != "highest":
-        raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
-    if options.steps:
-        _refuse_with_steps(options)
-    elif options.dtype == "float64":
-        raise UsageError("--dtype float64 goes with --steps only")
-    if options.plot is not None:
-        _need_matplotlib()
     quiet = options.json == "-"
     say = (lambda *_: None) if quiet else lambda *words: print(*words, flush=True)
     before = torch.get_num_threads()
@@ -138,11 +129,32 @@ def run(options: Namespace) -> None:
     if quiet:
         print(text)
     elif options.json:
-        Path(options.json).write_text(text + "\n")
+        path = Path(options.json)
+        try:
+            path.write_text(text + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from None
     if options.plot is not None:
         from .plot import save_plot
 
         save_plot(report, options.plot)
+
+
+def _check(options: Namespace) -> None:
+    """Raise before anything is timed where options make no sense or a file cannot be written."""
+    if options.dtype == "bf16" and options.precision != "highest":
+        raise UsageError("--precision is for float32 products; with --dtype bf16 leave it out")
+    if options.steps:
+        _refuse_with_steps(options)
+    elif options.dtype == "float64":
+        raise UsageError("--dtype float64 goes with --steps only")
+    if options.plot is not None:
+        _check_plot(options.plot)
+    outputs = [Path(options.json) if options.json not in (None, "-") else None, options.plot]
+    check_outputs(outputs, None)
+    for path in outputs:
+        if path is not None:
+            check_writable(path)
 
 
 def _time_batches(
@@ -247,13 +259,31 @@ def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str,
 
 def _shape(text: str) -> tuple[int, int, int]:
     """`"64,100,128"` as numbers."""
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ArgumentTypeError(f"B,T,H are three whole numbers from 1, got {text!r}")
-    batch, steps, width = map(int, parts)
+    try:
+        batch, steps, width = map(count, text.split(","))
+    except (ArgumentTypeError, ValueError):
+        raise ArgumentTypeError(
+            f"B,T,H are three whole numbers from 1 to 2,147,483,647, got {text[:40]!r}"
+        ) from None
     return batch, steps, width
 
 
-def _need_matplotlib() -> None:
+def _budget(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ArgumentTypeError(f"a number of seconds from 0, got {text[:40]!r}")
+    return seconds
+
+
+def _check_plot(path: Path) -> None:
+    """Raise UsageError if Matplotlib is missing, or cannot write files of this kind."""
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs Matplotlib: pip install matplotlib")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in kinds:
+        raise UsageError(f"--plot writes files that end in .{', .'.join(kinds)}; got {path}")

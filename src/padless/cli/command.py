@@ -51,6 +51,9 @@ examples:
   padless completion fish | source       # in ~/.config/fish/config.fish"""
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")  # in torch's RuntimeErrors
+
+
 class _Formatter(argparse.HelpFormatter):
     """Wraps what a help says, but for texts of several lines, which are laid out by hand."""
 
@@ -67,6 +70,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a help or the version; argparse itself ignores that it cannot be written."""
+        (file or sys.stderr).write(message)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command line `arguments` (default: the process's own)."""
@@ -74,9 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("cannot write to standard output: it is closed", 1)
     options = argparse.Namespace(command=None)
     try:
-        options = _parser().parse_args(arguments)
-        options.run(options)
-        sys.stdout.flush()
+        try:
+            options = _parser().parse_args(arguments)
+            options.run(options)
+        finally:
+            sys.stdout.flush()  # also what a help or the version has printed before it exits
         return 0
     except UsageError as error:
         return _fail(str(error), 2)
@@ -86,10 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"; go on with: {_resume_command(options)}" if options.command == "demo" else ""
         return _fail(f"interrupted{hint}", 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
+        _discard_output()  # the reader has gone; so do we
         return 1
-    except (PadlessError, OSError) as error:
+    except PadlessError as error:
         return _fail(str(error), 1)
+    except OSError as error:
+        if error.filename is not None:
+            return _fail(str(error), 1)
+        _discard_output()  # commands name the files that they cannot write, so this is no file
+        return _fail(f"cannot write to standard output: {error.strerror or error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _OUT_OF_MEMORY):
+            raise
+        return _fail("not enough memory for batches or layers of this size", 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,6 +288,11 @@ def _resume_command(options: argparse.Namespace) -> str:
     if options.epochs is not None:
         words += ["--epochs", str(options.epochs)]
     return shlex.join([*words, "--out", str(options.out)])
+
+
+def _discard_output() -> None:
+    """Send standard output to nowhere, so that Python does not fail once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -14,25 +14,27 @@ from ..packed import Packed
 __all__ = ["collate"]
 
 
-def collate(samples: Sequence[Any], *, stack: Iterable[str | int] = ()) -> Any:
+def collate(samples: Sequence[Any], *, stack: str | int | Iterable[str | int] = ()) -> Any:
     """The batch of `samples`, structured like one of them, with a `Packed` for each field that is a sequence.
 
     Use it as the `collate_fn` of a `DataLoader`. What a field becomes depends only on its type, so it is the same in
     every batch, whatever its lengths:
 
     - a tensor or NumPy array with a dimension, or a list of numbers: a sequence `(len, *)`, so a `Packed`;
+    - an empty list: a sequence of length 0 with the dtype and width of the others. Where all lists of a batch are
+      empty they are taken for ids, int64 `(0,)`; pass tensors where they are something else;
     - a number, or a tensor or array without dimensions: a tensor `(B,)`;
     - a dict, tuple or named tuple: the same type, with each field collated;
     - anything else, such as a string: a list of B values.
 
     Args:
         samples: B samples, at least one, all of the same structure.
-        stack: fields that are arrays of one shape instead of sequences, to be stacked to `(B, *)`: keys, or
-            positions in a tuple; `"meta.image"` is a field of a field.
+        stack: fields that are arrays of one shape instead of sequences, to be stacked to `(B, *)`: a name, or several
+            keys, or positions in a tuple; `"meta.image"` is a field of a field.
 
     Raises:
         TypeError, ValueError: samples of different structure (the message names sample and field), no samples,
-            or a field of `stack` that does not exist.
+            or a field of `stack` that does not exist or is not an array.
 
     >>> batch = collate([{"x": torch.tensor([1.0, 2.0]), "y": 0}, {"x": torch.tensor([3.0]), "y": 1}])
     >>> batch["x"], batch["y"]
@@ -41,7 +43,8 @@ def collate(samples: Sequence[Any], *, stack: Iterable[str | int] = ()) -> Any:
     samples = list(samples)
     if not samples:
         raise ValueError("collate needs at least one sample, got none")
-    collation = _Collation({str(name) for name in stack})
+    names = [stack] if isinstance(stack, (str, int)) else stack
+    collation = _Collation({str(name) for name in names})
     batch = collation.field(samples, "")
     for name in sorted(collation.stacked - collation.seen):
         fields = ", ".join(sorted(collation.seen - {""})) or "none"
@@ -64,6 +67,10 @@ class _Collation:
                 raise TypeError(
                     f"{_where(i, name)} is {_described(value)}, but {_where(0, name)} is {_described(values[0])}"
                 )
+        if name in self.stacked and kind not in ("sequence", "number"):
+            raise TypeError(
+                f"stack names {name!r}, but {_where(0, name)} is {_described(values[0])}, not an array"
+            )
         if kind == "dict":
             return self._dict(values, name)
         if kind == "tuple":
@@ -88,6 +95,10 @@ class _Collation:
     def _tuple(self, values: list[Any], name: str) -> tuple[Any, ...]:
         first = values[0]
         for i, value in enumerate(values):
+            if getattr(value, "_fields", None) != getattr(first, "_fields", None):
+                raise TypeError(
+                    f"{_where(i, name)} is {_spelled(value)}, but {_where(0, name)} is {_spelled(first)}"
+                )
             if len(value) != len(first):
                 raise ValueError(
                     f"{_where(i, name)} has {len(value)} fields, but {_where(0, name)} has {len(first)}"
@@ -154,11 +165,11 @@ def _check(values: list[Any], name: str, what: str, of: Callable[[Any], Any], wh
 
 
 def _as_tensors(values: list[Any], name: str) -> list[Tensor]:
-    """The values as tensors; an empty list, which has no dtype, takes that of the first non-empty one."""
+    """The values as tensors; an empty list, which has no dtype, takes that of the first non-empty one, or int64."""
     tensors = [_as_tensor(value, i, name) for i, value in enumerate(values)]
     empty = [isinstance(value, list) and not value for value in values]
-    if any(empty) and not all(empty):
-        like = tensors[empty.index(False)][:0]
+    if any(empty):
+        like = torch.zeros(0, dtype=torch.int64) if all(empty) else tensors[empty.index(False)][:0]
         tensors = [like if nothing else tensor for nothing, tensor in zip(empty, tensors, strict=True)]
     return tensors
 
@@ -185,6 +196,12 @@ def _where(i: int, name: str) -> str:
 
 def _within(name: str, part: Any) -> str:
     return f"{name}.{part}" if name else str(part)
+
+
+def _spelled(value: tuple[Any, ...]) -> str:
+    """The type of a tuple, with its names if it has some."""
+    names = getattr(value, "_fields", None)
+    return "a plain tuple" if names is None else f"{type(value).__name__}({', '.join(names)})"
 
 
 def _described(value: Any) -> str:

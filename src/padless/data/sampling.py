@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch.distributed
@@ -10,7 +11,7 @@ from torch.utils.data import Sampler
 
 from ..errors import StateError
 from ..options import rank_of, whole
-from ..planning import PLAN_VERSION, Planner, rule_of
+from ..planning import PLAN_VERSION, Planner, PoolStarts, rule_of
 
 __all__ = ["LengthBatchSampler"]
 
@@ -55,13 +56,13 @@ class LengthBatchSampler(Sampler[list[int]]):
         )
         self._planner = Planner(lengths, rule, seed=seed, pool=pool)
         self._checksum: int | None = None
-        self._begin(0, 0, {0: 0})
+        self._begin(0, 0, PoolStarts())
 
-    def _begin(self, epoch: int, done: int, marks: dict[int, int]) -> None:
+    def _begin(self, epoch: int, done: int, pool_starts: PoolStarts) -> None:
         self._epoch = epoch
         self._done = done  # batches drawn in this epoch
         self._start = done  # where the next iteration starts, once
-        self._marks = marks  # pool -> number of batches before it, as far as known
+        self._pool_starts = pool_starts
         self._drawing: object = None  # the iteration that started last
 
     @property
@@ -86,14 +87,14 @@ class LengthBatchSampler(Sampler[list[int]]):
         """Use `epoch` from now on. The current epoch continues where a loaded state stopped."""
         epoch = whole("epoch", epoch, 0)
         if epoch != self._epoch:
-            self._begin(epoch, 0, {0: 0})
+            self._begin(epoch, 0, PoolStarts())
 
     def __len__(self) -> int:
         """Batches of this rank in the whole epoch, even when resumed; the same on every rank.
 
         With `tokens` the first call in an epoch plans the whole epoch.
         """
-        return self._planner.count(self._epoch, self._marks)
+        return self._planner.count(self._epoch, self._pool_starts)
 
     def __repr__(self) -> str:
         rule = self._planner.rule
@@ -108,7 +109,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         start, self._start = self._start, 0
         self._done = start
         drawing = self._drawing = object()
-        for batch in self._planner.batches(self._epoch, self.rank, start, self._marks):
+        for batch in self._planner.batches(self._epoch, self.rank, start, self._pool_starts):
             if self._drawing is drawing:
                 self._done += 1
             yield batch.tolist()
@@ -127,14 +128,14 @@ class LengthBatchSampler(Sampler[list[int]]):
         done = self._done if batches_done is None else whole("batches_done", batches_done, 0)
         if done > self._done and done > len(self):
             raise ValueError(f"batches_done must be at most {len(self)}, the batches of an epoch, got {done}")
-        pool, before = self._planner.seek(done, self._marks)
-        return {
-            **self._identity(),
+        pool, before = self._planner.seek(done, self._pool_starts)
+        place = {
             "epoch": self._epoch,
             "batches_done": done,
             "pools_done": pool,
             "batches_before_pool": before,
         }
+        return {**self._identity(), **place, "place_checksum": _checksum(place.values())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from `state`: the next iteration yields the rest of its epoch.
@@ -148,7 +149,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                 f"this is not the state of a LengthBatchSampler: it is of type {type(state).__name__}"
             )
         for name in self.state_dict():
-            if name not in state:
+            if name not in state and name != "place_checksum":  # which states saved by 0.1 lack
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
         for name, own in self._identity().items():
             if state[name] != own:
@@ -157,7 +158,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                     f"its batches would differ from those already done"
                 )
         epoch, done, pool, before = self._place_of(state)
-        self._begin(epoch, done, {0: 0, pool: before})
+        self._begin(epoch, done, PoolStarts(pool, before))
 
     def _place_of(self, state: Mapping[str, Any]) -> tuple[int, int, int, int]:
         """Epoch, batches done, pools done and batches before the pool, checked as far as possible without planning."""
@@ -175,6 +176,12 @@ class LengthBatchSampler(Sampler[list[int]]):
         if pool >= len(planner.bounds) or before > done or (before and not pool):
             raise StateError(
                 f"this state is damaged: pools_done={pool}, batches_before_pool={before} and batches_done={done}"
+            )
+        checksum = _checksum((epoch, done, pool, before))
+        if state.get("place_checksum", checksum) != checksum:
+            raise StateError(
+                f"this state is damaged: place_checksum={state['place_checksum']!r}, but epoch={epoch}, "
+                f"batches_done={done}, pools_done={pool} and batches_before_pool={before} have {checksum}"
             )
         return epoch, done, pool, before
 
@@ -196,6 +203,11 @@ class LengthBatchSampler(Sampler[list[int]]):
             "seed": planner.seed,
             "world_size": rule.world_size,
         }
+
+
+def _checksum(place: Iterable[int]) -> int:
+    """Checksum of the numbers that tell where to resume."""
+    return zlib.crc32(",".join(map(str, place)).encode())
 
 
 def place_among_ranks(world_size: int | None, rank: int | None) -> tuple[int, int]:

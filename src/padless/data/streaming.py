@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..errors import LengthsError
 from ..options import whole
 from ..planning import Rule, rule_of
+from ..planning.checks import MOST_ROWS
 from ..planning.order import shuffled
 from ..planning.pools import batch_in_step, check_count, plan_pool
 from .sampling import place_among_ranks
@@ -48,7 +49,8 @@ class StreamBatches(IterableDataset[list[Any]]):
         pool: samples per pool, at least one step of all ranks; up to twice as many are in memory.
 
     Raises:
-        LengthsError: while iterating: fewer samples than ranks, or samples that cannot be dealt evenly, as in `plan`.
+        LengthsError: while iterating: fewer samples than ranks, samples that cannot be dealt evenly, or lengths that
+            are too large, as in `plan`.
         TypeError, ValueError: invalid options.
 
     >>> words = "a sequence has a length and a batch is a rectangle".split()
@@ -75,6 +77,8 @@ class StreamBatches(IterableDataset[list[Any]]):
             raise TypeError(
                 f"source must be an iterable or a function of (shard, shards), got {type(source).__name__}"
             )
+        if not callable(length):
+            raise TypeError(f"length must be a function of a sample, got {type(length).__name__}")
         self.source = source
         self.length = length
         self.seed = whole("seed", seed, 0)
@@ -88,8 +92,11 @@ class StreamBatches(IterableDataset[list[Any]]):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with persistent workers
 
     def set_epoch(self, epoch: int) -> None:
-        """Use `epoch` from the next iteration on, also in persistent workers."""
-        self._epoch.fill_(whole("epoch", epoch, 0))
+        """Use `epoch`, below 2**63, from the next iteration on, also in persistent workers."""
+        epoch = whole("epoch", epoch, 0)
+        if epoch >= 2**63:  # it is shared as an int64
+            raise ValueError(f"epoch must be below 2**63, got {epoch}")
+        self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[list[Any]]:
         worker = get_worker_info()
@@ -133,12 +140,16 @@ class StreamBatches(IterableDataset[list[Any]]):
         """Samples and their lengths, pool by pool; the last may be up to twice as large, so that none is small."""
         unit = rule.step_size or rule.world_size  # whole steps, or at least a multiple of the ranks
         size = max(self.pool // unit, 1) * unit
-        held, lengths, count, warned = [], [], 0, False
+        held, lengths, rows, count, warned = [], [], 0, 0, False
         for sample in samples:
             if len(held) == 2 * size:
                 yield held[:size], lengths[:size]
+                rows -= sum(lengths[:size])
                 del held[:size], lengths[:size]
             length = whole(f"the length of sample {count}", self.length(sample), 0)
+            rows += length
+            if rows > MOST_ROWS:
+                raise LengthsError(f"the length of sample {count}, {length}, is too large: the sum overflows")
             if rule.tokens is not None and length > rule.tokens and not warned:
                 warned = True
                 warnings.warn(

@@ -18,7 +18,6 @@ from ..report.measure import Waste, waste
 __all__ = ["Arrangement", "Band", "Run", "arrange"]
 
 
-_LONGEST = 2**63 - 1  # the largest length in torch
 _MOST = 1_000_000  # sequences: with more, a picture would take many seconds and show no single one
 
 
@@ -111,9 +110,6 @@ def arrange(lengths: Any) -> Arrangement:
         raise LengthsError(
             f"lengths has {len(values):,} sequences, but a picture shows at most {_MOST:,}: draw one batch of them"
         )
-    for i, value in enumerate(values):
-        if value > _LONGEST:
-            raise LengthsError(f"lengths[{i}] = {value} does not fit into 64 bits")
     if not any(values):
         raise LengthsError("all lengths are 0, so there is nothing to draw")
     order = sorted(range(len(values)), key=values.__getitem__, reverse=True)  # stable, also reversed

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import LengthsError, PadlessError, UsageError
-from ..options import check_outputs
+from ..errors import LengthsError, UsageError
+from ..options import check_outputs, unwritable
 from ..progress import Meter
 from ..report.command import add_reading_options
 
@@ -134,7 +134,7 @@ def _wrote(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(path)
     except OSError as error:
-        raise PadlessError(f"cannot write to {path}: {error.strerror or error}") from error
+        raise unwritable(path, error) from error
     print(f"wrote {_printable(path)}")
 
 

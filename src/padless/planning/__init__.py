@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options import rank_of, whole
-from .planner import PLAN_VERSION, Planner, rule_of
+from .planner import PLAN_VERSION, Planner, PoolStarts, rule_of
 from .pools import POLICIES, Rule
 
-__all__ = ["PLAN_VERSION", "POLICIES", "Planner", "Rule", "batches", "plan", "rule_of"]
+__all__ = ["PLAN_VERSION", "POLICIES", "Planner", "PoolStarts", "Rule", "batches", "plan", "rule_of"]
 
 
 def batches(

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LengthsError
+from ..options import is_boolean
 
-__all__ = ["Lengths", "as_lengths", "chunks"]
+__all__ = ["MOST_ROWS", "Lengths", "as_lengths", "chunks"]
 
 _CHUNK = 1 << 20  # lengths checked at a time: 8 MB as int64
-_MOST_ROWS = 2**61  # keeps sums of lengths and budgets far from int64 overflow
+MOST_ROWS = 2**61  # keeps sums of lengths and budgets far from int64 overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +80,11 @@ def as_lengths(lengths: Any, *, name: str = "lengths") -> Lengths:
             i = int((chunk < 0).argmax())
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is negative")
         longest = max(longest, int(chunk.max()))
-        if longest >= _MOST_ROWS // _CHUNK:
+        if longest >= MOST_ROWS // _CHUNK:
             rows += sum(chunk.tolist())
         else:
             rows += int(chunk.sum(dtype=np.int64))
-        if rows > _MOST_ROWS:
+        if rows > MOST_ROWS:
             i = int(chunk.argmax())
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
     return Lengths(values, rows, longest)
@@ -108,19 +109,32 @@ def _as_array(lengths: Any, name: str) -> NDArray[Any]:
         lengths = list(lengths)
         if not lengths:
             return np.zeros(0, np.int64)
+    if np.ma.is_masked(lengths):
+        return _objects(lengths.tolist())  # None where masked
     try:
         values = np.asarray(lengths)
     except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(lengths, list):
+            return _objects(lengths)  # whose first wrong one is named
         raise LengthsError(f"{name} must be whole numbers: {error}") from error
     if isinstance(lengths, list) and values.ndim == 1 and not _only_numbers(lengths, values):
-        values = np.empty(len(lengths), object)
-        values[:] = lengths
+        return _objects(lengths)
     return values
 
 
 def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
     """Whether `given` holds only numbers: NumPy converts True to 1, and numbers next to a string to strings."""
-    return values.dtype.kind in "iuf" and bool not in set(map(type, given))
+    if values.dtype.kind not in "iuf":
+        return False
+    return set(map(type, given)) <= {int, float} or not any(map(is_boolean, given))
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    """`values` as they are, which `np.array` would convert or take for more dimensions."""
+    objects = np.empty(len(values), object)
+    for i, value in enumerate(values):  # at once, NumPy would unpack lists of equal length
+        objects[i] = value
+    return objects
 
 
 def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
@@ -132,7 +146,7 @@ def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
         if not fits.all():
             i = int(fits.argmin())
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is not a whole number")
-        if len(chunk) and np.abs(chunk).max() > _MOST_ROWS:
+        if len(chunk) and np.abs(chunk).max() > MOST_ROWS:
             i = int(np.abs(chunk).argmax())
             raise LengthsError(f"{name}[{start + i}] = {chunk[i]} is too large: the sum overflows")
         rounded[start : start + len(chunk)] = chunk
@@ -140,7 +154,7 @@ def _rounded(values: NDArray[Any], name: str) -> NDArray[np.int64]:
 
 
 def _whole_entry(value: Any, i: int, name: str) -> int:
-    if isinstance(value, bool):
+    if is_boolean(value):
         raise LengthsError(f"{name}[{i}] = {value} is not a whole number")
     try:
         number = int(value)
@@ -149,6 +163,6 @@ def _whole_entry(value: Any, i: int, name: str) -> int:
         exact = False
     if isinstance(value, (str, bytes)) or not exact:
         raise LengthsError(f"{name}[{i}] must be a whole number, got {type(value).__name__}")
-    if abs(number) > _MOST_ROWS:
+    if abs(number) > MOST_ROWS:
         raise LengthsError(f"{name}[{i}] = {number} is too large: the sum overflows")
     return number

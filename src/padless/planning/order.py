@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .checks import Lengths, chunks
 
-__all__ = ["Shuffle", "longest_first", "raw_bits", "shuffled"]
+__all__ = ["Exchange", "Shuffle", "longest_first", "raw_bits", "shortest", "shuffled"]
 
 Indices = NDArray[np.int64]
 _AT_ONCE = 1 << 22  # up to this size a shuffle is computed in memory, 64 MB; beyond, block by block
@@ -98,15 +98,16 @@ def longest_first(lengths: Lengths, block: int) -> Iterator[Indices]:
     Takes one pass over the lengths per block; they may be a memory map.
     """
     shift = max(lengths.longest.bit_length() - 16, 0)
+    # A histogram: bucket b has the lengths from b << shift to below (b + 1) << shift.
     counts = np.zeros((lengths.longest >> shift) + 1, np.int64)
     for _, chunk in chunks(lengths.values):
         counts += np.bincount((chunk >> shift).astype(np.int64), minlength=len(counts))
     held, high = 0, len(counts)
-    for size in np.flatnonzero(counts)[::-1].tolist():
-        if held and held + counts[size] > block:
-            yield _between(lengths, (size + 1) << shift, high << shift)
-            held, high = 0, size + 1
-        held += int(counts[size])
+    for bucket in np.flatnonzero(counts)[::-1].tolist():
+        if held and held + counts[bucket] > block:
+            yield _between(lengths, (bucket + 1) << shift, high << shift)
+            held, high = 0, bucket + 1
+        held += int(counts[bucket])
     yield _between(lengths, 0, high << shift)
 
 
@@ -117,3 +118,30 @@ def _between(lengths: Lengths, low: int, high: int) -> Indices:
     ]
     indices = np.concatenate(found)
     return indices[(-lengths.values[indices].astype(np.int64)).argsort(kind="stable")]
+
+
+def shortest(lengths: Lengths, count: int) -> Indices:
+    """The indices of the `count` shortest sequences, shortest first, ties in their order."""
+    held = np.zeros(0, np.int64)
+    for start, chunk in chunks(lengths.values):
+        held = np.append(held, start + chunk.argsort(kind="stable")[:count])
+        held = held[lengths.values[held].argsort(kind="stable")[:count]]
+    return held
+
+
+class Exchange:
+    """Exchanges the `needed` sequences that a block lacks for as many others of that block, in every block."""
+
+    def __init__(self, block: Indices, needed: Indices) -> None:
+        missing = needed[~np.isin(needed, block)]
+        spare = block[~np.isin(block, needed)][: len(missing)]
+        old, new = np.append(missing, spare), np.append(spare, missing)
+        order = old.argsort()
+        self.old, self.new = old[order], new[order]
+
+    def __call__(self, block: Indices) -> Indices:
+        """`block` after the exchange, as a copy if it changes."""
+        if not len(self.old):
+            return block
+        place = self.old.searchsorted(block).clip(max=len(self.old) - 1)
+        return np.where(self.old[place] == block, self.new[place], block)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import named, whole
+from ..errors import LengthsError
+from ..options import flag, named, whole
 from .checks import as_lengths
-from .order import Shuffle, longest_first
+from .order import Exchange, Shuffle, longest_first, shortest
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
 
-__all__ = ["PLAN_VERSION", "Planner", "rule_of"]
+__all__ = ["PLAN_VERSION", "Planner", "PoolStarts", "rule_of"]
 
 Numbers = NDArray[np.int64]
-Marks = dict[int, int]  # pool number -> batches per rank before that pool; filled in as pools are planned
 
 # Default number of sequences planned at a time. A random order is the same in pools of any size; buckets mix better
 # in small pools, bins fill better in large ones (benchmarks/results/planning.json).
@@ -49,7 +49,26 @@ def rule_of(
         batch_size = whole("batch_size", batch_size, 1)
     if tokens is not None:
         tokens = min(whole("tokens", tokens, 1), _LARGEST_BUDGET)
-    return Rule(policy, batch_size, tokens, bool(padded), world_size)
+    return Rule(policy, batch_size, tokens, flag("padded", padded), world_size)
+
+
+class PoolStarts:
+    """The batches of a rank before each pool of an epoch, as far as it has been planned or the caller knows."""
+
+    def __init__(self, pool: int = 0, before: int = 0) -> None:
+        self._before = {0: 0, pool: before}
+
+    def add(self, pool: int, before: int) -> None:
+        """Note that `pool` has `before` batches before it."""
+        self._before[pool] = before
+
+    def last(self) -> tuple[int, int]:
+        """The last known pool, and the batches before it."""
+        return max(self._before.items())
+
+    def around(self, batch: int) -> tuple[int, int]:
+        """The last pool known to start at or before `batch`, and the batches before it."""
+        return max((pool, before) for pool, before in self._before.items() if before <= batch)
 
 
 class Planner:
@@ -70,51 +89,86 @@ class Planner:
         """Batches per rank in every epoch; None if only planning can tell."""
         return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
-    def count(self, epoch: int, marks: Marks | None = None) -> int:
-        """Batches per rank in this epoch. With `tokens` the epoch is planned to count them; `marks` caches counts."""
+    def count(self, epoch: int, starts: PoolStarts | None = None) -> int:
+        """Batches per rank in this epoch. With `tokens` the pools after the last of `starts` are planned, and added."""
         if self.steps is not None:
             return self.steps
-        marks = {0: 0} if marks is None else marks
-        last = max(marks)
-        if last == len(self.bounds) - 1:
-            return marks[last]
-        for number, (_, bounds) in enumerate(self.pools(epoch, last), last + 1):
-            marks[number] = marks[number - 1] + (len(bounds) - 1) // self.rule.world_size
-        return marks[len(self.bounds) - 1]
+        starts = PoolStarts() if starts is None else starts
+        pool, before = starts.last()
+        if pool < len(self.bounds) - 1:
+            for following, (_, bounds) in enumerate(self.pools(epoch, pool), pool + 1):
+                before += (len(bounds) - 1) // self.rule.world_size
+                starts.add(following, before)
+        return before
 
-    def batches(self, epoch: int, rank: int, start: int = 0, marks: Marks | None = None) -> Iterator[Numbers]:
+    def batches(
+        self, epoch: int, rank: int, start: int = 0, starts: PoolStarts | None = None
+    ) -> Iterator[Numbers]:
         """The batches of `rank` from number `start` on, as arrays of indices.
 
         Args:
-            marks: pool number -> batches per rank before that pool, as far as known; filled in as pools are planned.
-                Pools known to end before `start` are not planned again.
+            starts: the pools known so far, to which those that are planned are added. Pools known to end before
+                `start` are not planned again.
         """
         ranks = self.rule.world_size
-        marks = {0: 0} if marks is None else marks
-        first, step = self.seek(start, marks)
-        for number, (indices, bounds) in enumerate(self.pools(epoch, first), first + 1):
+        starts = PoolStarts() if starts is None else starts
+        pool, before = self.seek(start, starts)
+        for following, (indices, bounds) in enumerate(self.pools(epoch, pool), pool + 1):
             steps = (len(bounds) - 1) // ranks
-            marks[number] = step + steps
-            for here in range(max(start - step, 0), steps):
-                batch = here * ranks + batch_in_step(rank, step + here, ranks)
+            starts.add(following, before + steps)
+            for step in range(max(start - before, 0), steps):
+                batch = step * ranks + batch_in_step(rank, before + step, ranks)
                 yield indices[bounds[batch] : bounds[batch + 1]]
-            step += steps
+            before += steps
 
-    def seek(self, batch: int, marks: Marks) -> tuple[int, int]:
+    def seek(self, batch: int, starts: PoolStarts) -> tuple[int, int]:
         """The last pool known to start at or before `batch`, and the batches per rank before that pool."""
         size = self.rule.step_size
         if not size:
-            return max((pool, before) for pool, before in marks.items() if before <= batch)
+            return starts.around(batch)
         firsts = [-(-bound // size) for bound in self.bounds[:-1]]
         pool = bisect_right(firsts, batch) - 1
         return pool, firsts[pool]
 
     def pools(self, epoch: int, first: int = 0) -> Iterator[tuple[Numbers, Numbers]]:
-        """The indices, batch after batch, and batch bounds of each pool from `first` on."""
-        for number, indices in enumerate(self._indices(epoch, first), first):
-            costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
-            order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
-            yield indices[order], bounds
+        """The indices, batch after batch, and batch bounds of each pool from `first` on.
+
+        Raises:
+            LengthsError: the remainder that is not a multiple of `world_size` cannot be dealt.
+        """
+        blocks = self._indices(epoch, first)
+        if self._has_remainder_first:
+            # Where the first pool happens to lack short sequences, it gets the shortest of all in exchange, of which
+            # twice the remainder is enough if any way to deal it exists.
+            start = next(blocks) if first == 0 else next(self._indices(epoch, 0))
+            try:
+                planned = self._planned(start, epoch, 0)
+            except LengthsError:
+                needed = shortest(self.lengths, 2 * (len(self.lengths) % self.rule.world_size))
+                exchange = Exchange(start, needed)
+                planned = self._planned(exchange(start), epoch, 0)
+                blocks = map(exchange, blocks)
+            if first == 0:
+                yield planned
+                first = 1
+        for number, indices in enumerate(blocks, first):
+            yield self._planned(indices, epoch, number)
+
+    @property
+    def _has_remainder_first(self) -> bool:
+        """Whether the first of several pools takes the remainder."""
+        rule = self.rule
+        return (
+            rule.tokens is not None
+            and rule.policy != "sorted"
+            and len(self.lengths) % rule.world_size > 0
+            and len(self.bounds) > 2
+        )
+
+    def _planned(self, indices: Numbers, epoch: int, number: int) -> tuple[Numbers, Numbers]:
+        costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
+        order, bounds = plan_pool(costs, self.rule, self.seed, epoch, _STEP_ORDER, number)
+        return indices[order], bounds
 
     def _indices(self, epoch: int, first: int) -> Iterator[Numbers]:
         """The sequences of each pool from `first` on, in the order of the epoch."""

@@ -97,11 +97,15 @@ def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Number
         bounds = cut_rows(costs, tokens)
     is_packed = rule.policy == "binpack"
     dealt = split_evenly(bounds, ranks)
-    if dealt is None and not rule.padded and not is_packed:
+    if dealt is None and not is_packed:
         # Sequences that cannot be dealt as the policy orders them may still fit together otherwise.
-        by_length = (-costs).argsort(kind="stable")
-        packed, bounds = best_fit(costs[by_length], tokens)
-        order, is_packed, dealt = by_length[packed], True, split_evenly(bounds, ranks)
+        order = (-costs).argsort(kind="stable")
+        if rule.padded:
+            bounds = cut_cells(costs[order], tokens)
+        else:
+            packed, bounds = best_fit(costs[order], tokens)
+            order, is_packed = order[packed], True
+        dealt = split_evenly(bounds, ranks)
     if dealt is None:
         raise LengthsError(_undealt(len(costs), ranks, f"tokens={tokens}"))
     if ranks > 1 and not rule.padded and not is_packed:
@@ -111,14 +115,14 @@ def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Number
 
 def _levelled(costs: Numbers, bounds: Numbers, ranks: int, tokens: int) -> tuple[Numbers, Numbers]:
     """The batches of each step, dealt again longest first if that keeps the budget and shortens the step."""
-    dealt = deal_longest_first(costs, bounds[::ranks], ranks, len(costs))
-    order, new = _grouped(dealt)
-    before = np.add.reduceat(costs, bounds[:-1]).reshape(-1, ranks)
-    after = np.add.reduceat(costs[order], new[:-1]).reshape(-1, ranks)
-    alone = (np.diff(new) == 1).reshape(-1, ranks)
-    better = ((after <= tokens) | alone).all(1) & (after.max(1) <= before.max(1))
-    kept = np.arange(len(bounds) - 1).repeat(np.diff(bounds))
-    return _grouped(np.where(better[kept // ranks], dealt, kept))
+    old_batch = np.arange(len(bounds) - 1).repeat(np.diff(bounds))  # of each sequence
+    new_batch = deal_longest_first(costs, bounds[::ranks], ranks, len(costs))
+    order, new_bounds = _grouped(new_batch)
+    old_rows = np.add.reduceat(costs, bounds[:-1]).reshape(-1, ranks)
+    new_rows = np.add.reduceat(costs[order], new_bounds[:-1]).reshape(-1, ranks)
+    is_alone = (np.diff(new_bounds) == 1).reshape(-1, ranks)
+    is_better = ((new_rows <= tokens) | is_alone).all(1) & (new_rows.max(1) <= old_rows.max(1))
+    return _grouped(np.where(is_better[old_batch // ranks], new_batch, old_batch))
 
 
 def _grouped(batch_of: Numbers) -> tuple[Numbers, Numbers]:

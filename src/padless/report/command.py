@@ -11,8 +11,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PadlessError, UsageError
-from ..options import MOST_THREADS, check_outputs
+from ..errors import UsageError
+from ..options import MOST_THREADS, check_outputs, check_writable, unwritable
 from ..progress import Meter
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .network import Network
     from .reading import Collected
 
-__all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "add_reading_options", "run"]
+__all__ = ["DESCRIPTION", "EXAMPLES", "add_arguments", "add_reading_options", "count", "run", "threads"]
 
 DESCRIPTION = """\
 Computes the cost of padding for the sequences of a file, for each way of
@@ -58,8 +58,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_reading_options(parser, "reading")
     group = parser.add_argument_group("batches")
-    group.add_argument("--batch-size", type=_count, metavar="N", help="sequences per batch (default 32)")
-    group.add_argument("--tokens", type=_count, metavar="N", help="rows per batch, instead of --batch-size")
+    group.add_argument("--batch-size", type=count, metavar="N", help="sequences per batch (default 32)")
+    group.add_argument("--tokens", type=count, metavar="N", help="rows per batch, instead of --batch-size")
     group.add_argument(
         "--padded", action="store_true", help="apply --tokens to the cells of the grid instead of rows"
     )
@@ -79,7 +79,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("cost")
     group.add_argument(
         "--width",
-        type=_count,
+        type=count,
         default=1,
         metavar="N",
         help="numbers per row, for the multiplications (default 1)",
@@ -90,12 +90,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="count the FLOPs of a recurrent network too (with --measure, default lstm)",
     )
     group.add_argument(
-        "--input-size", type=_count, metavar="N", help="input size of the network (default 256)"
+        "--input-size", type=count, metavar="N", help="input size of the network (default 256)"
     )
     group.add_argument(
-        "--hidden-size", type=_count, metavar="N", help="hidden size of the network (default 256)"
+        "--hidden-size", type=count, metavar="N", help="hidden size of the network (default 256)"
     )
-    group.add_argument("--layers", type=_count, metavar="N", help="layers of the network (default 1)")
+    group.add_argument("--layers", type=count, metavar="N", help="layers of the network (default 1)")
     group.add_argument("--bidirectional", action="store_true", help="make the network bidirectional")
     group.add_argument("--training", action="store_true", help="include the backward pass")
     group.add_argument(
@@ -105,7 +105,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--threads",
-        type=_threads,
+        type=threads,
         metavar="N",
         help="threads for --measure; 1 measures CPU time (default: torch's setting)",
     )
@@ -150,7 +150,7 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
     _check(options)
     check_outputs([options.html], options.file)
     if options.html is not None:
-        _check_writable(options.html)
+        check_writable(options.html)
     found = _read(options)
     with warnings.catch_warnings():
         # The planner warns of sequences over the budget; the report has a line of them.
@@ -252,7 +252,7 @@ def _write(report: Report, options: Namespace) -> None:
         try:
             options.html.write_text(page(report), encoding="utf-8")
         except OSError as error:
-            raise _unwritable(options.html, error) from None
+            raise unwritable(options.html, error) from None
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(
             errors="backslashreplace"
@@ -260,33 +260,18 @@ def _write(report: Report, options: Namespace) -> None:
     print(json.dumps(report.as_json(), indent=2) if options.json else report.text())
 
 
-def _check_writable(path: Path) -> None:
-    """Raise PadlessError before minutes of reading, not after, where the page cannot be written."""
-    is_new = not path.exists()
-    try:
-        with path.open("a"):
-            pass
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> PadlessError:
-    return PadlessError(f"cannot write to {path}: {error.strerror or error}")
-
-
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """An option's text as a whole number from 1."""
     if not text.isdecimal() or not 1 <= int(text[:11]) <= _MOST:
         raise ArgumentTypeError(f"a whole number from 1 to {_MOST:,}, got {text[:40]!r}")
     return int(text)
 
 
-def _threads(text: str) -> int:
-    threads = _count(text)
-    if threads > MOST_THREADS:
+def threads(text: str) -> int:
+    """An option's text as a number of threads."""
+    if not text.isdecimal() or not 1 <= int(text[:11]) <= MOST_THREADS:
         raise ArgumentTypeError(f"a whole number from 1 to {MOST_THREADS}, got {text[:40]!r}")
-    return threads
+    return int(text)
 
 
 def _seed(text: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..lengths import host_lengths
-from ..options import named, whole
+from ..options import flag, named, whole
 from .counts import Count, Counted
 from .given import given_batches
 
@@ -116,6 +116,9 @@ def waste(
         raise ValueError("give either batch_size or tokens, got both")
     batch_size = batch_size if batch_size is None else whole("batch_size", batch_size, 1)
     tokens = tokens if tokens is None else whole("tokens", tokens, 1)
+    seed, padded = whole("seed", seed, 0), flag("padded", padded)
+    if padded and tokens is None:
+        raise ValueError("padded says what tokens bounds: give tokens too")
     if policy == "binpack" and tokens is None:
         raise ValueError("policy 'binpack' fills rows of a fixed size: give tokens")
     if policy == "given" or (batch_size is None and tokens is None):

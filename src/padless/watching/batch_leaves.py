@@ -106,6 +106,8 @@ def _parts(value: Any) -> Any:
 
 def _kind(leaf: Any) -> str:
     name = type(leaf).__name__
+    if isinstance(leaf, Tensor) and leaf.is_nested:
+        return f"nested {name}"  # which has no shape if strided
     if isinstance(leaf, (Tensor, np.ndarray)):
         return f"{name} {tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
     if isinstance(leaf, (list, tuple)):

@@ -36,7 +36,8 @@ def watch(
     - whole numbers `(B,)` next to a tensor `(B, T, *)` or `(T, B, *)` that is only padding beyond these lengths.
 
     The cells are those of the grid in the batch, including padding up to a fixed length; if there is no grid, those of
-    a grid padded to the longest sequence.
+    a grid padded to the longest sequence. The grid of given or named lengths is a tensor `(B, T, *)` or `(T, B, *)`
+    that fits them; if several of different T fit, the one that is only padding beyond the lengths.
 
     Args:
         loader: a `DataLoader` or any other iterable whose class is written in Python.
@@ -47,8 +48,10 @@ def watch(
         `Watch`, whose `.waste` has the numbers at any time.
 
     Raises:
-        LengthsError: while iterating: lengths cannot be determined, or two sources of lengths contradict each other.
-        TypeError: the loader cannot be watched in place, because its class is not written in Python.
+        LengthsError: while iterating: lengths cannot be determined, or contradict another name or the tensors of their
+            batch.
+        TypeError: `lengths` is not a function, or the loader cannot be watched in place, because its class is not
+            written in Python.
 
     >>> import padless, torch
     >>> sequences = [torch.ones(n) for n in (4, 6, 8, 5)]
@@ -61,6 +64,8 @@ def watch(
     """
     from .batch_lengths import BatchReader
 
+    if lengths is not None and not callable(lengths):
+        raise TypeError(f"watch: lengths must be a function of a batch, got {type(lengths).__name__}")
     if not hasattr(type(loader), "__iter__"):
         raise TypeError(f"watch takes an iterable loader, got {type(loader).__name__}")
     return Watch(loader, BatchReader(lengths), report)

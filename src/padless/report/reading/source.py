@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import re
@@ -27,7 +28,7 @@ _BLOCK = 1 << 20
 _HEAD = 1 << 16  # the format is recognised by the first line, or by this much of it
 LONGEST_LINE = 1 << 26  # characters, in formats that must be read in whole lines
 _BEGINS_AN_ARRAY = re.compile(r'\[\s*(?:[\[{"0-9-]|$)')  # on several lines; text may begin with "[Applause]"
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_GZIP, _PARQUET, _NUMPY = b"\x1f\x8b", b"PAR1", b"\x93NUMPY"
 
 Progress = Callable[[int, "int | None"], None]
 
@@ -55,7 +56,8 @@ class Source:
         """Find the format if None is given, and raise if the data evidently do not have this format.
 
         Raises:
-            LengthsError: it is empty, UTF-16, Parquet under another name, or Parquet compressed by gzip.
+            LengthsError: it is empty, UTF-16, an array of NumPy, Parquet under another name, or Parquet compressed by
+                gzip.
         """
         if not self._head:
             raise LengthsError(f"{self.name} is empty")
@@ -68,26 +70,34 @@ class Source:
             return
         if self._head.startswith(_PARQUET):
             raise LengthsError(f"{self.name} is Parquet, not {self.format}; read it with --format parquet")
+        if self._head.startswith(_NUMPY):
+            raise LengthsError(
+                f"{self.name} is an array in NumPy's format; save it as text first: "
+                f"numpy.savetxt('lengths.txt', numpy.load('lengths.npy'), '%d')"
+            )
         if self._head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise LengthsError(f"{self.name} is UTF-16; convert it to UTF-8 first")
 
     def blocks(self, progress: Progress) -> Iterator[str]:
-        """The text, up to a million characters at a time; a block may end inside a line.
+        """The text, up to a million characters at a time; a block may end inside a line; line ends are newlines.
 
         Raises:
             LengthsError: a byte that is not text; the message names its line.
         """
-        decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        # Lines may end in \r\n, or in \r alone, as on old Macs.
+        decode = io.IncrementalNewlineDecoder(
+            codecs.getincrementaldecoder("utf-8-sig")(), translate=True
+        ).decode
         line = done = 0  # number of lines and bytes before this block
         for block in self._raw_blocks():
             if b"\0" in block:
-                raise self._no_text(line + block.count(b"\n", 0, block.index(b"\0")), "a NUL byte")
+                raise self._no_text(line + _line_ends(block[: block.index(b"\0")]), "a NUL byte")
             try:
                 text = decode(block, final=not block)
             except UnicodeDecodeError as error:
                 before, byte = error.object[: error.start], error.object[error.start]
-                raise self._no_text(line + before.count(b"\n"), f"byte 0x{byte:02x} is not UTF-8") from None
-            line += block.count(b"\n")
+                raise self._no_text(line + _line_ends(before), f"byte 0x{byte:02x} is not UTF-8") from None
+            line += text.count("\n")
             done += len(block)
             progress(self.raw.tell() if self._is_packed and self._size else done, self._size)
             if text:
@@ -176,8 +186,13 @@ class Source:
 
     def _first_line(self) -> tuple[str, str]:
         """The first line, and the known part of the text after it, both stripped."""
-        line, _, others = self._head.decode("utf-8-sig", "replace").partition("\n")
+        lines = self._head.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+        line, _, others = lines.partition("\n")
         return line.strip(), others.strip()
+
+
+def _line_ends(text: bytes) -> int:
+    return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 
 def _is_json(line: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ from .collected import Collected, integer_of, is_integer, is_number, shown
 
 __all__ = ["read_txt"]
 
+_SEVERAL = re.compile(r"\s*[+-]?[0-9]+(?:,[+-]?[0-9]+)*,(?:[+-]?[0-9]+)?\s*", re.ASCII)
 _KEPT = 1 << 16  # characters kept of an unfinished line; of longer lines only the word count is kept
 
 
@@ -102,9 +104,14 @@ class _Reader:
         if is_integer(line):
             self.collected.unit = "lengths"
             return
-        # 4.5 could be counted as a word, but a file of such numbers is a mistake that would go unnoticed.
-        if is_number(line) and any(character.isdigit() for character in line):
+        # Both could be counted as words, but a file of such lines is a mistake that would go unnoticed.
+        if is_number(line):
             raise self._error(index, f"{line.strip()} is not a whole number (--words counts it as a word)")
+        if _SEVERAL.fullmatch(line):
+            raise self._error(
+                index,
+                f"{shown(line.strip())} is several integers; put one length on a line (--words counts words)",
+            )
         self.collected.unit = "words"
         self.collected.add([0] * self.blank)
         self.blank = 0
