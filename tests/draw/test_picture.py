@@ -55,5 +55,5 @@ def test_where_there_is_no_row_there_is_nothing_to_draw(tmp_path, lengths):
 
 def test_without_matplotlib_it_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(PadlessError, match=r"^pictures need Matplotlib: pip install 'padless\[plot\]'$"):
+    with pytest.raises(PadlessError, match=r"^pictures need Matplotlib: pip install matplotlib$"):
         picture.save_picture([1], tmp_path / "batch.png")
