@@ -278,6 +278,11 @@ def test_lengths_of_a_list_are_not_rounded(lengths: Any) -> None:
     assert Packed(data, lengths).lengths.tolist() == [2**24 + 1, 3]
 
 
+def test_a_masked_length_is_refused() -> None:
+    with pytest.raises(LengthsError, match=r"lengths\[1\] must be a whole number"):
+        Packed(torch.zeros(4), numpy.ma.array([1, 2, 1], mask=[False, True, False]))
+
+
 def test_lengths_of_another_byte_order_are_numbers_too() -> None:
     assert pack(torch.zeros(3, 4), numpy.array([4, 3, 1], ">i4")).lengths.tolist() == [4, 3, 1]
 

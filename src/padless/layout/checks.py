@@ -119,9 +119,10 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
         raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     if not isinstance(lengths, (list, tuple)) and hasattr(lengths, "__array__"):
         values = np.asarray(lengths)
-        if values.dtype != object:  # otherwise a nullable or mixed column
+        is_masked = np.ma.is_masked(lengths)
+        if values.dtype != object and not is_masked:  # otherwise a nullable or mixed column
             return _of_array(values, name)
-        lengths = values.tolist()
+        lengths = lengths.tolist() if is_masked else values.tolist()  # None where masked, which is refused
     # One by one, so that large numbers are not rounded, and the error can name a wrong one.
     if not isinstance(lengths, (list, tuple)) or not all(type(number) is int for number in lengths):
         lengths = host_lengths(lengths, name=name)

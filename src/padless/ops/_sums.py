@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..layout.layout import Layout, Numbers
 
-__all__ = ["row_sums", "sequence_rows", "wide"]
+__all__ = ["double", "row_sums", "sequence_rows", "wide"]
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -24,7 +24,7 @@ def row_sums(data: Tensor, layout: Layout) -> Tensor:
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
     if torch.compiler.is_compiling():  # a graph cannot branch on lengths
-        doubles = _double(rows)
+        doubles = double(rows)
         sums = doubles.new_zeros(layout.batch, *rows.shape[1:])
         return sums.index_add(0, layout.owners.to(rows.device), doubles).to(rows.dtype)
     for owners, count in _levels(layout):
@@ -35,7 +35,7 @@ def row_sums(data: Tensor, layout: Layout) -> Tensor:
 def sequence_rows(values: Tensor, layout: Layout) -> Tensor:
     """`values[i]` of `(B, *)` as every row of sequence i, `(N, *)`; the gradient is a `row_sums`."""
     if torch.compiler.is_compiling():
-        return _double(values).index_select(0, layout.owners.to(values.device)).to(values.dtype)
+        return double(values).index_select(0, layout.owners.to(values.device)).to(values.dtype)
     rows = wide(values) if values.requires_grad and torch.is_grad_enabled() else values
     for owners, _ in reversed(_levels(layout)):
         rows = rows.index_select(0, owners.to(rows.device))
@@ -47,17 +47,13 @@ def wide(rows: Tensor) -> Tensor:
     return rows.float() if rows.dtype in _NARROW else rows
 
 
-def _double(rows: Tensor) -> Tensor:
+def double(rows: Tensor) -> Tensor:
     """The rows in double precision if they are not whole numbers and the device has it."""
     if rows.device.type == "mps":
         return wide(rows)
-    return (
-        rows.to(torch.complex128)
-        if rows.is_complex()
-        else rows.double()
-        if rows.is_floating_point()
-        else rows
-    )
+    if rows.is_complex():
+        return rows.to(torch.complex128)
+    return rows.double() if rows.is_floating_point() else rows
 
 
 def _levels(layout: Layout) -> list[tuple[Tensor, int]]:

@@ -11,7 +11,7 @@ from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ._kinds import Batch, as_packed, of_kind, owners
-from ._sums import row_sums, sequence_rows, wide
+from ._sums import double, row_sums, sequence_rows, wide
 from .reduce import _check_floating, _sum_dtype, shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
@@ -126,9 +126,10 @@ def cumsum(packed: Batch) -> Batch:
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
     rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
-    sums = []
+    sums, total = [], None
     for step in move_rows(rows, layout.time_major).split(layout.batch_sizes.tolist()):
-        sums.append(step + sums[-1][: len(step)] if sums else step)
+        total = double(step) if total is None else total[: len(step)] + step
+        sums.append(total.to(rows.dtype))
     back = move_rows(torch.cat(sums), layout.time_major.inverted())
     return of_kind(Packed._of(back.to(dtype), layout), packed)
 
