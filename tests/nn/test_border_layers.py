@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise, product
 
 import pytest
@@ -230,22 +231,13 @@ def test_layer_norm_cells_follow_their_equations(name):
             torch.testing.assert_close(got[t], h)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
-        ({"padding": -1}, ValueError, "Conv1d: padding must be at least 0, got -1"),
-        ({"padding": 1.5}, TypeError, "Conv1d: padding must be a whole number, got 1.5"),
-        ({"padding": (1, 2)}, TypeError, r"Conv1d: padding must be a whole number, got \(1, 2\)"),
-        ({"stride": 0, "padding": 0}, ValueError, "Conv1d: stride must be at least 1, got 0"),
-        ({"dilation": 0}, ValueError, "Conv1d: dilation must be at least 1, got 0"),
-        ({"kernel_size": 0}, ValueError, "Conv1d: kernel_size must be at least 1, got 0"),
-        ({"kernel_size": 2.5}, TypeError, "Conv1d: kernel_size must be a whole number, got 2.5"),
-    ],
-    ids=str,
-)
-def test_a_convolution_of_impossible_sizes_is_refused(options, error, text):
-    with pytest.raises(error, match=text):
-        padless.nn.Conv1d(2, 2, **{"kernel_size": 3, **options})
+@pytest.mark.parametrize("option", ["padding", "stride", "dilation", "kernel_size"])
+@pytest.mark.parametrize("value", [-1, 0, 1.5, (1, 2)])
+def test_a_convolution_of_impossible_sizes_is_refused(option, value):
+    if (option, value) != ("padding", 0):
+        text = f"Conv1d: {option} must be a whole number of at least {int(option != 'padding')}, got {value}"
+        with pytest.raises(ValueError, match=re.escape(text)):
+            padless.nn.Conv1d(2, 2, **{"kernel_size": 3, "padding": 0, option: value})
     assert padless.nn.Conv1d(2, 2, (3,), (2,), (1,)).padding == (1,)
 
 
@@ -288,15 +280,15 @@ def test_states_of_a_cell_without_initial_states_need_a_row_a_layer_and_sequence
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "text"),
+    ("make", "name"),
     [
-        (lambda: padless.nn.CRF(2.5), TypeError, "CRF: tags must be a whole number, got 2.5"),
-        (lambda: padless.nn.CRF(0), ValueError, "CRF: tags must be at least 1, got 0"),
-        (lambda: padless.nn.LayerNormGRU(4, 0), ValueError, "LayerNormGRU: hidden_size must be at least 1, got 0"),
-        (lambda: padless.nn.LayerNormLSTM(4, 2.5), TypeError, "LayerNormLSTM: hidden_size must be a whole number"),
-        (lambda: padless.nn.LayerNormGRU(4, 2, 0), ValueError, "LayerNormGRU: num_layers must be at least 1, got 0"),
+        (lambda: padless.nn.CRF(2.5), "CRF: tags"),
+        (lambda: padless.nn.CRF(0), "CRF: tags"),
+        (lambda: padless.nn.LayerNormGRU(4, 0), "LayerNormGRU: hidden_size"),
+        (lambda: padless.nn.LayerNormLSTM(4, 2.5), "LayerNormLSTM: hidden_size"),
+        (lambda: padless.nn.LayerNormGRU(4, 2, 0), "LayerNormGRU: num_layers"),
     ],
-)  # fmt: skip
-def test_layers_of_impossible_sizes_are_refused(make, error, text):
-    with pytest.raises(error, match=text):
+)
+def test_layers_of_impossible_sizes_are_refused(make, name):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
         make()

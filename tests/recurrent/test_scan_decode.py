@@ -214,7 +214,6 @@ def test_states_are_checked_at_every_step():
     [
         ({"stop": [2, 3]}, "stop must be a token or a function, got list"),
         ({"stop": None}, "stop must be a token or a function, got NoneType"),
-        ({"max_length": 2.5}, "max_length must be a whole number, got float"),
         ({"step": lambda rows, state: rows}, r"step must return \(scores, state\), got Tensor"),
         ({"step": lambda rows, state: (rows.tolist(), state)}, "a tensor of rows or scores, got list"),
     ],
@@ -223,3 +222,9 @@ def test_a_bad_call_of_decode_is_named(options, text):
     options = {"step": lambda rows, state: (rows + 1, state), "stop": 4, "max_length": 3, **options}
     with pytest.raises(TypeError, match=text):
         decode(options.pop("step"), torch.tensor([0, 3]), (), **options)
+
+
+@pytest.mark.parametrize("max_length", [2.5, -1, None])
+def test_a_bad_length_of_decode_is_named(max_length):
+    with pytest.raises(ValueError, match="decode: max_length must be a whole number of at least 0"):
+        decode(lambda rows, state: (rows, state), torch.tensor([0]), (), stop=4, max_length=max_length)

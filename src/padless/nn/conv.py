@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from ..layout.layout import Layout
 from ..ops._kinds import as_packed, of_kind
+from ..options import whole
 from ..packed import Packed
-from ._sizes import whole_number
 
 __all__ = ["Conv1d"]
 
@@ -28,8 +28,8 @@ class Conv1d(torch.nn.Conv1d):
         padding_mode: only "zeros" is supported.
 
     Raises:
-        TypeError: a size that is not a whole number.
-        ValueError: "same" with a stride, an unknown or negative padding, a size below 1, or another padding mode.
+        ValueError: "same" with a stride, an unknown padding or padding mode, or a size that is not a whole number of at
+            least 1 (the padding: 0).
 
     >>> conv = Conv1d(2, 5, 3)
     >>> conv(Packed(torch.randn(4, 2), [3, 1])).data.shape
@@ -54,14 +54,14 @@ class Conv1d(torch.nn.Conv1d):
             raise ValueError(f"Conv1d: padding_mode must be 'zeros', got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid", "causal"):
             raise ValueError(f"Conv1d: padding must be same, valid, causal or a number, got {padding!r}")
-        zeros = padding if isinstance(padding, str) else _one_number(padding, "padding", at_least=0)
+        zeros = padding if isinstance(padding, str) else _one_number("padding", padding, 0)
         super().__init__(
             in_channels,
             out_channels,
-            _one_number(kernel_size, "kernel_size", at_least=1),
-            _one_number(stride, "stride", at_least=1),
+            _one_number("kernel_size", kernel_size, 1),
+            _one_number("stride", stride, 1),
             "valid" if zeros == "causal" else zeros,  # torch has no causal padding
-            _one_number(dilation, "dilation", at_least=1),
+            _one_number("dilation", dilation, 1),
             groups,
             bias,
             device=device,
@@ -123,7 +123,7 @@ def _along(layout: Layout, begins: Tensor) -> Tensor:
     return torch.arange(layout.rows, device="cpu") - layout.offsets[owners] + begins[owners]
 
 
-def _one_number(value: Any, name: str, *, at_least: int) -> int:
+def _one_number(name: str, value: Any, least: int) -> int:
     """The number, or that of a tuple of one, which torch takes too."""
     is_tuple_of_one = isinstance(value, (tuple, list)) and len(value) == 1
-    return whole_number(value[0] if is_tuple_of_one else value, f"Conv1d: {name}", at_least=at_least)
+    return whole(f"Conv1d: {name}", value[0] if is_tuple_of_one else value, least)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import ops
 from ..ops._kinds import as_packed, of_kind, rows_in_order_of
+from ..options import whole
 from ..packed import Packed
 from ..recurrent.scanning import scan
-from ._sizes import whole_number
 
 __all__ = ["CRF"]
 
@@ -37,7 +37,7 @@ class CRF(torch.nn.Module):
 
     def __init__(self, tags: int, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        self.tags = tags = whole_number(tags, "CRF: tags", at_least=1)
+        self.tags = tags = whole("CRF: tags", tags, 1)
         self.transitions = torch.nn.Parameter(torch.empty(tags, tags, device=device, dtype=dtype))
         self.start = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))
         self.end = torch.nn.Parameter(torch.empty(tags, device=device, dtype=dtype))

@@ -10,9 +10,9 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..ops._kinds import as_packed, of_kind
+from ..options import whole
 from ..packed import Packed
 from ..recurrent.scanning import scan
-from ._sizes import whole_number
 
 __all__ = ["LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell", "Recurrent"]
 
@@ -43,9 +43,9 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        input_size = whole_number(input_size, f"{name}: input_size", at_least=0)
-        hidden_size = whole_number(hidden_size, f"{name}: hidden_size", at_least=1)
-        num_layers = whole_number(num_layers, f"{name}: num_layers", at_least=1)
+        input_size = whole(f"{name}: input_size", input_size, 0)
+        hidden_size = whole(f"{name}: hidden_size", hidden_size, 1)
+        num_layers = whole(f"{name}: num_layers", num_layers, 1)
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be from 0 to 1, got {dropout}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -125,7 +125,7 @@ class Recurrent(torch.nn.Module):
 class _LayerNormCell(torch.nn.Module):
     def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
         super().__init__()
-        self.hidden_size = whole_number(hidden_size, f"{type(self).__name__}: hidden_size", at_least=1)
+        self.hidden_size = whole(f"{type(self).__name__}: hidden_size", hidden_size, 1)
         self.weight_ih = torch.nn.Parameter(torch.empty(gates * hidden_size, input_size))
         self.weight_hh = torch.nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
         self.norm_ih = torch.nn.LayerNorm(gates * hidden_size)

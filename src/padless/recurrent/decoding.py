@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..layout.layout import Layout
+from ..options import whole
 from ..packed import Packed
 from ._pairs import pair_of
 
@@ -42,16 +43,16 @@ def decode(
 
     Raises:
         TypeError: `start`, scores or a state are not tensors, the rows have a dtype that the one of `start` cannot hold
-            (floating-point for integers), or `stop` or `max_length` is of another kind.
-        ValueError: a negative `max_length`, a state with a wrong number of rows, or rows, scores or a mask of the
-            wrong shape.
+            (floating-point for integers), or `stop` is neither a token nor a function.
+        ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
+            scores or a mask of the wrong shape.
 
     >>> def count_up(tokens, state):
     ...     return tokens + 1, state
     >>> decode(count_up, torch.tensor([0, 3]), (), stop=4, max_length=10).unpack()
     [tensor([1, 2, 3, 4]), tensor([4])]
     """
-    limit, ends_at = _checked_limit(max_length), _checked_stop(stop)
+    limit, ends_at = whole("decode: max_length", max_length, 0), _checked_stop(stop)
     if not isinstance(start, Tensor) or start.dim() == 0:
         got = "a scalar" if isinstance(start, Tensor) else type(start).__name__
         raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
@@ -86,18 +87,6 @@ def _check_states(state: Any, count: int) -> None:
             raise TypeError(f"decode: states must be tensors (n, *), got {type(leaf).__name__}")
         if leaf.dim() == 0 or len(leaf) != count:
             raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
-
-
-def _checked_limit(max_length: Any) -> int:
-    try:
-        limit = operator.index(max_length)
-    except TypeError:
-        raise TypeError(
-            f"decode: max_length must be a whole number, got {type(max_length).__name__}"
-        ) from None
-    if limit < 0:
-        raise ValueError(f"decode: max_length must not be negative, got {limit}")
-    return limit
 
 
 def _checked_stop(stop: Any) -> Callable[[Tensor], Any]:
