@@ -111,10 +111,10 @@ def _open_packed(module: RNNBase, packed: Packed) -> Batch:
     return _open_layout(
         packed.data,
         layout,
-        layout.offsets.index_select(0, layout.order),
-        1,
-        lambda: layout.time_major,
-        lambda output: Packed._of(output, layout),
+        sequence=layout.offsets.index_select(0, layout.order),
+        step_stride=1,
+        to_time_major=lambda: layout.time_major,
+        restore=lambda output: Packed._of(output, layout),
     )
 
 
@@ -181,10 +181,10 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
     batch = _open_layout(
         input.reshape(-1, input.shape[2]),
         layout,
-        layout.order * sequence_stride,
-        step_stride,
-        lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
-        lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
+        sequence=layout.order * sequence_stride,
+        step_stride=step_stride,
+        to_time_major=lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
+        restore=lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
     )
     return batch._replace(is_padded=True)
 
@@ -192,6 +192,7 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
 def _open_layout(
     rows: Tensor,
     layout: Layout,
+    *,
     sequence: Tensor,
     step_stride: int,
     to_time_major: Callable[[], RowMap],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType
 from typing import Any, SupportsIndex, TypeVar
@@ -135,18 +135,23 @@ def _leaves_computing_to(base: type, kind: type) -> bool:
 def _calls_super(kind: type, name: str, seen: set[str]) -> bool:
     """Whether the method `name` of `kind` calls `super().forward`, directly or through another method of `kind`."""
     seen.add(name)
-    method = inspect.unwrap(getattr(vars(kind)[name], "__func__", vars(kind)[name]))
-    codes = [getattr(method, "__code__", None)]
-    for code in codes:  # grows while iterating, by nested functions
-        if not isinstance(code, CodeType):
-            continue
+    for code in _codes(inspect.unwrap(getattr(vars(kind)[name], "__func__", vars(kind)[name]))):
         if "__class__" in code.co_freevars and "forward" in code.co_names:  # a sign of `super()`
             return True
-        codes += code.co_consts
         others = [other for other in code.co_names if other in vars(kind) and other not in seen]
         if any(_calls_super(kind, other, seen) for other in others):
             return True
     return False
+
+
+def _codes(function: Any) -> Iterator[CodeType]:
+    """The code of a function and of all functions inside it; nothing if it is not written in Python."""
+    pending = [getattr(function, "__code__", None)]
+    while pending:
+        code = pending.pop()
+        if isinstance(code, CodeType):
+            yield code
+            pending += code.co_consts
 
 
 @cache
