@@ -109,7 +109,7 @@ class _Mask:
         if mask is None or mask.dim() != 2:
             raise LengthsError(f"{self.how} must be a mask (B, T); {_ADVICE}")
         real = mask != 0
-        if mask.dtype != torch.bool and bool((mask[real] != 1).any()):
+        if mask.dtype != torch.bool and bool((real & (mask != 1)).any()):
             raise LengthsError(f"{self.how} must hold 1 at real rows and 0 at padding; {_ADVICE}")
         return real.sum(1).tolist(), mask.shape[1]
 
