@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from functools import cache
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,14 @@ def flag(name: str, value: Any) -> bool:
 
 def is_boolean(value: Any) -> bool:
     """Whether `value` is True or False, of Python, NumPy or torch, which count as the integers 1 and 0 otherwise."""
-    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    if _is_number(type(value)):
+        return isinstance(value, bool)
+    return str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
+@cache  # lists of lengths have millions of numbers of one type
+def _is_number(kind: type) -> bool:
+    return issubclass(kind, Number)
 
 
 def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -82,12 +91,13 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
-    is_new = not path.exists()
+    target = path.resolve()  # a link that leads nowhere stays one
+    is_new = not target.exists()
     try:
-        with path.open("a"):
+        with target.open("a"):
             pass
         if is_new:
-            path.unlink()
+            target.unlink()
     except OSError as error:
         raise unwritable(path, error) from None
 

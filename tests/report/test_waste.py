@@ -348,7 +348,7 @@ BAD_OPTIONS = [
         lambda: waste([1], seed="x", policy="random"),  # type: ignore[arg-type]
         "seed must be a whole number of at least 0, got 'x'",
     ),
-    (lambda: waste([1, 9], padded=True), "padded says what tokens bounds: give tokens too"),
+    (lambda: waste([1, 9], padded=True), "padded is an option of batches: give batch_size or tokens too"),
     (lambda: waste([1], tokens=2, padded="no"), "padded must be True or False, got 'no'"),  # type: ignore[arg-type]
     (lambda: waste([1]).product(0), "width must be a whole number of at least 1, got 0"),
     (lambda: waste([1]).flops("cnn", 1, 1), "cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'"),

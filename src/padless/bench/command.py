@@ -137,7 +137,10 @@ def run(options: Namespace) -> None:
     if options.plot is not None:
         from .plot import save_plot
 
-        save_plot(report, options.plot)
+        try:
+            save_plot(report, options.plot)
+        except OSError as error:
+            raise unwritable(options.plot, error) from None
 
 
 def _check(options: Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,10 @@ def _only_numbers(given: list[Any], values: NDArray[Any]) -> bool:
     """Whether `given` holds only numbers: NumPy converts True to 1, and numbers next to a string to strings."""
     if values.dtype.kind not in "iuf":
         return False
-    return set(map(type, given)) <= {int, float} or not any(map(is_boolean, given))
+    kinds = set(map(type, given))
+    if bool in kinds:
+        return False
+    return all(issubclass(kind, Number) for kind in kinds) or not any(map(is_boolean, given))
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:

@@ -117,8 +117,8 @@ def waste(
     batch_size = batch_size if batch_size is None else whole("batch_size", batch_size, 1)
     tokens = tokens if tokens is None else whole("tokens", tokens, 1)
     seed, padded = whole("seed", seed, 0), flag("padded", padded)
-    if padded and tokens is None:
-        raise ValueError("padded says what tokens bounds: give tokens too")
+    if padded and tokens is None and batch_size is None:
+        raise ValueError("padded is an option of batches: give batch_size or tokens too")
     if policy == "binpack" and tokens is None:
         raise ValueError("policy 'binpack' fills rows of a fixed size: give tokens")
     if policy == "given" or (batch_size is None and tokens is None):

@@ -51,7 +51,7 @@ class BatchReader:
         """The numbers of one batch.
 
         Raises:
-            LengthsError: its lengths cannot be determined, or contradict something else in it.
+            LengthsError: its lengths cannot be determined, or no longer fit their grid.
         """
         try:
             if self._way is None or not self._way.is_settled:
@@ -62,8 +62,6 @@ class BatchReader:
                     )
                 self._way = way
             lengths, steps = self._way.read(batch)
-            if isinstance(self._way, (_Own, _Mask)):
-                _check_other_names(batch, self._way.path, lengths)
             if sum(lengths) > MOST_ROWS:
                 raise LengthsError(f"a length of {max(lengths)} is too large: the sum overflows")
         except LengthsError as error:
@@ -115,7 +113,7 @@ class _Mask:
 
 
 class _Numbers:
-    """Lengths that a name or the caller's function tells; a tensor is their grid if it fits them in every batch."""
+    """Lengths that a name or the caller's function tells, and the grid that they belong to once it has been found."""
 
     is_settled = True
 
@@ -123,42 +121,26 @@ class _Numbers:
         self.how = how
         self.name = name  # of the lengths in errors
         self.numbers = numbers
-        self.grids: list[_Grid] | None = None  # those possible so far; None before the first batch
-        self.is_padded = False
-        self.is_found = False  # then only shapes are looked at
+        self.grid: _Grid | None = None
+        self.is_looking = True
+
+    @property
+    def is_padded(self) -> bool:
+        return self.grid is not None
 
     def read(self, batch: Any) -> tuple[list[int], int | None]:
         lengths = self.numbers(batch)
-        if not lengths:
-            return lengths, None
-        grids = _grids(batch, lengths)
-        if self.grids is not None:
-            grids = {each: grids[each] for each in self.grids if each in grids}
-        if not grids:
-            _check_held(batch, lengths, self.name)
-        if not self.is_found or len(_steps(grids)) > 1:
-            grids = self._search(batch, grids, lengths)
-        else:
-            self.grids = list(grids)
-        steps = _steps(grids)
-        if len(steps) != 1:
-            return lengths, None
-        self.is_padded = True
-        return lengths, steps.pop()
+        if self.is_looking and lengths:
+            self._look(batch, lengths)
+        return lengths, None if self.grid is None else _steps(batch, self.grid, lengths, self.name)
 
-    def _search(self, batch: Any, grids: dict[_Grid, Tensor], lengths: list[int]) -> dict[_Grid, Tensor]:
-        """The grid of this batch among those that fit, as far as it can be told; note what holds for later batches.
-
-        One is enough, unless the rows evidently are elsewhere; where several differ, the padding tells.
-        """
-        time_last = {each: _is_time_last(tensor, lengths) for each, tensor in grids.items()}
-        grids = {each: tensor for each, tensor in grids.items() if not time_last[each]}
-        self.grids = list(grids)
-        if len(_steps(grids)) > 1 or _is_flat_beside(batch, grids, lengths):
-            grids = {each: tensor for each, tensor in grids.items() if each.is_proved(tensor, lengths)}
-            self.grids = list(grids) or self.grids
-        self.is_found = len(_steps(grids)) == 1 and None not in time_last.values()
-        return grids
+    def _look(self, batch: Any, lengths: list[int]) -> None:
+        """Use the grid of these lengths; stop looking if there is one, or tensors that could be it but are not."""
+        found = {each: each.is_proved(tensor, lengths) for each, tensor in _grids(batch, lengths).items()}
+        self.grid = next((each for each, proof in found.items() if proof), None)
+        if self.grid is None and None not in found.values():
+            self.grid = _grid_of_ids(batch, found, len(lengths))
+        self.is_looking = self.grid is None and all(proof is None for proof in found.values())
 
 
 class _Pair:
@@ -173,12 +155,8 @@ class _Pair:
         self.is_settled = is_proved
 
     def read(self, batch: Any) -> tuple[list[int], int]:
-        lengths, tensor = _numbers(batch, self.path), grid(at(batch, self.grid.path))
-        if tensor is None:
-            raise LengthsError(f"{spelled(self.grid.path)} is not a grid, as in the batches before")
-        if not self.grid.fits(tensor, lengths):
-            raise _misfit(self.how, lengths, self.grid, tensor)
-        return lengths, tensor.shape[self.grid.axis]
+        lengths = _numbers(batch, self.path)
+        return lengths, _steps(batch, self.grid, lengths, self.how)
 
 
 class _Grid(NamedTuple):
@@ -259,96 +237,49 @@ def _grids(batch: Any, lengths: list[int]) -> dict[_Grid, Tensor]:
     }
 
 
-def _steps(grids: dict[_Grid, Tensor]) -> set[int]:
-    """T of each of these grids."""
-    return {tensor.shape[each.axis] for each, tensor in grids.items()}
+def _grid_of_ids(batch: Any, candidates: Iterable[_Grid], count: int) -> _Grid | None:
+    """The candidate that is a tensor of ids `(B, T)`, if the sequences can be nowhere else in the batch.
+
+    Ids beyond the lengths may differ, or be the same as the last one before them, so that padding proves nothing.
+    """
+    ids = {each: tensor for each in candidates if _are_ids(tensor := at(batch, each.path))}
+    paths, steps = {each.path for each in ids}, {tensor.shape[each.axis] for each, tensor in ids.items()}
+    is_alone = all(path in paths or _is_one_each(leaf, count) for path, leaf in leaves(batch))
+    return next(iter(ids)) if len(steps) == 1 and is_alone else None
 
 
-def _is_time_last(tensor: Tensor, lengths: list[int]) -> bool | None:
-    """Whether this is a padded `(B, *, T)`, as convolutions take it; None if it may be, but without padding."""
-    if tensor.dim() < 3 or tensor.shape[0] != len(lengths) or max(lengths) > tensor.shape[-1]:
+def _are_ids(value: Any) -> bool:
+    """Whether a tensor or array holds whole numbers `(B, T)`."""
+    tensor = grid(value)
+    if tensor is None or tensor.dim() != 2:
         return False
-    return _is_padding_behind(tensor.movedim(-1, 1), lengths)
-
-
-def _is_flat_beside(batch: Any, grids: Iterable[_Grid], lengths: list[int]) -> bool:
-    """Whether a tensor of the batch that is no grid has the rows of all sequences, back to back."""
-    rows, paths = sum(lengths), {each.path for each in grids}
-    return rows != len(lengths) and any(
-        (_shape(leaf) or ())[:1] == (rows,) and path not in paths for path, leaf in leaves(batch)
-    )
-
-
-def _check_held(batch: Any, lengths: list[int], name: str) -> None:
-    """Raise LengthsError if everything in the batch has a shape, and none of these shapes allows the lengths."""
-    rows, longest, tensors = sum(lengths), max(lengths), []
-    for path, leaf in leaves(batch):
-        tensor = grid(leaf)
-        if tensor is None:
-            if not _is_one_each(leaf, len(lengths)):
-                return  # the sequences may be in there
-        elif (path and tensor.shape[0] == rows) or any(
-            tensor.shape[1 - axis] == len(lengths) and max((tensor.shape[axis], *tensor.shape[2:])) >= longest
-            for axis in (1, 0)
-        ):
-            return  # flat, which a tensor alone is not, or with the steps in another dimension
-        else:
-            tensors.append((path, tensor))
-    is_list = len(tensors) % len(lengths) == 0 and all(  # one or more for each sequence
-        any(length in tensor.shape for _, tensor in tensors) for length in lengths
-    )
-    if is_list or not tensors:
-        return
-    path, tensor = tensors[0]
-    if any(other.shape[0] != tensor.shape[0] for _, other in tensors):
-        raise LengthsError(f"none of its tensors has sequences of these lengths ({described(batch)})")
-    axis = 0 if tensor.shape[0] != len(lengths) == tensor.shape[1] else 1
-    raise _misfit(name, lengths, _Grid(path, axis), tensor)
-
-
-def _misfit(name: str, lengths: list[int], each: _Grid, tensor: Tensor) -> LengthsError:
-    count, steps = tensor.shape[1 - each.axis], tensor.shape[each.axis]
-    if count != len(lengths):
-        return LengthsError(
-            f"{name} has {len(lengths)} lengths, but {spelled(each.path)} has {count} sequences "
-            f"(shape {tuple(tensor.shape)})"
-        )
-    return LengthsError(f"{name} has a length of {max(lengths)}, but {spelled(each.path)} has {steps} steps")
-
-
-def _check_other_names(batch: Any, path: Path, lengths: list[int]) -> None:
-    """Raise LengthsError if other names beside `path` or around it tell other lengths of as many sequences."""
-    for other, leaf in leaves(batch):
-        if not other or other == path or path[: len(other) - 1] != other[:-1]:
-            continue
-        told = vector(leaf) if other[-1] == "lengths" else _mask_lengths(leaf, other)
-        if told is None or len(told) != len(lengths) or told == lengths:
-            continue
-        i = next(i for i, (theirs, ours) in enumerate(zip(told, lengths, strict=True)) if theirs != ours)
-        raise LengthsError(
-            f"sequence {i} has {lengths[i]} rows in {spelled(path)}, but {told[i]} in {spelled(other)}; {_ADVICE}"
-        )
-
-
-def _mask_lengths(leaf: Any, path: Path) -> list[int] | None:
-    """The lengths that a mask tells; None if this is none."""
-    mask = grid(leaf) if path[-1] == "attention_mask" else None
-    if mask is None or mask.dim() != 2 or not bool(((mask == 0) | (mask == 1)).all()):
-        return None
-    return (mask != 0).sum(1).tolist()
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _is_one_each(leaf: Any, count: int) -> bool:
-    """Whether a leaf is a number, or one number for each of `count` sequences."""
+    """Whether a leaf is a number or text, or one number for each of `count` sequences."""
     if isinstance(leaf, (list, tuple)):
         return len(leaf) == count
-    return leaf is None or isinstance(leaf, (bool, int, float)) or _shape(leaf) in ((), (count,))
+    if isinstance(leaf, np.ndarray) or (isinstance(leaf, Tensor) and not leaf.is_nested):
+        return tuple(leaf.shape) in ((), (count,))
+    return leaf is None or isinstance(leaf, (bool, int, float, str, bytes))
 
 
-def _shape(leaf: Any) -> tuple[int, ...] | None:
-    """The shape of a tensor or array; None of anything else, also of nested tensors."""
-    is_array = isinstance(leaf, np.ndarray) or (isinstance(leaf, Tensor) and not leaf.is_nested)
-    return tuple(leaf.shape) if is_array else None
+def _steps(batch: Any, each: _Grid, lengths: list[int], name: str) -> int:
+    """T of the grid of these lengths, which it had in an earlier batch, or has in this one."""
+    tensor = grid(at(batch, each.path))
+    if tensor is None:
+        raise LengthsError(f"{spelled(each.path)} is not a grid, as in the batches before")
+    count, steps = tensor.shape[1 - each.axis], tensor.shape[each.axis]
+    if count != len(lengths):
+        raise LengthsError(
+            f"{name} has {len(lengths)} lengths, but {spelled(each.path)} has {count} sequences"
+        )
+    if max(lengths, default=0) > steps:
+        raise LengthsError(
+            f"{name} has a length of {max(lengths)}, but {spelled(each.path)} has {steps} steps"
+        )
+    return steps
 
 
 def _is_padding_behind(tensor: Tensor, lengths: list[int]) -> bool | None:

@@ -37,7 +37,7 @@ def watch(
 
     The cells are those of the grid in the batch, including padding up to a fixed length; if there is no grid, those of
     a grid padded to the longest sequence. The grid of given or named lengths is a tensor `(B, T, *)` or `(T, B, *)`
-    that fits them; if several of different T fit, the one that is only padding beyond the lengths.
+    that is only padding beyond them, or whole numbers `(B, T)` if nothing else in the batch could be the sequences.
 
     Args:
         loader: a `DataLoader` or any other iterable whose class is written in Python.
@@ -48,8 +48,7 @@ def watch(
         `Watch`, whose `.waste` has the numbers at any time.
 
     Raises:
-        LengthsError: while iterating: lengths cannot be determined, or contradict another name or the tensors of their
-            batch.
+        LengthsError: while iterating: lengths cannot be determined, or no longer fit the grid that they had before.
         TypeError: `lengths` is not a function, or the loader cannot be watched in place, because its class is not
             written in Python.
 
