@@ -302,6 +302,18 @@ def test_first_and_last_with_a_default_compile_as_one_graph():
     assert torch.equal(compiled(batch), ends(batch))
 
 
+@pytest.mark.parametrize("default", [[1.0, 2.0], numpy.array([1.0, 2.0]), torch.tensor([1.0, 2.0]).double()])
+def test_a_default_row_of_any_kind(default):
+    got = ops.first(Packed(torch.zeros(1, 2), [0, 1]), default=default)
+    assert got.tolist() == [[1, 2], [0, 0]]
+
+
+def test_a_default_of_another_dtype_is_mapped_over():
+    batch, defaults = Packed(torch.zeros(1, 2), [0, 1]), torch.randn(5, 2).double()
+    got = torch.vmap(lambda default: ops.first(batch, default=default))(defaults)
+    assert torch.equal(got[:, 0], defaults.float())
+
+
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("lengths", [[100_000, 3, 0, 129], [300, 128, 64]], ids=str)
 def test_long_sequences_are_summed_as_exactly_as_torch_sums(lengths, is_compiled):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
@@ -228,3 +229,11 @@ def test_a_bad_call_of_decode_is_named(options, text):
 def test_a_bad_length_of_decode_is_named(max_length):
     with pytest.raises(ValueError, match="decode: max_length must be a whole number of at least 0"):
         decode(lambda rows, state: (rows, state), torch.tensor([0]), (), stop=4, max_length=max_length)
+
+
+@pytest.mark.parametrize("stop", [3.0, torch.tensor(3.0), numpy.float32(3)])
+def test_rows_of_numbers_may_end_at_a_number(stop):
+    found = decode(
+        lambda rows, state: (rows + 1, state), torch.tensor([0.0, 1.0]), (), stop=stop, max_length=5
+    )
+    assert [s.tolist() for s in found.unpack()] == [[1, 2, 3], [2, 3]]

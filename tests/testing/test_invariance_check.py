@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -219,3 +221,30 @@ def test_the_callers_sequences_are_not_changed_by_a_model_that_works_in_place():
 def test_a_tolerance_that_is_no_bound_is_refused(tolerance):
     with pytest.raises(ValueError, match="tolerance must be 0 or more, got"):
         check_batch_invariance(Model(False), SEQUENCES, batch=padded, tolerance=tolerance)
+
+
+class Tagger(torch.nn.Module):
+    """A layer on the rows of a `PackedSequence`, which stand in the order of time."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = torch.nn.GRU(4, 6), torch.nn.Linear(6, 2)
+
+    def forward(self, packed):
+        output, _ = self.rnn(packed)
+        return output._replace(data=self.head(output.data))
+
+
+def test_rows_in_the_order_of_time_are_compared_with_those_alone():
+    given = [torch.randn(n, 4) for n in (3, 1, 5, 3)]
+    pack = partial(torch.nn.utils.rnn.pack_sequence, enforce_sorted=False)
+    result = check_batch_invariance(Tagger(), given, batch=pack, tolerance=1e-5)
+    assert result.is_invariant and result.compared >= 3 and not result.skipped
+
+
+def test_sequences_may_be_what_only_the_batch_function_can_read():
+    given = [numpy.ones((3, 4), "f"), numpy.ones((1, 4), "f")]
+    result = check_batch_invariance(
+        torch.nn.Linear(4, 2), given, batch=lambda s: pad_sequence([torch.as_tensor(q) for q in s], True)
+    )
+    assert result.is_invariant

@@ -112,12 +112,16 @@ class CRF(torch.nn.Module):
     def _log_partition(self, scores: Packed) -> Tensor:
         """Logarithm of the sum over all taggings of every sequence, `(B,)`; 0 for length 0."""
         alpha, later = self._first_and_later(scores)
+        forbids = any(
+            bool(each.isneginf().any()) for each in (self.transitions, self.start, self.end, scores.data)
+        )
+        logsumexp = _logsumexp if forbids else torch.logsumexp  # which is up to twice as fast
 
         def cell(row: Tensor, alpha: Tensor) -> tuple[tuple[()], Tensor]:
-            return (), _logsumexp(alpha[:, :, None] + self.transitions) + row
+            return (), logsumexp(alpha[:, :, None] + self.transitions, 1) + row
 
         _, alpha = scan(cell, later, alpha)
-        return _logsumexp(alpha + self.end).where(self._has_rows(scores), 0)
+        return logsumexp(alpha + self.end, 1).where(self._has_rows(scores), 0)
 
     def _first_and_later(self, scores: Packed) -> tuple[Tensor, Packed]:
         """The scores of the first rows plus `start`, and the other rows."""
@@ -148,11 +152,11 @@ class CRF(torch.nn.Module):
         return f"tags={self.tags}"
 
 
-def _logsumexp(scores: Tensor) -> Tensor:
-    """`scores.logsumexp(1)`, whose gradient is 0 instead of NaN where all scores are -inf: no tag leads there."""
-    largest = scores.detach().amax(1, keepdim=True)
+def _logsumexp(scores: Tensor, dim: int) -> Tensor:
+    """`torch.logsumexp`, whose gradient is 0 instead of NaN where all scores are -inf: no tag leads there."""
+    largest = scores.detach().amax(dim, keepdim=True)
     largest = largest.masked_fill(largest.isinf(), 0)
-    sums = (scores - largest).exp().sum(1)
+    sums = (scores - largest).exp().sum(dim)
     is_impossible = sums == 0
-    logs = sums.masked_fill(is_impossible, 1).log() + largest.squeeze(1)
+    logs = sums.masked_fill(is_impossible, 1).log() + largest.squeeze(dim)
     return logs.masked_fill(is_impossible, -torch.inf)

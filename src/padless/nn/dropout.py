@@ -39,10 +39,10 @@ class LockedDropout(torch.nn.Module):
     def forward(self, packed: Any) -> Any:
         """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`; with its masks applied in training."""
         batch = as_packed(packed, "LockedDropout")
-        if not batch.data.is_floating_point():
-            raise TypeError(f"LockedDropout takes floating-point data, got {batch.dtype}")
         if not self.training or self.p == 0:
             return packed
+        if not batch.data.is_floating_point():
+            raise TypeError(f"LockedDropout takes floating-point data, got {batch.dtype}")
         masks = batch.data.new_zeros(len(batch), *batch.data.shape[1:])
         if self.p < 1:
             masks.bernoulli_(1 - self.p).div_(1 - self.p)

@@ -43,8 +43,6 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        input_size = whole(f"{name}: input_size", input_size, 0)
-        hidden_size = whole(f"{name}: hidden_size", hidden_size, 1)
         num_layers = whole(f"{name}: num_layers", num_layers, 1)
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be from 0 to 1, got {dropout}")
@@ -98,20 +96,15 @@ class Recurrent(torch.nn.Module):
         return of_kind(batch, packed), tree_map(lambda *leaves: torch.stack(leaves), finals[0], *finals[1:])
 
     def _check_states(self, hx: Any, batch: Packed) -> None:
-        """Raise ValueError unless there is a state for every layer, direction and sequence, of the cell's form."""
-        got = tree_map(lambda leaf: list(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__, hx)
-        places, cell = len(self.cells), self.cells[0]
-        if hasattr(cell, "initial_state") or isinstance(cell, torch.nn.RNNCellBase):
-            expected = tree_map(lambda leaf: [places, *leaf.shape], self._initial_state(cell, batch))
-            is_right = got == expected
-        else:  # only the cell knows the form
-            expected = [places, len(batch), "*"]
-            is_right = all(
-                isinstance(leaf, Tensor) and list(leaf.shape[:2]) == expected[:2] for leaf in tree_leaves(hx)
-            )
-        if not is_right:
+        """Raise ValueError unless there is a state for every layer, direction and sequence."""
+        count, states = _state_count(self.cells[0]), tree_leaves(hx)
+        shape = [len(self.cells), len(batch), *([] if count is None else [self.hidden_size])]
+        is_right = all(isinstance(s, Tensor) and list(s.shape[: len(shape)]) == shape for s in states)
+        if not is_right or count not in (None, len(states)):
+            expected = "(L*D, B, *), beginning with" if count is None else f"(L*D, B, H), {count} of"
+            got = [list(s.shape) if isinstance(s, Tensor) else type(s).__name__ for s in states]
             raise ValueError(
-                f"{type(self).__name__}: initial states must have shape (L*D, B, *) = {expected}, got {got}"
+                f"{type(self).__name__}: initial states must be tensors {expected} {shape}, got {got}"
             )
 
     def _initial_state(self, cell: Any, batch: Packed) -> Any:
@@ -120,6 +113,13 @@ class Recurrent(torch.nn.Module):
             return cell.initial_state(rows)
         h = rows.new_zeros(len(batch), self.hidden_size)
         return (h, h) if isinstance(cell, torch.nn.LSTMCell) else h
+
+
+def _state_count(cell: Any) -> int | None:
+    """The number of tensors `(B, H)` that are a cell's state; None if only the cell knows."""
+    if isinstance(cell, (torch.nn.LSTMCell, LayerNormLSTMCell)):
+        return 2
+    return 1 if isinstance(cell, (torch.nn.RNNCellBase, LayerNormGRUCell)) else None
 
 
 class _LayerNormCell(torch.nn.Module):

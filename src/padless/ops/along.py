@@ -126,11 +126,10 @@ def cumsum(packed: Batch) -> Batch:
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
     rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
-    sums, total = [], None
-    for step in move_rows(rows, layout.time_major).split(layout.batch_sizes.tolist()):
-        total = double(step) if total is None else total[: len(step)] + step
-        sums.append(total.to(rows.dtype))
-    back = move_rows(torch.cat(sums), layout.time_major.inverted())
+    sums = []
+    for step in double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist()):
+        sums.append(step + sums[-1][: len(step)] if sums else step)
+    back = move_rows(torch.cat(sums).to(rows.dtype), layout.time_major.inverted())
     return of_kind(Packed._of(back.to(dtype), layout), packed)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
@@ -285,13 +286,15 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
 def _default_row(batch: Packed, default: Any, name: str) -> Tensor:
     """The default as `(1, *)`, of the dtype and on the device of the rows."""
     shape, dtype = batch.data.shape[1:], batch.dtype
+    if isinstance(default, (list, tuple, np.ndarray)):
+        default = torch.as_tensor(default)
     if not isinstance(default, Tensor):
         default = held_number(f"{name}: default", default, dtype)
     elif default.dim() and default.shape != shape:
         raise LengthsError(
             f"{name}: default must be a number or have shape {tuple(shape)}, got {tuple(default.shape)}"
         )
-    elif default.dtype != dtype and not torch.compiler.is_compiling():
+    elif default.dtype != dtype and not torch.compiler.is_compiling() and peek_interpreter_stack() is None:
         for number in default.flatten().tolist():  # synchronises if the default is on a device
             held_number(f"{name}: default", number, dtype)
     return torch.as_tensor(default, dtype=dtype, device=batch.device).expand(1, *shape)

@@ -71,7 +71,7 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
         return numbers.nonzero()[:, 0]
     if len(numbers) == 0:
         return torch.zeros(0, dtype=torch.int64, device="cpu")
-    if numbers.dtype == torch.uint8:
+    if numbers.dtype == torch.uint8 and isinstance(index, Tensor):  # as a mask in torch, but not in NumPy
         raise TypeError("an index of dtype uint8 may be a mask or numbers: convert it to bool or int64")
     if numbers.is_floating_point() or numbers.is_complex():
         raise TypeError(f"an index must hold whole numbers or booleans, got {numbers.dtype}")

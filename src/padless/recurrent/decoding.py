@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import torch
@@ -93,14 +93,12 @@ def _checked_stop(stop: Any) -> Callable[[Tensor], Any]:
     """The predicate that ends sequences; a token becomes one."""
     if callable(stop):
         return stop
-    try:
-        token = operator.index(stop)
-    except TypeError:
+    if not isinstance(stop, (Number, Tensor)) or (isinstance(stop, Tensor) and stop.dim() > 0):
         raise TypeError(
             f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
             "lambda rows: torch.isin(rows, tokens)"
-        ) from None
-    return lambda rows: rows == token
+        )
+    return lambda rows: rows == stop
 
 
 def _next_rows(scores: Any, rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ..layout.layout import Layout
+from ..layout.rows import move_rows
 from ..packed import Packed, pack
 
 __all__ = ["Invariance", "check_batch_invariance"]
@@ -103,8 +106,8 @@ def check_batch_invariance(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        together = _calls(model, batch([sequence.clone() for sequence in sequences]))
-        alone = [_calls(model, batch([sequence.clone()])) for sequence in sequences]
+        together = _calls(model, batch([_copied(sequence) for sequence in sequences]))
+        alone = [_calls(model, batch([_copied(sequence)])) for sequence in sequences]
     finally:
         for module, was in training.items():
             module.training = was
@@ -112,6 +115,11 @@ def check_batch_invariance(
     if raise_exception and not result.is_invariant:
         raise AssertionError(str(result))
     return result
+
+
+def _copied(sequence: Any) -> Any:
+    """A copy, because a model may change its input in place; `batch` may read other things than tensors."""
+    return sequence.detach().clone() if isinstance(sequence, Tensor) else deepcopy(sequence)
 
 
 def _calls(model: torch.nn.Module, inputs: Any) -> list[_Call]:
@@ -244,11 +252,18 @@ def _readings(output: Any, lengths: list[int]) -> dict[str, list[Tensor]]:
         found["(B, C, T)"] = [rows[:, :length] for rows, length in zip(output, lengths, strict=True)]
     if shape[:1] == (n,):
         found["(N, *)"] = list(output.split(lengths))
+        found["(N, *) in the order of time"] = _of_time_major(output, lengths)
     if len(shape) == 3 and shape[1] == b:
         found["(L*D, B, H)"] = list(output.unbind(1))
     if shape[:1] == (b,):
         found["(B, *)"] = list(output)
     return found
+
+
+def _of_time_major(rows: Tensor, lengths: list[int]) -> list[Tensor]:
+    """The rows of each sequence among the rows of a `PackedSequence`."""
+    layout = Layout(torch.tensor(lengths, device="cpu"))
+    return list(move_rows(rows, layout.time_major.inverted()).split(lengths))
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
