@@ -83,6 +83,7 @@ class Planner:
         if rule.tokens is not None:
             self._warn_of_lengths_over_budget(rule.tokens)
         self.bounds = self._pool_bounds()
+        self._last_exchange: tuple[int, Exchange | None] = -1, None  # of this epoch
 
     @property
     def steps(self) -> int | None:
@@ -136,34 +137,28 @@ class Planner:
         Raises:
             LengthsError: the remainder that is not a multiple of `world_size` cannot be dealt.
         """
-        blocks = self._indices(epoch, first)
-        if self._has_remainder_first:
-            # Where the first pool happens to lack short sequences, it gets the shortest of all in exchange, of which
-            # twice the remainder is enough if any way to deal it exists.
-            start = next(blocks) if first == 0 else next(self._indices(epoch, 0))
-            try:
-                planned = self._planned(start, epoch, 0)
-            except LengthsError:
-                needed = shortest(self.lengths, 2 * (len(self.lengths) % self.rule.world_size))
-                exchange = Exchange(start, needed)
-                planned = self._planned(exchange(start), epoch, 0)
-                blocks = map(exchange, blocks)
-            if first == 0:
-                yield planned
-                first = 1
-        for number, indices in enumerate(blocks, first):
-            yield self._planned(indices, epoch, number)
+        exchange = self._exchange_of(epoch)
+        for number, indices in enumerate(self._indices(epoch, first), first):
+            yield self._planned(exchange(indices) if exchange else indices, epoch, number)
 
-    @property
-    def _has_remainder_first(self) -> bool:
-        """Whether the first of several pools takes the remainder."""
-        rule = self.rule
-        return (
-            rule.tokens is not None
-            and rule.policy != "sorted"
-            and len(self.lengths) % rule.world_size > 0
-            and len(self.bounds) > 2
-        )
+    def _exchange_of(self, epoch: int) -> Exchange | None:
+        """What the first pool gets from the others so that its remainder can be dealt; None if it needs nothing.
+
+        It gets the shortest sequences of all. Twice as many as the remainder are enough if there is any way to deal it.
+        """
+        known, exchange = self._last_exchange
+        if known != epoch:
+            exchange = None
+            remainder = len(self.lengths) % self.rule.world_size
+            has_it_first = self.rule.tokens is not None and self.rule.policy != "sorted"
+            if remainder and has_it_first and len(self.bounds) > 2:
+                start = next(self._indices(epoch, 0))
+                try:
+                    self._planned(start, epoch, 0)
+                except LengthsError:
+                    exchange = Exchange(start, shortest(self.lengths, 2 * remainder))
+            self._last_exchange = epoch, exchange
+        return exchange
 
     def _planned(self, indices: Numbers, epoch: int, number: int) -> tuple[Numbers, Numbers]:
         costs = np.maximum(self.lengths.values[indices].astype(np.int64), 1)
