@@ -151,7 +151,7 @@ def test_a_closed_standard_output_is_one_line_and_exit_code_1(arguments):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the full device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("arguments", ["--version", "draw --help", "draw 4 6", "report -", "doctor --json"])
+@pytest.mark.parametrize("arguments", ["--version", "draw --help", "draw 4 6", "report -"])
 def test_a_full_standard_output_is_one_line_and_exit_code_1(arguments, unbuffered):
     done = subprocess.run(
         ["sh", "-c", f'echo 4 | "$0" -m padless {arguments} >/dev/full', sys.executable],

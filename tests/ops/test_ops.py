@@ -339,8 +339,8 @@ def test_long_sequences_are_summed_as_exactly_as_torch_sums(lengths, is_compiled
 
 
 def test_running_sums_of_a_long_sequence_are_as_exact_as_torchs():
-    rows = torch.full((100_000,), 0.1, requires_grad=True)
-    sums = ops.cumsum(Packed(rows, [100_000])).data
+    rows = torch.full((20_000,), 0.1, requires_grad=True)
+    sums = ops.cumsum(Packed(rows, [20_000])).data
     torch.testing.assert_close(sums, rows.cumsum(0), rtol=1e-6, atol=0)
     (grad,) = torch.autograd.grad((sums * 0.1).sum(), rows)
     torch.testing.assert_close(grad, torch.full_like(rows, 0.1).cumsum(0).flip(0), rtol=1e-6, atol=0)
