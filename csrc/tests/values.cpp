@@ -112,7 +112,7 @@ void require(int error) {
   abort();
 }
 
-template <class T> void run(padless_problem& p, bool backward) {
+void run(padless_problem& p, bool backward) {
   p.scratch_bytes = padless_scratch_bytes(&p, backward);
   Memory scratch(p.scratch_bytes);
   p.scratch = scratch.at;
@@ -157,7 +157,7 @@ template <class T, class W> void check_forward(const Case& c, int64_t dtype, boo
                                  packed.at));
     p.forward_weights = packed.at;
   }
-  run<T>(p, false);
+  run(p, false);
   const Result want = expected(c);
   expect_below(distance(y, want.y), most, "y", c, set);
   expect_below(distance(h_n, want.h), most, "h_n", c, set);
@@ -187,14 +187,14 @@ void check_backward(Case c, const char* set) {
   require(padless_pack_backward(c.cell, p.dtype, c.input, c.hidden, 0, w_ih.data(), w_hh.data(), nullptr, 0, backward.at));
   p.forward_weights = forward.at, p.backward_weights = backward.at;
   p.gates = gates.at, p.gates_bytes = gates_bytes, p.cells = cells.at, p.cells_bytes = cells_bytes;
-  run<double>(p, false);
+  run(p, false);
   const std::vector<Numbers*> parts = c.parts();
   std::vector<B> grads;
   for (const Numbers* part : parts) grads.emplace_back((int64_t)part->size());
   p.dy = given_dy.data(), p.dy_stride = c.hidden, p.dh_n = given_dh.data(), p.dh_n_stride = c.hidden, p.dx_stride = c.input;
   p.dx = grads[0].data(), p.dw_ih = grads[1].data(), p.dw_hh = grads[2].data(), p.db_ih = grads[3].data(), p.db_hh = grads[4].data();
   p.dh0 = grads[5].data(), p.dc0 = c.cell == PADLESS_LSTM ? grads[6].data() : nullptr;
-  run<double>(p, true);
+  run(p, true);
   for (size_t part = 0; part < parts.size(); ++part) {
     const Numbers before = *parts[part], direction = draw((int64_t)before.size());
     const double step = 1e-5;

@@ -138,7 +138,7 @@ def _is_widened(network: Network, rows: Tensor, batch: int, states: tuple[Tensor
     Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 7 times as long as in float32. For
     one or two rows they are faster, because the weights are half as large, but not where the input or the states need
     gradients: torch's product for these takes 20 times as long in bfloat16 with large weights. In float16 torch's cells
-    are never faster, on any processor.
+    were never faster where this was measured.
     """
     dtype = rows.dtype
     if dtype not in NARROW_DTYPES or precision_of(dtype) != "highest":

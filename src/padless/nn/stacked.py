@@ -134,10 +134,6 @@ class _LayerNormCell(torch.nn.Module):
         for weight in (self.weight_ih, self.weight_hh):
             torch.nn.init.uniform_(weight, -bound, bound)
 
-    def initial_state(self, rows: Tensor) -> Any:
-        """Zeros `(B, H)`."""
-        return rows.new_zeros(len(rows), self.hidden_size)
-
     def _products(self, rows: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return (
             self.norm_ih(functional.linear(rows, self.weight_ih)),
@@ -161,7 +157,7 @@ class LayerNormLSTMCell(_LayerNormCell):
 
     def initial_state(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros `(B, H)` for h and c."""
-        zeros = super().initial_state(rows)
+        zeros = rows.new_zeros(len(rows), self.hidden_size)
         return zeros, zeros
 
     def forward(self, rows: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -67,7 +67,10 @@ def _levels(layout: Layout) -> list[tuple[Tensor, int]]:
 
 
 def _blocks(lengths: Numbers) -> tuple[Numbers, Numbers]:
-    """The length of each block, and the number of blocks of each sequence."""
+    """The length of each block, and the number of blocks of each sequence.
+
+    A sequence of up to `_LONG` rows is one block, and one of length 0 has none.
+    """
     counts = np.where(lengths > _LONG, -(-lengths // _BLOCK), np.minimum(lengths, 1))
     owners = np.arange(len(lengths)).repeat(counts)
     place = np.arange(len(owners)) - (counts.cumsum() - counts)[owners]

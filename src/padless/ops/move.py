@@ -74,11 +74,9 @@ def roll(packed: Batch, shift: int) -> Batch:
     tensor([3, 1, 2, 5, 4])
     """
     batch, steps = as_packed(packed, "roll"), cast(Any, _integer(shift, "roll: shift"))
-    layout = batch._layout
-    if abs(steps) > _FAR:
-        steps = torch.tensor([steps % max(n, 1) for n in layout.lengths.tolist()], device="cpu")[
-            layout.owners
-        ]
+    if abs(steps) > _FAR:  # whole turns change nothing
+        rests = [steps % max(n, 1) for n in batch._layout.lengths.tolist()]
+        steps = torch.tensor(rests, device="cpu")[batch._layout.owners]
     start, end, row = _places(batch)
     return of_kind(_selected(batch, start + (row - start - steps) % (end - start)), packed)
 

@@ -262,15 +262,17 @@ def _write(report: Report, options: Namespace) -> None:
 
 def count(text: str) -> int:
     """An option's text as a whole number from 1."""
-    if not text.isdecimal() or not 1 <= int(text[:11]) <= _MOST:
-        raise ArgumentTypeError(f"a whole number from 1 to {_MOST:,}, got {text[:40]!r}")
-    return int(text)
+    return _up_to(_MOST, text)
 
 
 def threads(text: str) -> int:
     """An option's text as a number of threads."""
-    if not text.isdecimal() or not 1 <= int(text[:11]) <= MOST_THREADS:
-        raise ArgumentTypeError(f"a whole number from 1 to {MOST_THREADS}, got {text[:40]!r}")
+    return _up_to(MOST_THREADS, text)
+
+
+def _up_to(most: int, text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:11]) <= most:
+        raise ArgumentTypeError(f"a whole number from 1 to {most:,}, got {text[:40]!r}")
     return int(text)
 
 
