@@ -86,19 +86,10 @@ bool has_avx512_bf16() {
 }
 // vdpbf16ps does twice the work of an FMA on AMD's cores (Zen 5: 539 and 268 GFLOP/s), and half of it on Intel's.
 bool is_amd() { return __builtin_cpu_is("amd"); }
-// CPUID names AMX's tiles and bfloat16 products; the kernel then has to permit their registers to the process (once for all its
-// threads, children included). It refuses where a thread has a small alternate signal stack: the next set is used then.
+// Where the system does not permit tiles, the next set is used.
 bool has_amx() {
-#if defined(__linux__)
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  static const bool works = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 && amx::tiles_work();
+  static const bool works = has_avx512_bf16() && permit_tiles() && amx::tiles_work();
   return works;
-#else
-  return false;
-#endif
 }
 #endif
 

@@ -45,6 +45,9 @@ struct Kernels {
   void (*move_rows)(const padless_move&, const Team&);
 };
 
+// Whether this process may use AMX's tiles.
+bool permit_tiles();
+
 // Checks sizes, strides, offsets and pointers; PADLESS_OK or the first error. It reads nothing but the index arrays.
 int check_problem(const padless_problem& problem, bool backward);
 // The parts of it that padless_scratch_bytes (sizes and batch_sizes) and packing need.
