@@ -61,6 +61,41 @@ def test_sequences_of_length_0_are_traced(cell):
         torch.testing.assert_close(got, expected)
 
 
+class Packer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = padless.nn.GRU(3, 4)
+
+    def forward(self, x, lengths):
+        packed = padless.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        padded, sizes = padless.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        first = padless.rnn.unpad_sequence(padded, sizes, batch_first=True)[0]
+        return padless.rnn.pad_sequence([first, first[:1]]), padded
+
+
+@pytest.mark.parametrize("batch", [3, 20])
+def test_a_model_that_packs_with_padless_is_traced_for_other_lengths(batch):
+    model = Packer()
+    x = torch.randn(batch, 5, 3)
+    lengths, others = (torch.tensor([[2, 5, 3], [5, 1, 4]]).repeat(1, 7)[:, :batch]).unbind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (x, lengths), check_trace=False)
+    for got, expected in zip(traced(x, others), model(x, others), strict=True):
+        torch.testing.assert_close(got[: len(expected)], expected)
+
+
+def test_packed_rows_are_padded_in_a_trace_by_the_batch_sizes_of_each_call():
+    def pad(data, batch_sizes):
+        return padless.rnn.pad_packed_sequence(PackedSequence(data, batch_sizes))[0]
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(pad, (torch.zeros(4, 1), torch.tensor([2, 1, 1])))
+    rows = torch.arange(1.0, 6)[:, None]
+    assert traced(rows, torch.tensor([2, 2, 1]))[..., 0].tolist() == [[1, 2], [3, 4], [5, 0]]
+
+
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("backend", ["native", "portable"])
 def test_a_profiler_shows_layers_by_cell_and_backend(cell, backend):

@@ -1,7 +1,8 @@
 """Counterparts of `torch.nn.utils.rnn`: same names, signatures, results and gradients, at the cost of real rows.
 
 Nothing is padded in order to be packed, arguments are never changed, sequences may have length 0, and a
-`PackedSequence` is checked before it is read, since users can construct it directly.
+`PackedSequence` is checked before it is read, since users can construct it directly. In `torch.jit.trace` each
+calls its counterpart, because a trace would keep the row indices, which come from NumPy, as constants.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._C._nn import pad_sequence as _torch_pad_sequence
+from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]
+from torch.nn.utils import rnn as _torchs
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import LayoutError
@@ -63,6 +66,8 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
     PackedSequence(data=tensor([2, 1, 3]), batch_sizes=tensor([2, 1]),
                    sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
     """
+    if is_tracing():
+        return _torchs.pack_sequence(list(sequences), enforce_sorted)
     if not isinstance(sequences, Iterable):
         kind = type(sequences).__name__
         raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
@@ -89,6 +94,8 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
     >>> unpack_sequence(pack_sequence([torch.tensor([1, 2, 3]), torch.tensor([4, 5])]))
     [tensor([1, 2, 3]), tensor([4, 5])]
     """
+    if is_tracing():
+        return _torchs.unpack_sequence(packed_sequences)
     _check_packed_sequence("unpack_sequence", packed_sequences)
     layout = layout_of_packed_sequence(packed_sequences)
     return split_rows(packed_sequences.data, layout.time_major.inverted(), layout.lengths.tolist())
@@ -118,6 +125,8 @@ def pack_padded_sequence(
     PackedSequence(data=tensor([4, 1, 5, 2, 6]), batch_sizes=tensor([2, 2, 1]),
                    sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
     """
+    if is_tracing():
+        return _torchs.pack_padded_sequence(input, lengths, batch_first, enforce_sorted)
     if not isinstance(input, Tensor):
         kind = type(input).__name__
         raise TypeError(f"pack_padded_sequence: input must be a padded tensor, got {kind}")
@@ -164,6 +173,8 @@ def pad_packed_sequence(
     (tensor([[1, 2, 3],
              [4, 5, 9]]), tensor([3, 2]))
     """
+    if is_tracing():
+        return _torchs.pad_packed_sequence(sequence, batch_first, padding_value, total_length)
     _check_packed_sequence("pad_packed_sequence", sequence)
     check_batch_first("pad_packed_sequence", batch_first)
     if torch.compiler.is_compiling():
@@ -203,6 +214,8 @@ def pad_sequence(
     tensor([[1, 2, 3],
             [0, 0, 4]])
     """
+    if is_tracing():
+        return _torchs.pad_sequence(list(sequences), batch_first, padding_value, padding_side)
     if not isinstance(sequences, Iterable):
         raise RuntimeError(
             f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
@@ -248,6 +261,8 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
     >>> unpad_sequence(torch.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
     [tensor([1, 2, 3]), tensor([4])]
     """
+    if is_tracing():
+        return _torchs.unpad_sequence(padded_sequences, lengths, batch_first)
     if not isinstance(padded_sequences, Tensor):
         kind = type(padded_sequences).__name__
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")

@@ -239,3 +239,15 @@ def test_ctc_of_narrow_floats_is_computed_in_float32(dtype):
     torch.testing.assert_close(got, losses.ctc_loss(Packed(logits.float(), [5, 3]), labels).to(dtype))
     got.backward()
     assert logits.grad.isfinite().all()
+
+
+def test_ctc_under_autocast_is_float32_as_torchs():
+    labels = torch.randint(1, 5, (6,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames = torch.nn.Linear(5, 5)(torch.randn(20, 5) * 4)
+        got = losses.ctc_loss(Packed(frames, [20]), Packed(labels, [6]), reduction="sum")
+    logs = frames.float().log_softmax(-1)[:, None]
+    expected = functional.ctc_loss(logs, labels[None], [20], [6], reduction="sum")
+    assert frames.dtype == torch.bfloat16
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected)

@@ -417,3 +417,19 @@ def test_rows_roll_and_shift_by_any_number_of_steps(steps):
     rolled = torch.cat([torch.tensor([1, 2, 3]).roll(steps % 3), torch.tensor([4, 5]).roll(steps % 2)])
     assert torch.equal(ops.roll(batch, steps).data, rolled)
     assert ops.shift(batch, steps, fill=7).data.tolist() == [7] * 5
+
+
+@pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
+def test_softmax_is_mapped_and_differentiated_by_transforms(op):
+    def alone(x):
+        return torch.cat([getattr(torch, op.__name__)(part, 0) for part in (x[:2], x[2:])])
+
+    def together(x):
+        return op(Packed(x, [2, 1])).data
+
+    batch, x = torch.randn(4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    torch.testing.assert_close(torch.vmap(together)(batch), torch.stack([alone(row) for row in batch]))
+    for transform in (torch.func.jacfwd, torch.func.jacrev):
+        torch.testing.assert_close(transform(together)(x), transform(alone)(x))
+    square = [torch.func.hessian(lambda x, f=f: f(x).pow(2).sum())(x) for f in (together, alone)]
+    torch.testing.assert_close(*square)

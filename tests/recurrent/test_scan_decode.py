@@ -225,3 +225,15 @@ def test_rows_of_numbers_may_end_at_a_number(stop):
         lambda rows, state: (rows + 1, state), torch.tensor([0.0, 1.0]), (), stop=stop, max_length=5
     )
     assert [s.tolist() for s in found.unpack()] == [[1, 2, 3], [2, 3]]
+
+
+def test_more_tokens_than_the_dtype_of_start_holds_are_refused():
+    start = torch.tensor([5, 3], dtype=torch.uint8)
+
+    def step(tokens, state):
+        return torch.eye(257)[tokens.long()], state
+
+    with pytest.raises(TypeError, match=r"scores of 257 tokens, more than torch\.uint8"):
+        decode(step, start, (), stop=4, max_length=3)
+    with pytest.raises(RuntimeError, match=r"decode: stop = 256 cannot be held by torch\.uint8"):
+        decode(lambda tokens, state: (tokens, state), start, (), stop=256, max_length=3)

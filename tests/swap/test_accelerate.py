@@ -446,3 +446,16 @@ def test_what_is_no_module_is_refused():
     for function in (padless.accelerate, padless.restore):
         with pytest.raises(TypeError, match=rf"{function.__name__} takes a torch\.nn\.Module, got int"):
             function(3)
+
+
+def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():
+    class Own(torch.nn.LSTM):
+        def forward(self, input, hx=None):
+            return input, hx
+
+    model = torch.nn.ModuleDict({"plain": torch.nn.LSTM(2, 2), "own": Own(2, 2)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="left 1 recurrent layer"):
+            padless.accelerate(model)
+    assert type(model["plain"]) is torch.nn.LSTM

@@ -386,3 +386,27 @@ def test_installing_does_not_import_dynamo() -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_block_inside_of_a_block_of_the_same_object_leaves_it_installed():
+    layer, x = nn.GRU(3, 4), torch.randn(3, 2, 3)
+
+    def node():
+        return type(layer(x)[0].grad_fn).__name__
+
+    own = node()
+    with padless.install() as installed:
+        inside = node()
+        with installed:
+            assert node() == inside != own
+        assert node() == inside
+    assert node() == own
+
+
+def test_states_of_two_dtypes_go_to_torch():
+    layer = nn.LSTM(1, 1, bidirectional=True).double()
+    batch = pack_sequence([torch.randn(2, 1).double(), torch.randn(1, 1).double()])
+    states = torch.zeros(2, 2, 1).double(), torch.zeros(2, 2, 1)
+    expected = layer(batch, states)[0].data
+    with padless.install():
+        assert torch.equal(layer(batch, states)[0].data, expected)

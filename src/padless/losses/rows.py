@@ -182,7 +182,7 @@ def ctc_loss(
         reduction=reduction,
         zero_infinity=zero_infinity,
     )
-    return losses.to(frames.dtype)
+    return losses if torch.is_autocast_enabled(losses.device.type) else losses.to(frames.dtype)
 
 
 def _check_labels(logits: Tensor, labels: Tensor, blank: int) -> None:

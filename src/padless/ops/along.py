@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
@@ -28,12 +29,17 @@ def softmax(packed: Batch) -> Batch:
     """
     batch = as_packed(packed, "softmax")
     _check_floating(batch, "softmax")
-    if torch.compiler.is_compiling():
+    if _is_composed():
         powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
         rows = powers / sequence_rows(row_sums(powers, batch._layout), batch._layout)
     else:
         rows = _Softmax.apply(wide(batch.data), batch._layout)
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
+
+
+def _is_composed() -> bool:
+    """Whether torch has to see single operations: it cannot compile the functions below, and vmap cannot map them."""
+    return torch.compiler.is_compiling() or peek_interpreter_stack() is not None
 
 
 class _Softmax(torch.autograd.Function):
@@ -100,7 +106,7 @@ def log_softmax(packed: Batch) -> Batch:
     """
     batch = as_packed(packed, "log_softmax")
     _check_floating(batch, "log_softmax")
-    if torch.compiler.is_compiling():
+    if _is_composed():
         rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
         rows = rows - sequence_rows(row_sums(rows.exp(), batch._layout).log(), batch._layout)
     else:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..layout.layout import Layout
 from ..options import whole
 from ..packed import Packed
+from ..packed.padding import held_number
 from ._pairs import pair_of
 
 __all__ = ["decode"]
@@ -43,7 +44,8 @@ def decode(
 
     Raises:
         TypeError: `start`, scores or a state are not tensors, the rows have a dtype that the one of `start` cannot hold
-            (floating-point for integers), or `stop` is neither a token nor a function.
+            (floating-point for integers, or more tokens than its range), or `stop` is neither a token nor a function.
+        RuntimeError: a `stop` outside the range of the dtype of `start`.
         ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
             scores or a mask of the wrong shape.
 
@@ -52,10 +54,11 @@ def decode(
     >>> decode(count_up, torch.tensor([0, 3]), (), stop=4, max_length=10).unpack()
     [tensor([1, 2, 3, 4]), tensor([4])]
     """
-    limit, ends_at = whole("decode: max_length", max_length, 0), _checked_stop(stop)
+    limit = whole("decode: max_length", max_length, 0)
     if not isinstance(start, Tensor) or start.dim() == 0:
         got = "a scalar" if isinstance(start, Tensor) else type(start).__name__
         raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
+    ends_at = _checked_stop(stop, start.dtype)
     _check_states(state, len(start))
     rows, state = start.clone(), tree_map(torch.clone, state)
     alive = torch.arange(len(start), device=start.device)
@@ -89,7 +92,7 @@ def _check_states(state: Any, count: int) -> None:
             raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
 
 
-def _checked_stop(stop: Any) -> Callable[[Tensor], Any]:
+def _checked_stop(stop: Any, dtype: torch.dtype) -> Callable[[Tensor], Any]:
     """The predicate that ends sequences; a token becomes one."""
     if callable(stop):
         return stop
@@ -98,7 +101,10 @@ def _checked_stop(stop: Any) -> Callable[[Tensor], Any]:
             f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
             "lambda rows: torch.isin(rows, tokens)"
         )
-    return lambda rows: rows == stop
+    token = held_number(
+        "decode: stop", stop, dtype
+    )  # one out of range would equal the token that it wraps around to
+    return lambda rows: rows == token
 
 
 def _next_rows(scores: Any, rows: Tensor) -> Tensor:
@@ -112,6 +118,11 @@ def _next_rows(scores: Any, rows: Tensor) -> Tensor:
             )
         return scores.to(rows.dtype, copy=True)
     if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
+        if scores.shape[1] - 1 > torch.iinfo(rows.dtype).max:
+            raise TypeError(
+                f"decode: step returned scores of {scores.shape[1]} tokens, more than {rows.dtype}, "
+                "the dtype of start, can hold"
+            )
         return scores.argmax(1).to(rows.dtype)
     raise ValueError(
         f"decode: step must return the next rows {tuple(rows.shape)}, or scores ({len(rows)}, V) for tokens, "

@@ -52,21 +52,22 @@ def accelerate(model: Model) -> Model:
     'padless.nn.recurrent'
     """
     _check_module("accelerate", model)
-    left = []
-    for path, module in model.named_modules():
-        twin = _twin(type(module))
-        if twin is not None:
-            module.__class__ = twin  # pyright: ignore[reportAttributeAccessIssue]
-        elif _is_foreign_layer(module):
-            left.append(
-                f"{path or '(the model itself)'}: {type(module).__module__}.{type(module).__qualname__}"
-            )
-    if left:
+    layers = list(model.named_modules())
+    left = [
+        f"{path or '(the model itself)'}: {type(module).__module__}.{type(module).__qualname__}"
+        for path, module in layers
+        if _twin(type(module)) is None and _is_foreign_layer(module)
+    ]
+    if left:  # before the first change: a warning may be an error
         warnings.warn(
             f"padless.accelerate left {len(left)} recurrent layer(s) unchanged, because they are not plain "
             f"torch.nn layers: {'; '.join(left)}",
             stacklevel=2,
         )
+    for _, module in layers:
+        twin = _twin(type(module))
+        if twin is not None:
+            module.__class__ = twin  # pyright: ignore[reportAttributeAccessIssue]
     return model
 
 

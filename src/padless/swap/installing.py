@@ -66,6 +66,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __init__(self) -> None:
         self._library: torch.library.Library | None = None  # registered by this object
+        self._open = 0  # blocks
         self._register()
 
     def _register(self) -> None:
@@ -83,12 +84,14 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
         _library = self._library = library
 
     def __enter__(self) -> install:
+        self._open += 1
         self._register()  # again, in a second block
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._open -= 1
         # If `uninstall` ran in between, the current installation belongs to another call.
-        if self._library is not None and self._library is _library:
+        if self._open == 0 and self._library is not None and self._library is _library:
             uninstall()
 
 
@@ -192,6 +195,7 @@ def _computes(rows: Tensor, hx: Any, params: Sequence[Tensor], options: Options)
         and rows.layout == torch.strided
         and len(params) == places * count
         and (options.cell != "LSTM" or len(hx) == 2)
+        and all(s.dtype == rows.dtype for s in _states_of(hx))
         and all(p.dtype == rows.dtype and p.device == rows.device for p in params)
         and choose("cpu") != "torch"
         and not torch.is_autocast_enabled("cpu")
@@ -214,8 +218,11 @@ def _is_faster_in_torch(input: Tensor, options: Options) -> bool:
 
 
 def _is_recorded(rows: Tensor, hx: Any, params: Sequence[Tensor]) -> bool:
-    states = (hx,) if isinstance(hx, Tensor) else hx
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (*params, rows, *states))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*params, rows, *_states_of(hx)))
+
+
+def _states_of(hx: Any) -> Sequence[Tensor]:
+    return (hx,) if isinstance(hx, Tensor) else hx
 
 
 def _trains_in_torch(cell: Cell, steps: int, dtype: torch.dtype, is_recorded: bool) -> bool:
