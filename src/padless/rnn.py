@@ -24,6 +24,7 @@ from .layout.checks import as_lengths, check_batch_first, checked_fill
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
+from .packed import Packed
 from .packed.few import FEW_OF_PADDED, are_few, pack_few, pad_few
 from .packed.packed_sequence import layout_of_packed_sequence
 
@@ -461,7 +462,8 @@ def _like_first(name: str, i: int, part: Tensor, first: Tensor) -> Tensor:
 
 def _check_packed_sequence(name: str, sequence: Any) -> None:
     if not isinstance(sequence, PackedSequence):
-        raise AttributeError(f"{name}: expected a PackedSequence, got {type(sequence).__name__}")
+        hint = "; a Packed has methods of its own: .pad(), .unpack()" if isinstance(sequence, Packed) else ""
+        raise AttributeError(f"{name}: expected a PackedSequence, got {type(sequence).__name__}{hint}")
 
 
 def _grid_shape(name: str, grid: Tensor, batch_first: bool) -> tuple[int, int]:

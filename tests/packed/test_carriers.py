@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import operator
 import pickle
 import subprocess
 import sys
@@ -259,3 +260,17 @@ def test_reading_one_sequence_touches_no_device_data(monkeypatch: pytest.MonkeyP
     assert [packed[i].shape[0] for i in range(4)] == LENGTHS
     assert packed[1:3].data.shape == packed[[1, 2]].data.shape == (1, 2)
     assert packed.to_packed_sequence().batch_sizes.tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow"])
+def test_compiled_arithmetic_takes_tensors_without_dimensions_on_either_side(name: str) -> None:
+    function = getattr(operator, name)
+
+    def compute(rows: torch.Tensor, lengths: torch.Tensor, number: torch.Tensor) -> list[torch.Tensor]:
+        packed = pack(rows, lengths)
+        return [function(packed, number).data, function(number, packed).data]
+
+    given = torch.rand(2, 3) + 1, torch.tensor([3, 1]), torch.tensor(2.0)
+    compiled = torch.compile(compute, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(*given), compute(*given), strict=True):
+        assert torch.equal(got, expected)

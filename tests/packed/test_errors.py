@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 
+import padless
 from padless import LayoutError, LengthsError, Packed, pack
 
 
@@ -333,3 +334,25 @@ def test_an_order_of_dimensions_that_is_no_bool_is_refused(batch_first: Any) -> 
 def test_complex_rows_are_padded_with_a_complex_number() -> None:
     padded = Packed(torch.ones(3, dtype=torch.complex64), [2, 1]).pad(2j)  # type: ignore[arg-type]
     assert padded.tolist() == [[1, 1], [1, 2j]]
+
+
+@pytest.mark.parametrize("call", [torch.relu, torch.nn.Linear(1, 1), lambda batch: torch.cat([batch, batch])])
+def test_functions_of_tensors_say_how_to_reach_the_rows(call):
+    with pytest.raises(TypeError, match=r"takes tensors, not a Packed: apply it to the rows, packed\.map"):
+        call(padless.pack(torch.ones(2, 3, 1), [3, 1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sum", "; the rows are in .data, and padless.ops has operations on each sequence"),
+        ("batch_sizes", "; .to_packed_sequence() returns a PackedSequence, and .pad() a padded batch"),
+        ("rows", ""),
+    ],
+)
+def test_attributes_of_tensors_say_where_to_find_them(name, hint):
+    batch = padless.pack(torch.ones(2, 3, 1), [3, 1])
+    assert not hasattr(batch, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(batch, name)
+    assert str(caught.value) == f"'Packed' object has no attribute {name!r}{hint}"

@@ -206,9 +206,12 @@ def _rows_of_both(name: str, reduction: str, inputs: Any, targets: Any) -> tuple
     """The rows of both, in the same order."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"{name}: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
-    for batch in (inputs, targets):
+    for batch, role in ((inputs, "inputs"), (targets, "targets")):
         if not isinstance(batch, (Packed, PackedSequence)):
-            raise TypeError(f"{name} takes two Packed or PackedSequence, got {type(batch).__name__}")
+            raise TypeError(
+                f"{name}: {role} must be Packed or PackedSequence, got {type(batch).__name__}; "
+                f"padded tensors become one by padless.pack({role}, lengths)"
+            )
     return inputs.data, rows_in_order_of(inputs, targets, name, ("inputs", "targets"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,21 @@ class Arithmetic:
 
         @classmethod
         def _of(cls, data: Tensor, layout: Layout) -> Self: ...
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Torch's operators between a tensor and a batch, which a compiled program calls; others take tensors alone."""
+        key = func.__name__ if isinstance(func, FunctionType) else func
+        function, is_reflected = _TORCHS.get(key, (None, False))
+        if function is None or kwargs or len(args) != 2:
+            raise TypeError(
+                f"{func.__name__} takes tensors, not a Packed: apply it to the rows, packed.map(lambda rows: ...), "
+                "or use padless.ops for operations on each sequence"
+            )
+        left, right = (args[1], args[0]) if is_reflected else args
+        if isinstance(left, cls):
+            return left._combined(right, function)
+        return right._combined(left, lambda rows, other: function(other, rows))
 
     def _combined(self, other: Any, function: Callable[[Any, Any], Tensor]) -> Self:
         """`function` of the rows of both batches, which broadcast like two tensors of the shapes of a row."""
@@ -95,6 +111,24 @@ class Arithmetic:
 
     def __abs__(self) -> Self:
         return self._of(abs(self._data), self._layout)
+
+
+# Torch's methods, also by name, because Dynamo does not find a Python function in a dictionary: the operator that they
+# compute, and whether their operands are reversed.
+_TORCHS: dict[Any, tuple[Callable[[Any, Any], Any], bool]] = {
+    key: (function, name.startswith("__r"))
+    for function, names in {
+        operator.add: ("add", "__add__", "__radd__"),
+        operator.sub: ("sub", "__sub__", "__rsub__"),
+        operator.mul: ("mul", "__mul__", "__rmul__"),
+        operator.truediv: ("div", "__truediv__", "__rdiv__", "__rtruediv__"),
+        operator.floordiv: ("floor_divide", "__floordiv__", "__rfloordiv__"),
+        operator.mod: ("remainder", "__mod__", "__rmod__"),
+        operator.pow: ("pow", "__pow__", "__rpow__"),
+    }.items()
+    for name in names
+    for key in (name, getattr(Tensor, name))
+}
 
 
 def _check_equal(left: Layout, right: Layout) -> None:

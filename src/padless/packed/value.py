@@ -360,6 +360,16 @@ class Packed(Arithmetic):
             text += f", device='{self._data.device}'"
         return f"Packed({text})"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = ""
+            if name in PackedSequence._fields:
+                hint = "; .to_packed_sequence() returns a PackedSequence, and .pad() a padded batch"
+            elif hasattr(Tensor, name):
+                hint = "; the rows are in .data, and padless.ops has operations on each sequence"
+            raise AttributeError(f"'Packed' object has no attribute {name!r}{hint}", name=name, obj=self)
+
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")
 
