@@ -1,4 +1,4 @@
-"""Batches by length into a model, stopped in the middle of an epoch and taken up again."""
+"""Batches by length into a model, stopped in mid-epoch and resumed."""
 
 import torch
 from torch.utils.data import DataLoader
@@ -31,4 +31,4 @@ print(f"stopped in epoch {state['epoch']} after {done} of {len(loader)} batches 
 sampler, loader = sampler_and_loader()
 sampler.load_state_dict(state)
 rest = [batch["x"] for batch in loader]
-print(f"went on with {len(rest)} batches of {min(b.data.shape[0] for b in rest)} rows or more")
+print(f"resumed with {len(rest)} batches of at least {min(b.data.shape[0] for b in rest)} rows")

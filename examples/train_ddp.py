@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 --max-restarts 3 examples/train_ddp.py
 
-Kill one of the processes (kill -9) at any moment: torchrun starts all of them again, they go on from the last
-checkpoint, and loss and weights at the end are, bit for bit on CPUs, those of a run that nobody disturbed.
+Kill one of the processes (kill -9) at any moment: torchrun starts all of them again, they resume from the last
+checkpoint, and the final loss and weights are those of an uninterrupted run, bit for bit on CPUs.
 """
 
 import argparse
@@ -161,14 +161,26 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 def main() -> None:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--epochs", type=int, default=3, help="in all, those before a restart included (3)")
-    parser.add_argument("--sequences", type=int, default=4000, help="to train on (4000)")
-    parser.add_argument("--batch-size", type=int, default=32, help="sequences a step on each process (32)")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="number of epochs, including those before a restart (default 3)"
+    )
+    parser.add_argument(
+        "--sequences", type=int, default=4000, help="number of training sequences (default 4000)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="sequences per step and process (default 32)"
+    )
     parser.add_argument(
         "--checkpoint", type=Path, default="train_ddp.pt", help="a file that all machines see"
     )
-    parser.add_argument("--save-every", type=int, default=10, metavar="STEPS", help="and tell the loss (10)")
-    parser.add_argument("--fsdp", action="store_true", help="share the weights out over the processes")
+    parser.add_argument(
+        "--save-every",
+        type=int,
+        default=10,
+        metavar="STEPS",
+        help="save a checkpoint and print the loss every STEPS steps (default 10)",
+    )
+    parser.add_argument("--fsdp", action="store_true", help="shard the weights across processes (FSDP)")
     args = parser.parse_args()
     if "LOCAL_RANK" not in os.environ:
         parser.error("start it by torchrun: torchrun --standalone --nproc-per-node 2 examples/train_ddp.py")

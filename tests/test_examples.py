@@ -12,7 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 LAST_LINES = {
-    "batches.py": r"went on with 1\d batches of \d+ rows or more",
+    "batches.py": r"resumed with 1\d batches of at least \d+ rows",
     "caption.py": r"loss 0\.\d+, 1\d\d of 200 captions are right",
     "classify.py": r"epoch 30: loss 0\.\d+, 24 of 24 right",
     "count_waste.py": r" +16  sorted +\d+ +\d+ +\d+\.\d%",

@@ -156,3 +156,19 @@ def test_a_restored_model_is_quantized():
     model = padless.accelerate(torch.nn.Sequential(torch.nn.LSTM(3, 4)))
     quantized = torch.ao.quantization.quantize_dynamic(padless.restore(model), {torch.nn.LSTM})
     assert type(quantized[0]).__module__.startswith("torch.ao.nn.quantized.dynamic")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_restored_model_is_traced_by_fx_and_scripted():
+    class Last(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = torch.nn.GRU(3, 4)
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    model, x = padless.restore(padless.accelerate(Last())), torch.randn(5, 2, 3)
+    expected = model(x)
+    for tool in (torch.fx.symbolic_trace, torch.jit.script):
+        torch.testing.assert_close(tool(model)(x), expected)

@@ -134,16 +134,16 @@ BAD_OPTIONS: list[tuple[list[int], dict[str, Any], str]] = [
         [1] * 5,
         {"batch_size": 1, "world_size": 2},
         (
-            "1 of the sequences cannot be dealt to world_size=2 with batch_size=1: too few were found that "
-            "fit together, and ranks would have different numbers of batches; leave out 1 or raise the budget"
+            "1 of the sequences cannot be distributed over world_size=2 with batch_size=1: too few were found that "
+            "fit together, and ranks would have different numbers of batches; leave out 1, or raise batch_size"
         ),
     ),
     (
         [4] * 7,
         {"tokens": 7, "world_size": 4},
         (
-            "3 of the sequences cannot be dealt to world_size=4 with tokens=7: too few were found that "
-            "fit together, and ranks would have different numbers of batches; leave out 3 or raise the budget"
+            "3 of the sequences cannot be distributed over world_size=4 with tokens=7: too few were found that "
+            "fit together, and ranks would have different numbers of batches; leave out 3, or raise tokens"
         ),
     ),
 ]

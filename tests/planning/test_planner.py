@@ -41,13 +41,13 @@ def cases(draw: st.DrawFn, *, policies: tuple[str, ...] = POLICIES) -> tuple[lis
 
 
 def plans_of(lengths: list[int], options: dict[str, Any]) -> Plans:
-    """The plan of every rank; a case that cannot be dealt is looked at by a test of its own."""
+    """The plan of every rank; a case that cannot be distributed is looked at by a test of its own."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "lengths.* is over tokens")
             return [plan(lengths, rank=rank, **options) for rank in range(options["world_size"])]
     except LengthsError as error:
-        assume("cannot be dealt" not in str(error))
+        assume("cannot be distributed" not in str(error))
         raise
 
 

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--quick",
         action="store_true",
-        help="use a small part of the data and a smaller model; takes under 40 seconds",
+        help="use a small part of the data and a smaller model; takes about 20 seconds on an idle machine",
     )
     demo.add_argument(
         "--epochs", type=int, metavar="N", help="total number of epochs (default 4, with --quick 3)"
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the checkpoint in --out; otherwise that checkpoint is kept as checkpoint.previous.pt",
+        help="continue from the checkpoint in --out, if there is one; otherwise it is kept as checkpoint.previous.pt",
     )
     demo.add_argument(
         "--out",

@@ -143,7 +143,7 @@ def _shuffled_steps(
 
 def _undealt(count: int, ranks: int, budget: str) -> str:
     return (
-        f"{count % ranks} of the sequences cannot be dealt to world_size={ranks} with {budget}: too few were found "
-        f"that fit together, and ranks would have different numbers of batches; leave out {count % ranks} or raise "
-        "the budget"
+        f"{count % ranks} of the sequences cannot be distributed over world_size={ranks} with {budget}: too few were "
+        f"found that fit together, and ranks would have different numbers of batches; leave out {count % ranks}, or "
+        f"raise {budget.partition('=')[0]}"
     )
