@@ -259,28 +259,37 @@ def _doctor(options: argparse.Namespace) -> None:
         "why": backends.why(),
         "instruction_set": backends.instruction_set() or "none of padless's own: no native kernels",
         "bfloat16_products": _bfloat16_products(),
+        "float32_products": _float32_products(),
         "threads": torch.get_num_threads(),
         "openmp": torch.backends.openmp.is_available(),
     }
     if options.json:
         print(json.dumps(facts, indent=2))
         return
+    width = max(map(len, facts))
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
-        print(f"{name.replace('_', ' '):<16} {text}")
+        print(f"{name.replace('_', ' '):<{width}}  {text}")
 
 
 def _bfloat16_products() -> str:
-    """How bfloat16 rows, and float32 rows under torch's precision switch, are multiplied on the CPU."""
-    import torch
-
-    from ..backends import _kernels, _precision
+    """How bfloat16 rows are multiplied on the CPU."""
+    from ..backends import _kernels
 
     if _kernels.missing() is not None:
         return "by torch"
     if not _kernels.computes("medium"):
-        return "widened to float32: no fast bfloat16 units here"
-    return f"by {_kernels.isa()}; float32 products: {_precision.precision_of(torch.float32)}"
+        return "in float32: the processor has no fast products of bfloat16 numbers"
+    return f"by {_kernels.isa()}"
+
+
+def _float32_products() -> str:
+    """The precision that torch's switch asks for, as far as there are kernels for it."""
+    import torch
+
+    from ..backends import _precision
+
+    return f"precision {_precision.precision_of(torch.float32)}"
 
 
 def _resume_command(options: argparse.Namespace) -> str:
