@@ -1,4 +1,4 @@
-// The functions of one instruction set, called by dispatch.cpp.
+// The kernels of one instruction set, as dispatch.cpp calls them, and the checks before them.
 #pragma once
 
 #include <stdint.h>
