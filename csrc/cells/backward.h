@@ -263,12 +263,11 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     const Lane& lane = part.lane;
     if (lane.panel == lane.panel_end) return;
     const int64_t panels = lane.panel_end - lane.panel;
-    const bool descending = part.u & 1;  // odd steps begin with the panels that are still in a cache
+    const bool descending = part.u & 1;
     const bool prefetching = weights.hidden.bytes() > team.l2_bytes;  // as in the forward pass
     load_final_cell_gradients(part);
     for (int64_t q = 0; q < panels; ++q) {
-      const int64_t panel = descending ? lane.panel_end - 1 - q : lane.panel + q;
-      const int64_t other = descending ? panel - 1 : panel + 1;
+      const int64_t panel = panel_at(lane, q, descending), other = panel_at(lane, q + 1, descending);
       const int nv = (int)weights.hidden.size(panel);
       const bool has_other = q + 1 < panels;
       if (Parts == 0 && part.going == 1 && has_other && nv == 4 && weights.hidden.size(other) == 4) {

@@ -93,13 +93,12 @@
     const int64_t n = lane.count(steps.active(part.s)), panels = lane.panel_end - lane.panel;
     if (!part.in_chunk) gather_x(part.t, lane, n, x_rows);
     const bool prefetching = prefetches(!part.in_chunk);
-    const bool descending = part.s & 1;  // odd steps begin with the panels that are still in a cache
-    int which = 0;                       // of the buffers of a block
-    CellWork before;                     // with AMX, of the block before
+    const bool descending = part.s & 1;
+    int which = 0;    // of the buffers of a block
+    CellWork before;  // with AMX, of the block before
     before.rows = before.done = 0;
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
-      const int64_t other = descending ? panel - 1 : panel + 1;
+      const int64_t panel = panel_at(lane, i, descending), other = panel_at(lane, i + 1, descending);
       const int nv = weights.hidden.tile(panel);
       const bool has_other = i + 1 < panels;
       if (const int count = part.in_chunk ? unpacked_panels(n, panel, other, has_other) : 0) {

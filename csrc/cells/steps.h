@@ -29,6 +29,11 @@ struct Lane {
   int64_t count(int64_t active) const { return active > slot ? (active - slot + slot_step - 1) / slot_step : 0; }
 };
 
+// Panel q of a lane. Odd steps go backwards, to begin with the panels that are still in a cache.
+PADLESS_INLINE int64_t panel_at(const Lane& lane, int64_t q, bool descending) {
+  return descending ? lane.panel_end - 1 - q : lane.panel + q;
+}
+
 enum Mode { kByRows, kByColumns, kAlone };
 
 PADLESS_INLINE Mode mode_of(int64_t active, const padless::Team& team, int64_t panels, int64_t weights) {
