@@ -73,8 +73,8 @@ template <int C, int A, int B> PADLESS_INLINE void dot() {
 
 #endif
 
-// Whether a product of small whole numbers, which has no rounding, comes out right: asked once, before the set is used.
-static __attribute__((noinline)) bool work() {
+// Whether a product of small whole numbers, which needs no rounding, is right; called once, before the set is used.
+static __attribute__((noinline)) bool pass_self_test() {
   uint16_t a[16][32], b[16][32];
   float c[16][16];
   const auto whole = [](int n) {  // n in [-8, 7] as bfloat16
