@@ -140,7 +140,7 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_NULL: return "a required pointer is null";
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or flag, a dtype that this instruction set does not have, or a flag that this dtype does not allow";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
-    case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
+    case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must be non-increasing, lie in [0, B] and sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
     case PADLESS_BAD_STATE_INDEX:
