@@ -36,7 +36,7 @@ struct Isa {
   const Kernels* kernels;
   const TypedKernels* bfloat16;  // for the first dtypes from PADLESS_BFLOAT16 on
   int bfloat16_count;
-  bool (*supported)(), (*preferred)();  // preferred: where it is supported, over the sets before it
+  bool (*supported)(), (*preferred)();  // preferred: to the sets before it, where it is supported
 };
 
 bool always() { return true; }
@@ -102,7 +102,7 @@ int find_set(const char* name) {
   return -1;
 }
 
-// Those of the set in use, or null where it has none of this dtype. A call asks once: another thread may force another set.
+// The kernels of this dtype in the active set, or null if it has none. A call asks once: another thread may force another set.
 const TypedKernels* kernels_of(int64_t dtype) {
   const Isa& set = active_set();
   if (dtype < 0 || dtype >= PADLESS_BFLOAT16 + set.bfloat16_count) return nullptr;
@@ -111,7 +111,8 @@ const TypedKernels* kernels_of(int64_t dtype) {
 
 int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
 
-// The second-level cache of a core, beyond which kernels prefetch weights, on x86 processors (docs/decisions/kernels.md).
+// Size of a core's second-level cache: kernels prefetch weights that exceed it (docs/decisions/kernels.md). Known on x86 only;
+// elsewhere no weights exceed it.
 int64_t l2_bytes() {
   int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
   if (bytes) return bytes;
@@ -204,7 +205,7 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
   return PADLESS_OK;
 }
 
-// Time-major rows come without index arrays; theirs stand at the start of the scratch, in whole cache lines.
+// The index arrays of time-major rows, which callers do not pass, are stored at the start of the scratch, in whole cache lines.
 static int64_t index_bytes(const padless_problem& p) {
   return p.x_step && p.y_step ? 0 : (8 * (p.steps + p.batch) + 63) / 64 * 64;
 }

@@ -1,4 +1,4 @@
-// Index arithmetic of the C ABI: lengths to slots and batch sizes, and back. It touches no rows, and checks while it writes.
+// Index arithmetic of the C ABI: lengths to slots and batch sizes, and back. Arguments are checked while results are written.
 #include "padless.h"
 
 extern "C" {
@@ -14,7 +14,7 @@ int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const 
     if (length < 0 || length > steps) return PADLESS_BAD_SIZE;
     if (at < 0 || at >= batch) return PADLESS_BAD_STATE_INDEX;
     offsets[b + 1] = offsets[b] + length;
-    if (length > 0) ++batch_sizes[length - 1];  // that many end after this step
+    if (length > 0) ++batch_sizes[length - 1];  // so far the number of sequences that end with this step
     slots[at] = b;
   }
   for (int64_t t = steps - 1; t > 0; --t) batch_sizes[t - 1] += batch_sizes[t];
@@ -29,7 +29,7 @@ int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, con
   for (int64_t t = steps - 1; t >= 0; --t) {
     const int64_t active = batch_sizes[t];
     if (active <= 0 || active < running || active > batch || (sum += active) > rows) return PADLESS_BAD_BATCH_SIZES;
-    for (; running < active; ++running) {  // slots that end after step t
+    for (; running < active; ++running) {  // slots whose last step is t
       const int64_t b = order ? order[running] : running;
       if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
       lengths[b] = t + 1;
