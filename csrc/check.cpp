@@ -6,12 +6,12 @@
 namespace padless {
 namespace {
 
-// Products of sizes stay far from overflow: 2^40 elements of 8 bytes a dimension pair.
+// The product of two sizes is at most 2^40, in elements of 8 bytes: far from overflow.
 constexpr int64_t kMost = int64_t(1) << 40;
 constexpr int64_t kMostThreads = 1024;
 bool fits(int64_t a, int64_t b) { return a == 0 || b <= kMost / a; }
 
-// Every row (t, slot) lies in [0, rows): T + B steps, because the active slots only grow towards t = 0.
+// Whether every row (t, slot) lies in [0, rows). O(T + B) time: from the last step to the first, slots only become active.
 bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequence, int64_t rows) {
   if (!step) return rows >= p.rows;  // time-major
   int64_t low = 0, high = 0, seen = 0;
@@ -30,8 +30,8 @@ bool rows_fit(const padless_problem& p, const int64_t* step, const int64_t* sequ
   return true;
 }
 
-// Whether `index` names `count` different rows of [0, rows). A bitmap on the stack covers some of the rows at a time, all of them
-// for every usual batch; another pass begins at the lowest row past it.
+// Whether `index` contains `count` different rows of [0, rows). A bitmap on the stack covers a window of the rows, in usual batches
+// all of them; another pass begins at the lowest row of `index` past the window.
 bool are_distinct_rows(const int64_t* index, int64_t count, int64_t rows) {
   constexpr int64_t kWindow = 1 << 17;
   uint64_t seen[kWindow / 64];
@@ -59,7 +59,7 @@ int check_state(const void* state, int64_t stride, int64_t width, const padless_
   return stride < width || !fits(p.state_rows, stride) ? PADLESS_BAD_STRIDE : PADLESS_OK;
 }
 
-// Every row of every sequence lies in the storage, and so does every cell of a grid.
+// Checks that every row of every sequence, and every cell of a grid, is inside its memory.
 int check_rows(const padless_move& m, const padless_rows& rows) {
   if (rows.pieces) {
     for (int64_t b = 0; b < m.sequences; ++b)

@@ -1,22 +1,14 @@
-// The C ABI: picks the instruction set, checks arguments, starts the threads.
+// The C ABI, except for index arithmetic (layout.cpp): picks the instruction set, checks arguments and runs kernels.
 #include "kernels.h"
 
-#include <sched.h>
 #include <string.h>
-#include <time.h>
 #if defined(__linux__)
-#include <linux/futex.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <immintrin.h>
 #endif
 
 namespace padless {
@@ -39,32 +31,12 @@ namespace avx512_bf16_emulated { extern const TypedKernels bfloat16_kernels[1]; 
 
 namespace {
 
-constexpr int kSpins = 1000;      // some 20 us of pauses: longer than the imbalance of a step
-constexpr int kAloneSteps = 16;   // doubled with each late barrier
-
-// Sleep while *word holds `value`, until it is woken; without a futex, yield the core.
-void sleep_while(int32_t* word, int32_t value) {
-#if defined(__linux__)
-  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nullptr, nullptr, 0);
-#else
-  (void)word, (void)value;
-  sched_yield();
-#endif
-}
-void wake_all(int32_t* word) {
-#if defined(__linux__)
-  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
-#else
-  (void)word;
-#endif
-}
-
 struct Isa {
   const char* name;
   const Kernels* kernels;
   const TypedKernels* bfloat16;  // for the first dtypes from PADLESS_BFLOAT16 on
   int bfloat16_count;
-  bool (*supported)(), (*preferred)();  // preferred: where it is supported, over the sets before it
+  bool (*supported)(), (*preferred)();  // preferred: to the sets before it, where it is supported
 };
 
 bool always() { return true; }
@@ -130,29 +102,17 @@ int find_set(const char* name) {
   return -1;
 }
 
-// Those of the set in use, or null where it has none of this dtype. A call asks once: another thread may force another set.
+// The kernels of this dtype in the active set, or null if it has none. A call asks once: another thread may force another set.
 const TypedKernels* kernels_of(int64_t dtype) {
   const Isa& set = active_set();
   if (dtype < 0 || dtype >= PADLESS_BFLOAT16 + set.bfloat16_count) return nullptr;
   return dtype < PADLESS_BFLOAT16 ? &set.kernels->of[dtype] : &set.bfloat16[dtype - PADLESS_BFLOAT16];
 }
 
-int64_t nanoseconds() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t(1000000000) + now.tv_nsec;
-}
-
-#if defined(_OPENMP)
-// Until when calls keep to one thread, because one on several had to wait for a core: as long as 8 such calls take, but no
-// longer than load often lasts. No bit depends on it.
-constexpr int64_t kCrowdedCalls = 8, kCrowdedNanoseconds = 400000000;
-int64_t g_crowded_until = 0;
-#endif
-
 int64_t g_l2_bytes = 0;  // 0: not asked yet; read and written atomically
 
-// The second-level cache of a core, beyond which kernels prefetch weights, on x86 processors (docs/decisions/kernels.md).
+// Size of a core's second-level cache: kernels prefetch weights that exceed it (docs/decisions/kernels.md). Known on x86 only;
+// elsewhere no weights exceed it.
 int64_t l2_bytes() {
   int64_t bytes = __atomic_load_n(&g_l2_bytes, __ATOMIC_RELAXED);
   if (bytes) return bytes;
@@ -164,64 +124,7 @@ int64_t l2_bytes() {
   return bytes;
 }
 
-template <class Arguments>
-void run(void (*kernel)(const Arguments&, const Team&), const Arguments& arguments) {
-  const int64_t l2 = l2_bytes();  // once: every worker lays out its scratch by it
-#if defined(_OPENMP)
-  // No region for one thread: it would hang in a forked child whose parent had a wider one.
-  const int64_t threads = arguments.threads, begin = threads > 1 ? nanoseconds() : 0;
-  if (threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
-    Barrier barrier;
-#pragma omp parallel num_threads((int)threads)
-    {
-      const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2};
-      kernel(arguments, team);
-      // OpenMP's own barrier would spin for 5 ms, on the very core perhaps on which the last thread waits to run.
-      if (team.size > 1) wait_for_team(team, false);
-    }
-    // Rank 0 has as much to do as the others: if it slept for a third of the call, they had no core to run on.
-    const int64_t end = nanoseconds(), took = end - begin;
-    if (barrier.slept * 3 > took) {
-      const int64_t alone = took < kCrowdedNanoseconds / kCrowdedCalls ? took * kCrowdedCalls : kCrowdedNanoseconds;
-      __atomic_store_n(&g_crowded_until, end + alone, __ATOMIC_RELAXED);
-    }
-    return;
-  }
-#endif
-  kernel(arguments, Team{0, 1, nullptr, l2});
-}
-
 }  // namespace
-
-int64_t wait_for_team(const Team& team, bool prompt) {
-  Barrier* const barrier = team.barrier;
-  const int32_t generation = __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE);
-  if (__atomic_add_fetch(&barrier->arrived, 1, __ATOMIC_ACQ_REL) == team.size) {
-    const int32_t late = __atomic_load_n(&barrier->late, __ATOMIC_RELAXED);
-    barrier->alone = prompt && late >= barrier->next_late ? int64_t(kAloneSteps) << (late < 20 ? late : 20) : 0;
-    if (barrier->alone) barrier->next_late = late + 1;
-    __atomic_store_n(&barrier->arrived, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&barrier->generation, generation + 1, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&barrier->sleepers, __ATOMIC_SEQ_CST)) wake_all(&barrier->generation);
-    return barrier->alone;
-  }
-  for (int spins = 0; __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation; ++spins) {
-    if (spins < kSpins) {
-#if defined(__x86_64__)
-      _mm_pause();
-#endif
-      continue;
-    }
-    if (spins == kSpins && prompt) __atomic_add_fetch(&barrier->late, 1, __ATOMIC_RELAXED);
-    const int64_t begin = nanoseconds();
-    __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
-    sleep_while(&barrier->generation, generation);
-    __atomic_sub_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
-    if (team.rank == 0) barrier->slept += nanoseconds() - begin;
-  }
-  return barrier->alone;
-}
-
 }  // namespace padless
 
 using namespace padless;
@@ -238,7 +141,7 @@ const char* padless_error_text(int error) {
     case PADLESS_BAD_NULL: return "a required pointer is null";
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or flag, a dtype that this instruction set does not have, or a flag that this dtype does not allow";
     case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
-    case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must not grow, must lie in [0, B] and must sum to the number of rows";
+    case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must be non-increasing, lie in [0, B] and sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
     case PADLESS_BAD_STATE_INDEX:
@@ -302,7 +205,7 @@ int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input, int64_t hi
   return PADLESS_OK;
 }
 
-// Time-major rows come without index arrays; theirs stand at the start of the scratch, in whole cache lines.
+// The index arrays of time-major rows, which callers do not pass, are stored at the start of the scratch, in whole cache lines.
 static int64_t index_bytes(const padless_problem& p) {
   return p.x_step && p.y_step ? 0 : (8 * (p.steps + p.batch) + 63) / 64 * 64;
 }
@@ -337,7 +240,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
     address_time_major(p);
     p.scratch = (char*)p.scratch + indices, p.scratch_bytes -= indices;
   }
-  run(backward ? kernels->backward : kernels->forward, p);
+  run_team(backward ? kernels->backward : kernels->forward, p, l2_bytes());
   return PADLESS_OK;
 }
 
@@ -347,52 +250,7 @@ int padless_backward(const padless_problem* problem) { return check_and_run(prob
 int padless_move_rows(const padless_move* move) {
   if (!move) return PADLESS_BAD_NULL;
   if (const int error = check_move(*move)) return error;
-  run(active_set().kernels->move_rows, *move);
-  return PADLESS_OK;
-}
-
-int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const int64_t* order, int64_t* slots, int64_t* offsets,
-                    int64_t* batch_sizes) {
-  if (batch < 0 || steps < 0) return PADLESS_BAD_SIZE;
-  if (!offsets || (batch > 0 && (!lengths || !order || !slots)) || (steps > 0 && !batch_sizes)) return PADLESS_BAD_NULL;
-  for (int64_t t = 0; t < steps; ++t) batch_sizes[t] = 0;
-  offsets[0] = 0;
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t length = lengths[b], at = order[b];
-    if (length < 0 || length > steps) return PADLESS_BAD_SIZE;
-    if (at < 0 || at >= batch) return PADLESS_BAD_STATE_INDEX;
-    offsets[b + 1] = offsets[b] + length;
-    if (length > 0) ++batch_sizes[length - 1];  // that many end after this step
-    slots[at] = b;
-  }
-  for (int64_t t = steps - 1; t > 0; --t) batch_sizes[t - 1] += batch_sizes[t];
-  return PADLESS_OK;
-}
-
-int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, const int64_t* order, const int64_t* slots, int64_t batch,
-                    int64_t* lengths) {
-  if (batch < 0 || steps < 0 || rows < 0) return PADLESS_BAD_SIZE;
-  if ((steps > 0 && !batch_sizes) || (batch > 0 && !lengths) || !order != !slots) return PADLESS_BAD_NULL;
-  int64_t sum = 0, running = 0;
-  for (int64_t t = steps - 1; t >= 0; --t) {
-    const int64_t active = batch_sizes[t];
-    if (active <= 0 || active < running || active > batch || (sum += active) > rows) return PADLESS_BAD_BATCH_SIZES;
-    for (; running < active; ++running) {  // slots that end after step t
-      const int64_t b = order ? order[running] : running;
-      if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
-      lengths[b] = t + 1;
-    }
-  }
-  if (sum != rows) return PADLESS_BAD_BATCH_SIZES;
-  for (; running < batch; ++running) {
-    const int64_t b = order ? order[running] : running;
-    if (b < 0 || b >= batch) return PADLESS_BAD_STATE_INDEX;
-    lengths[b] = 0;
-  }
-  for (int64_t slot = 0; order && slot < batch; ++slot) {
-    const int64_t b = order[slot];
-    if (b < 0 || b >= batch || slots[b] != slot) return PADLESS_BAD_STATE_INDEX;  // so order names no sequence twice
-  }
+  run_team(active_set().kernels->move_rows, *move, l2_bytes());
   return PADLESS_OK;
 }
 

@@ -1,4 +1,4 @@
-// The functions of one instruction set, called by dispatch.cpp.
+// The kernels of one instruction set, as dispatch.cpp calls them, and the checks before them.
 #pragma once
 
 #include <stdint.h>
@@ -13,10 +13,10 @@ struct Layer {
   int64_t cell, input, hidden, projection;
 };
 
-// What the checks and every instruction set agree on. `static`: these are compiled with the flags of each set, and the linker must
-// not pick one copy for all.
+// Shared by the checks and all instruction sets. `static`: these are compiled with the flags of each set, and the linker must not
+// pick one copy for all.
 static inline Layer layer_of(const padless_problem& p) { return {p.cell, p.input_size, p.hidden_size, p.projection_size}; }
-// Width of h: what the hidden weights are multiplied with.
+// Width of h, which the hidden weights are multiplied by.
 static inline int64_t output_width(const Layer& layer) { return layer.projection ? layer.projection : layer.hidden; }
 // Rows of gates and cells are padded to 16 elements for every instruction set: their layout must not depend on it.
 static constexpr int64_t padded_hidden(int64_t hidden) { return (hidden + 15) / 16 * 16; }

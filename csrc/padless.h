@@ -2,9 +2,9 @@
  *
  * Vocabulary: B sequences, N rows (sum of the lengths), T steps (longest length), I input width, H hidden width,
  * P width of the output and of h: that of the projection where there is one, else H.
- * Sequences stand in slots 0..B-1, longest first. At step t the slots 0..batch_sizes[t]-1 are active. A row (t, slot) of x is
+ * Every sequence has a slot, 0..B-1, longest first. At step t the slots 0..batch_sizes[t]-1 are active. A row (t, slot) of x is
  *     x + (x_step[t] + x_sequence[slot]) * x_stride                      (strides in elements, unit column stride)
- * and y likewise, so time-major packed, back-to-back and padded tensors are read and written where they lie.
+ * and y likewise, so time-major packed, back-to-back and padded tensors are read and written in place.
  * One call is one layer in one direction. Nothing here allocates, throws, prints or reads the environment.
  */
 #ifndef PADLESS_H
@@ -25,9 +25,9 @@ extern "C" {
 enum { PADLESS_ABI_VERSION = 9 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
-/* How numbers are multiplied. The last two are products of bfloat16 numbers with float32 sums: one product, or three of numbers
- * that are split in two. Everything else in them is float32, but with one product sigmoid and tanh are within 2e-5 of their values,
- * and with both db sums gradients that were rounded as dW's factors are. Not every instruction set has them (padless_computes). */
+/* Arithmetic of products. BFLOAT16: bfloat16 factors with float32 sums; sigmoid and tanh are accurate to 2e-5. BFLOAT16_3: each
+ * factor is split into two bfloat16 numbers, and three products are added. Everything else is float32, but in both modes db sums
+ * gradients that are rounded like the factors of dW. Not every instruction set has them (padless_computes). */
 enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1, PADLESS_BFLOAT16 = 2, PADLESS_BFLOAT16_3 = 3 };
 
 /* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
@@ -41,18 +41,18 @@ typedef struct padless_problem {
   int64_t steps;       /* T */
   int64_t input_size;  /* I >= 1 (0 is allowed: no input product) */
   int64_t hidden_size; /* H >= 1 */
-  const int64_t* batch_sizes; /* [T] >= 0, not growing */
+  const int64_t* batch_sizes; /* [T] >= 0, non-increasing */
 
   const void* x;             /* T*, rows as above, read-only */
   int64_t x_rows;            /* rows that x holds: every addressed row lies in [0, x_rows) */
   int64_t x_stride;          /* >= I */
-  const int64_t* x_step;     /* [T] in rows; null with x_sequence: time-major, row (t, slot) follows row (t, slot - 1) */
+  const int64_t* x_step;     /* [T] in rows; null, as x_sequence: time-major, row (t, slot) follows row (t, slot - 1) */
   const int64_t* x_sequence; /* [B] in rows */
 
   void* y;                   /* T*, forward: written; backward: read. Does not alias x. */
   int64_t y_rows;
   int64_t y_stride;          /* >= P; 2P when two directions share a buffer */
-  const int64_t* y_step;     /* [T]; null with y_sequence: time-major */
+  const int64_t* y_step;     /* [T]; null, as y_sequence: time-major */
   const int64_t* y_sequence; /* [B] */
 
   const int64_t* state_index; /* [B] row of slot b in every state tensor, no row twice; or null for b */
@@ -104,17 +104,17 @@ typedef struct padless_problem {
   int64_t narrow_states; /* 1: every state and gradient of a state is bfloat16, with the same; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with the same; else 0 */
 
-  /* Forward with w_hh set: weights as padless_pack_forward takes them, instead of forward_weights. One row is multiplied with them as
-   * they are, and for several rows each panel is packed just before it is multiplied: the same bits, for a single step of few rows, where
-   * packing all weights costs more than the product. FLOAT32 and FLOAT64, no projection. */
+  /* Forward only, FLOAT32 and FLOAT64, no projection: where w_hh is set, weights as padless_pack_forward takes them, read instead of
+   * forward_weights. One row is multiplied by them as they are; for several rows each panel is packed just before it is multiplied.
+   * Results have the same bits. Meant for a single step of few rows, where packing all weights costs more than the product. */
   const void* w_ih;
   const void* w_hh;
   const void* b_ih; /* or null */
   const void* b_hh; /* or null */
-  int64_t narrow_weights; /* 1: these four are bfloat16; without w_hh it means nothing */
+  int64_t narrow_weights; /* 1: these four are bfloat16; no effect without w_hh */
 } padless_problem;
 
-/* Results of the int-returning functions: 0 or one of these; padless_error_text words it. */
+/* Results of the int-returning functions: 0 or one of these; padless_error_text describes it. */
 enum padless_error {
   PADLESS_OK = 0,
   PADLESS_BAD_NULL,
@@ -137,9 +137,9 @@ PADLESS_API int64_t padless_problem_bytes(void); /* sizeof(padless_problem), for
 PADLESS_API int64_t padless_move_bytes(void);    /* sizeof(padless_move), likewise */
 PADLESS_API const char* padless_error_text(int error);
 
-/* Instruction sets: "baseline", "avx2", "avx512", "avx512_bf16" (vdpbf16ps), "amx"; and "amx_emulated" and "avx512_bf16_emulated",
- * the last two in plain C++ for tests, which are never chosen but by name. The best that processor and system offer is taken at
- * first use; "avx512_bf16" on AMD's processors only, since Intel's multiply faster without it. */
+/* Instruction sets: "baseline", "avx2", "avx512", "avx512_bf16" (vdpbf16ps), "amx"; and, in plain C++ for tests, "amx_emulated" and
+ * "avx512_bf16_emulated", which are used only when forced. The best set that processor and system support is chosen at first use;
+ * "avx512_bf16" only on AMD's processors, since Intel's multiply faster without it. */
 PADLESS_API const char* padless_isa_active(void);
 PADLESS_API const char* padless_isa_compiled(int index);  /* names from worst to best, null past the end */
 PADLESS_API int padless_isa_supported(const char* name);  /* 1 when this machine can run it */
@@ -147,14 +147,14 @@ PADLESS_API int padless_computes(int64_t dtype);          /* 1 when the set in u
 PADLESS_API int padless_isa_force(const char* name);      /* null: back to the best. Packed weights are per set: pack again. */
 
 /* Where the weights that a step reads exceed the second-level cache of a core, kernels prefetch the next panel and multiply the
- * input of several steps at once. This assumes another size of that cache (0: the machine's own, as at first), for tests and
- * measurements. No bit of a result depends on it. */
+ * input of several steps at once. This sets the size that they assume (0: the machine's own, the default), for tests and
+ * measurements. Results do not depend on it. */
 PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
 
-/* Weights as torch holds them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
- * projection. `packed` is 64-byte aligned and holds what the *_bytes function says (negative: bad arguments). Forward serves
- * inference, training and recomputation; backward is for dx and the recurrence of the gradient. With `narrow_weights` all of them
- * are bfloat16, which FLOAT32 and BFLOAT16 read. */
+/* Weights as torch stores them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
+ * projection. `packed` is 64-byte aligned and has the size that the *_bytes function returns (negative: bad arguments). Forward
+ * weights are for inference, training and recomputation; backward weights for dx and the recurrence of the gradient. With
+ * `narrow_weights`, which FLOAT32 and BFLOAT16 allow, the given weights are bfloat16. */
 PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
                                                int64_t projection_size);
 PADLESS_API int64_t padless_pack_backward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
@@ -166,33 +166,34 @@ PADLESS_API int padless_pack_backward(int64_t cell, int64_t dtype, int64_t input
                                       int64_t projection_size, const void* w_ih, const void* w_hh, const void* w_hr,
                                       int narrow_weights, void* packed);
 
-/* Elements a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
+/* Elements in a row of `gates` and of `cells` (0: the cell saves none). The layout does not depend on the instruction set. */
 PADLESS_API int64_t padless_saved_width(int64_t cell, int64_t hidden_size);
 PADLESS_API int64_t padless_cells_width(int64_t cell, int64_t hidden_size);
-/* Scratch for one call, from cell, dtype, threads, batch, rows, steps, sizes and batch_sizes of the problem. */
+/* Bytes of scratch for one call (negative: bad arguments), from cell, dtype, threads, batch, rows, steps, sizes and batch_sizes of
+ * the problem, and from which of its x_step, y_step, gates and w_hh are null. */
 PADLESS_API int64_t padless_scratch_bytes(const padless_problem* problem, int backward);
 
 PADLESS_API int padless_forward(const padless_problem* problem);
 PADLESS_API int padless_backward(const padless_problem* problem);
 
-/* The rows of B sequences in one place, one of
- *   data, first, batch_sizes   packed by step: row t of sequence b follows the rows of the steps before by first[b], its slot
+/* Where the rows of B sequences are stored. There are four layouts; pointers that a layout does not name are null:
+ *   data, first, batch_sizes   packed by step: row t of sequence b is number first[b], its slot, of the rows of step t
  *   data, first, step          row first[b] + t * step
- *   data, step, sequence       cells of a padded grid: row b * sequence + t * step, T steps a sequence
+ *   data, step, sequence       cells of a padded grid: row b * sequence + t * step, T steps per sequence
  *   pieces                     row t of pieces[b], memory of lengths[b] rows
  * Rows are contiguous. */
 typedef struct padless_rows {
   void* data;
   int64_t rows;               /* that data holds */
   const int64_t* first;       /* [B] */
-  const int64_t* batch_sizes; /* [size_count] >= 0, not growing */
+  const int64_t* batch_sizes; /* [size_count] >= 0, non-increasing */
   int64_t size_count;         /* at least the longest length */
   int64_t step;               /* > 0 */
   int64_t sequence;           /* > 0 */
   void* const* pieces;        /* [B] */
 } padless_rows;
 
-/* Every row copied from its place in `source` to its place in `target`; these share no memory. */
+/* A copy of every row from `source` to `target`, which share no memory. */
 typedef struct padless_move {
   int64_t sequences;      /* B */
   int64_t steps;          /* T: at least the longest length; the steps of a grid */
@@ -200,25 +201,25 @@ typedef struct padless_move {
   int64_t threads;        /* 1 to 1024 */
   const int64_t* lengths; /* [B] 0 to T */
   padless_rows source, target;
-  int64_t right_aligned;  /* 1: the rows of a sequence in a grid end at its last step; 0: they begin at its first */
-  const void* fill;       /* one row for the other cells of the target, which is a grid; or null */
+  int64_t right_aligned;  /* 1: in a grid every sequence ends at the last step; 0: it begins at the first */
+  const void* fill;       /* one row, copied to all other cells of the target, which is a grid; or null */
 } padless_move;
 
 PADLESS_API int padless_move_rows(const padless_move* move);
 
-/* What follows from B lengths of 0 to T and the order of the sequences by length: the slot of each, where each starts back to back
- * (offsets, [B + 1]), and how many run at each step (batch_sizes, [T]). */
+/* Writes, from B lengths of 0 to T and the order of the sequences by length, the slot of each sequence (slots, [B]), where each
+ * starts back to back (offsets, [B + 1]), and how many have not ended at each step (batch_sizes, [T]). */
 PADLESS_API int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const int64_t* order, int64_t* slots,
                                 int64_t* offsets, int64_t* batch_sizes);
-/* The way back: lengths [B] of batch_sizes [T], all positive, not growing, with the sum `rows`; `order` and `slots` [B] are each
- * other's inverse, or both null where slot b is sequence b. Slots from batch_sizes[0] on have length 0. */
+/* The inverse: writes lengths [B] from batch_sizes [T], which are positive and non-increasing and sum to `rows`. `order` and `slots`
+ * [B] are each other's inverse, or both null where slot b is sequence b. Slots from batch_sizes[0] on have length 0. */
 PADLESS_API int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, const int64_t* order, const int64_t* slots,
                                 int64_t batch, int64_t* lengths);
 
-/* 64 bits that change, but for a chance of 2^-64, where memory changes; alike for every instruction set. Cheaper by far
- * than packing: packed weights may be kept as long as it stays the same. 0 for null or no bytes. */
+/* A hash of memory, the same for every instruction set. Changed memory has another hash, except with a probability of 2^-64. Much
+ * cheaper than packing: packed weights may be kept as long as the hash stays the same. 0 for null or no bytes. */
 PADLESS_API uint64_t padless_fingerprint(const void* data, int64_t bytes);
-/* Asks the system to back this memory, not yet written, by large pages: fewer faults on first touch. Only advice. */
+/* Asks the system to back this memory, not yet written, by large pages: fewer page faults when it is first written. Only advice. */
 PADLESS_API void padless_advise_large_pages(void* data, int64_t bytes);
 
 /* The gate functions alone, for tests of their accuracy: out[i] = f(in[i]), n a multiple of 16. */

@@ -9,8 +9,8 @@
 
 namespace padless {
 
-// CPUID names the tiles and their bfloat16 products; the kernel then has to permit their registers to the process (once for all its
-// threads, children included). It refuses where a thread has a small alternate signal stack.
+// CPUID reports tiles and their bfloat16 products; then the operating system has to permit the process to use their registers (once
+// for all its threads, children included). It refuses if the alternate signal stack of a thread is too small.
 bool permit_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
   unsigned a = 0, b = 0, c = 0, d = 0;

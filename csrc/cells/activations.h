@@ -46,7 +46,7 @@ PADLESS_INLINE VecF tanh(VecF x) {
 // The same within 2e-5 of the result, for products of bfloat16 numbers, whose rounding is a hundred times as coarse.
 //
 // 1 - sigmoid is within 2e-5 too, as far as float32 can tell a number from 1: a cell whose forget gate is near 1 is kept for
-// thousands of steps. sigmoid is never 0: below -87 it is what it is at -87. tanh is never above 1.
+// thousands of steps. sigmoid is never 0: below -87 it keeps its value at -87. tanh is never above 1.
 PADLESS_INLINE VecF coarse_exp2_slope(VecF f) {  // relative error 1.5e-5
   VecF q = splat(0x1.3b2a8ep-7f);
   q = fma(q, f, splat(0x1.c96b48p-5f));
@@ -110,7 +110,7 @@ PADLESS_INLINE VecD tanh(VecD x) {
   return m / (m + 2.0);
 }
 
-// What the cells use, by the numbers that are multiplied: see operand.h for Parts.
+// The functions that the cells use, by Parts (operand.h).
 template <int Parts, class V> PADLESS_INLINE V sigmoid_for(V x) {
   if constexpr (Parts == 1) return coarse_sigmoid(x);
   else return sigmoid(x);

@@ -1,7 +1,7 @@
 // The AMX tile operations that the kernels use, and the same operations in plain C++ where PADLESS_EMULATE is defined.
 //
 // A tile has 16 rows of 64 bytes. `dot<C, A, B>` adds to C, 16 x 16 float32, the product of A, 16 x 32 bfloat16, and B, whose
-// row k holds the rows 2k and 2k + 1 of a 32 x 16 bfloat16 matrix in turns. The emulation adds in the hardware's order and
+// row k interleaves rows 2k and 2k + 1 of a 32 x 16 bfloat16 matrix. The emulation adds in the hardware's order and
 // treats subnormal numbers as it does (as zero), so that both have the same bits.
 #pragma once
 
@@ -49,7 +49,7 @@ template <int C, int A, int B> static void dot() { dot(registers.tile[C], regist
 
 #else
 
-// By inline assembly: GCC 12 lets stores sink below the loads of its intrinsics, and this needs no flags of the compiler's.
+// By inline assembly: GCC 12 lets stores sink below the loads of its intrinsics, and this needs no compiler flags.
 PADLESS_INLINE void configure() {
   struct {
     uint8_t palette, start_row, reserved[14];
@@ -73,8 +73,8 @@ template <int C, int A, int B> PADLESS_INLINE void dot() {
 
 #endif
 
-// Whether a product of small whole numbers, which has no rounding, comes out right: asked once, before the set is used.
-static __attribute__((noinline)) bool work() {
+// Whether a product of small whole numbers, which needs no rounding, is right; called once, before the set is used.
+static __attribute__((noinline)) bool pass_self_test() {
   uint16_t a[16][32], b[16][32];
   float c[16][16];
   const auto whole = [](int n) {  // n in [-8, 7] as bfloat16

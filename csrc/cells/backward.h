@@ -1,15 +1,15 @@
 // Backward pass of one layer in one direction, a chunk of steps at a time: [gates again,] the recurrence of the gradient, then
-// that chunk's share of dx, dW and db. Gate gradients thus live in a buffer of chunk size, (N, 4H) is never written, and the
-// products that sum over rows find their operands in cache.
+// that chunk's share of dx, dW and db. So gate gradients need only a buffer of chunk size instead of (N, 4H), and the products that
+// sum over rows find their operands in the cache.
 //
 // The worker's lanes are those of steps.h. dW is split by its own rows and not by those of the batch: every thread sums
 // over all rows in the same order, so the number of threads does not change it.
 //
 // With a projection a step is two products: the gradient of h, then that of o tanh(c) from it (with columns split, a barrier
-// between). Both stand in buffers of chunk size, whose product is the chunk's share of dW_hr.
+// between). Both are stored in buffers of chunk size, whose product is the chunk's share of dW_hr.
 #pragma once
 
-// Rows of a chunk, unless one step has more, and rows that dW takes up at once: its operand panel, 32 KB, stays in the first cache.
+// Rows of a chunk, unless one step has more; and rows added to dW at once, whose panel of 32 KB stays in the first-level cache.
 constexpr int64_t chunk_rows_of(int parts) { return parts == 1 ? 256 : 384; }
 constexpr int64_t sum_rows(int parts) { return parts == 1 ? 256 : 128; }
 constexpr int64_t sum_stride(int parts) { return sum_rows(parts) + 32; }  // of transposed gradients: no power of two
@@ -24,7 +24,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   const padless::Team team;
   const Steps steps;
   const BackwardWeights<T, Parts> weights;
-  const Panels<T, Parts> units;  // in which hidden units are walked
+  const Panels<T, Parts> units;  // of hidden units
   const int64_t hidden, output, input, state_stride, gate_width, capacity;  // output: width of h
   T *dh, *dc, *zeros, *gates_again, *sum_ih, *sum_hh;                                         // shared
   T *unprojected[2], *sum_hr;                  // with a projection: o tanh(c) of the chunk's rows, state_stride apart
@@ -177,7 +177,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   // Gradient of h before the step whose gradient rows begin at `later_rows` (slot 0), for the slots of a block, into `product`.
   void recurrent_product(int64_t panel, const Operand<T, Parts>& later_rows, const Lane& lane, int64_t slot, int64_t n,
                          const Prefetch& prefetch = {}) const {
-    const bool passes_by = kind == PADLESS_GRU;  // a part of the gradient is in dh
+    const bool passes_by = kind == PADLESS_GRU;  // a part of the gradient, in dh, reaches h without a product
     const Operand<T, Parts> rows = later_rows.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
     const T* start = passes_by ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
     multiply(weights.hidden, panel, rows, n, start, passes_by ? lane.slot_step * state_stride : 0, product, prefetch);
@@ -263,12 +263,11 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     const Lane& lane = part.lane;
     if (lane.panel == lane.panel_end) return;
     const int64_t panels = lane.panel_end - lane.panel;
-    const bool descending = part.u & 1;  // odd steps begin with the panels that are still in a cache
+    const bool descending = part.u & 1;
     const bool prefetching = weights.hidden.bytes() > team.l2_bytes;  // as in the forward pass
     load_final_cell_gradients(part);
     for (int64_t q = 0; q < panels; ++q) {
-      const int64_t panel = descending ? lane.panel_end - 1 - q : lane.panel + q;
-      const int64_t other = descending ? panel - 1 : panel + 1;
+      const int64_t panel = panel_at(lane, q, descending), other = panel_at(lane, q + 1, descending);
       const int nv = (int)weights.hidden.size(panel);
       const bool has_other = q + 1 < panels;
       if (Parts == 0 && part.going == 1 && has_other && nv == 4 && weights.hidden.size(other) == 4) {
@@ -345,7 +344,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
           for (int64_t c = columns; c < rows.stride; ++c) rows.at[q * rows.part + r * rows.stride + c] = 0;
   }
 
-  // Sequences of length 0: the state passed through.
+  // Sequences of length 0: gradients of initial states are those of final states.
   void pass_gradients_through() const {
     for (int64_t slot = most_active(p) + team.rank; slot < p.batch; slot += team.size) {
       if (p.dh0) copy_state_row<T>(p, p.dh0, p.dh0_stride, p.dh_n, p.dh_n_stride, slot, output);

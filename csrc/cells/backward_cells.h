@@ -1,13 +1,13 @@
 // Gradients of the cells' equations, one vector of hidden units for a block of rows.
 #pragma once
 
-// A row of a state or of the caller's; null: zeros.
+// A row of a state or of a tensor of the caller; null: zeros.
 struct StateRow {
   const void* at;
   bool narrow;  // bfloat16
 };
 
-// A block of rows of one step; pointers stand at its first row and first unit unless they say otherwise.
+// A block of rows of one step; pointers point to its first row and first unit unless their comments say otherwise.
 template <class T> struct BackwardBlock {
   int64_t rows;
   const T* product;  // gradient that reaches h from the following step
@@ -26,7 +26,7 @@ template <class T> struct BackwardBlock {
   int64_t cells_stride;
   const StateRow* h_before;  // [rows] rows of h and c before the step; the unit is added
   const StateRow* c_before;
-  T* dh;  // GRU: the gradient that passes h by without a product
+  T* dh;  // GRU: the part of the gradient that reaches h of the step before without a product
   T* dc;  // LSTM, in place
   int64_t state_stride;
   void* gradients;  // of the pre-activations, as products read them, gates `hidden` apart

@@ -6,10 +6,10 @@
                     const Use& use) const {
     const int64_t panels = lane.panel_end - lane.panel;
     for (int64_t q = 0; q < panels; ++q) {
-      const int64_t panel = descending ? lane.panel_end - 1 - q : lane.panel + q;
+      const int64_t panel = panel_at(lane, q, descending);
       const int nv = (int)w.size(panel);
       if constexpr (Parts == 0) {
-        const int64_t other = descending ? panel - 1 : panel + 1;
+        const int64_t other = panel_at(lane, q + 1, descending);
         if (n == 1 && q + 1 < panels && nv == 4 && w.size(other) == 4) {
           const Start<T> start = {{zeros, zeros, zeros, zeros}, {}};
           tile_pair<T, 4>(rows.at, w.at(panel), w.at(other), w.k_count, &start, &start, product, product + 4 * W);

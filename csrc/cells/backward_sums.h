@@ -1,6 +1,6 @@
 // Members of Backward (backward.h): what a chunk adds to dx, dW and db, and the gates computed again.
 
-  // This worker's share [begin, end) of `count` things, in whole units.
+  // This worker's share [begin, end) of `count` items, in whole units.
   struct Share {
     int64_t begin, end;
   };
@@ -40,7 +40,7 @@
   }
   Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden}; }
 
-  // sums[row, :] += from^T rows for one run, one panel of nv vectors of columns and n rows, which stand in panel_rows.
+  // sums[row, :] += from^T rows for one run, one panel of nv vectors of columns and n rows, which are stored in panel_rows.
   template <int NV>
   void sum_panel(const T* from, int64_t from_stride, const Run& run, int64_t n, T* sums, int64_t sums_stride, bool first) const {
     const Share own = share(run.count, sum_tile);
@@ -51,7 +51,7 @@
         start.at[v] = first ? zeros : to + v * W;
         start.stride[v] = first ? 0 : sums_stride;
       }
-      if (!first)  // the next block's sums, which the processor does not see coming
+      if (!first)  // the next block's sums, which the processor does not prefetch by itself
         for (int64_t r = 0; r < sum_tile; ++r)
           for (int v = 0; v < NV; ++v) __builtin_prefetch(to + (sum_tile + r) * sums_stride + v * W, 1);
       if (own.end - g >= sum_tile) {
@@ -97,7 +97,7 @@
       const Panels<T, Parts> panel = {sum_right, tiled(rows), nv, 4, 1};
       for (int64_t g = own.begin; g < own.end; g += sum_tile) {
         const int64_t n = minimum(sum_tile, own.end - g), stride = nv * W;
-        const bool whole = n == sum_tile;  // else the rows past the last are not ours
+        const bool whole = n == sum_tile;  // else the tile has rows that are not this worker's
         T* to = sums + (run.row + g) * sums_stride;
         if (!whole && !first)
           for (int64_t r = 0; r < n; ++r) copy(product + r * stride, to + r * sums_stride, stride);
@@ -112,7 +112,7 @@
     }
   }
 
-  // What stands beside the gradients in a sum over rows: x, h before, or (against d_output) o tanh(c).
+  // The rows that gradients are multiplied by in a sum over rows: x, h before or, with gradients of h, o tanh(c).
   enum Operands { kX, kHidden, kUnprojected };
 
   StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
@@ -201,7 +201,7 @@
     }
   }
 
-  // Sums that stand in padded rows go to the caller's; where there was no row at all, sums are 0.
+  // Copies sums that are stored in padded rows to the caller's memory; if there was no row at all, sums are 0.
   void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
     if (!to || (sums_begun && !padded(columns))) return;
     const Share own = share(run.count, sum_tile);

@@ -1,8 +1,8 @@
 // `add_pairs`, the instruction vdpbf16ps, or the same in plain C++ where PADLESS_EMULATE is defined, and the products of
 // rows with packed panels that are made of it.
 //
-// A vector of weights has 16 columns of two rows in turns: a row of a tile in the layout of pack.h. Every output is one chain
-// over k, odd k before even k in each pair, whatever rows stand beside it.
+// A vector of weights has 16 columns of two rows, interleaved: a row of a tile in the layout of pack.h. Every output is one chain
+// over k, odd k before even k in each pair, whatever the other rows are.
 #pragma once
 
 namespace dots {
@@ -23,7 +23,7 @@ static VecF add_pairs(VecF sums, VecF a, VecF b) {
   return sums;
 }
 #else
-PADLESS_INLINE VecF add_pairs(VecF sums, VecF a, VecF b) {  // by inline assembly: it needs no flag of the compiler's
+PADLESS_INLINE VecF add_pairs(VecF sums, VecF a, VecF b) {  // by inline assembly: it needs no compiler flags
   asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
   return sums;
 }

@@ -1,5 +1,5 @@
 // A 64-bit fingerprint of memory, at the speed of reading it: whether weights are still those that were packed. 32 lanes of
-// 64 bits, each h = rotate(h ^ word) * odd: one changed word always changes its lane, and where a word stands counts. The
+// 64 bits, each h = rotate(h ^ word) * odd: one changed word always changes its lane, and the position of a word counts. The
 // rotation carries high bits down, so that two changed signs do not cancel. The same for every instruction set. Not cryptographic.
 #pragma once
 

@@ -1,14 +1,15 @@
 // Forward pass of one layer in one direction, for inference and training.
 //
-// The input product is computed step by step or, where steps have few rows, for a chunk of steps at once. Results are the same
-// to the bit either way, and whatever a worker's lane is (steps.h): see tile.h.
+// The input product is computed step by step or, where steps have few rows, for a chunk of steps at once. Results have the same
+// bits either way, and whatever a worker's lane is (steps.h): see tile.h.
 //
 // With a projection a step is two products: the cells of all hidden units, then h from them (with columns split, a barrier
 // between). `unprojected` then holds o tanh(c), which is h itself without a projection, or `unprojected_rows` as products read it.
 #pragma once
 
 // A step of at least kDirectRows rows computes its own input product. Smaller steps are gathered into chunks of about
-// kChunkRows rows; and larger ones too, where a step that reads both matrices would leave nothing of them in the cache.
+// kChunkRows rows. Where both matrices together fill the cache, a step that read both would find neither there, so all steps of
+// fewer than kChunkRows rows are gathered.
 constexpr int64_t kDirectRows = 24, kChunkRows = 96;
 constexpr int64_t kTileChunkRows = 128;  // both, where bfloat16 numbers are multiplied
 constexpr int64_t kWideChunkRows = 512;  // a chunk with AMX, where the recurrent weights alone fill the cache
@@ -41,7 +42,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   }
 
   static int64_t scratch_bytes(const padless_problem& p) {
-    Forward layout(p, {0, 1, nullptr, 0});
+    Forward layout(p, {0, 1, nullptr, 0});  // l2_bytes = 0: the widest chunks, so the result is enough for every cache size
     int64_t most = 0;  // OpenMP may grant fewer threads than were asked for
     for (int64_t size = 1; size <= p.threads; ++size) most = maximum(most, layout.carve(0, size - 1, size));
     return most;
@@ -92,7 +93,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   const T* bias() const { return unpacked() ? bias_buffer : weights.bias; }
   const T* hidden_bias() const { return unpacked() ? bias_buffer + weights.hidden.vectors * gates * W : weights.hidden_bias; }
   Given<T> given(const void* unpacked_weights) const { return {unpacked_weights, p.narrow_weights != 0}; }
-  // The panel, to be used before the next one is asked for.
+  // The data of a panel, valid until the next call.
   const Element* panel_of(const Panels<T, Parts>& panels, int64_t panel, const void* raw) const {
     if constexpr (Parts == 0)
       if (unpacked()) {
@@ -102,7 +103,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     return panels.at(panel);
   }
 
-  // Whether the weights that a step reads leave the second-level cache before the next step: panels are prefetched then.
+  // Whether a step reads more weights than the second-level cache holds: panels are prefetched then.
   bool prefetches(bool has_input) const {
     return !unpacked() && weights.hidden.bytes() + (has_input ? weights.input.bytes() : 0) > team.l2_bytes;
   }
@@ -115,7 +116,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     return overlaps && weights.hidden.bytes() >= team.l2_bytes ? kWideChunkRows : most_direct_rows;
   }
 
-  // Before step s h is in one of two buffers, and after it in the other.
+  // h is in one of two buffers before step s, and in the other after it.
   T* h_before(int64_t s) const { return h[s & 1]; }
   T* h_after(int64_t s) const { return h[~s & 1]; }
   const Operand<T, Parts>& rows_before(int64_t s) const { return h_rows[s & 1]; }
@@ -127,7 +128,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     for (int64_t i = width; i < state_stride; ++i) to[i] = 0;
   }
 
-  // Copies the initial states of the slots that begin at step s, shared out like rows unless rank 0 is alone.
+  // Copies the initial states of the slots that begin at step s, divided like rows unless rank 0 computes alone.
   void load_initial_states(int64_t s, Mode mode) const {
     const int64_t begin = steps.active(s - 1), end = steps.active(s);
     if (mode == kAlone && team.rank) return;
@@ -190,7 +191,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
       if (mode != was) chunk_end = s;
       Lane lane = lane_of(mode, team, panels);
       load_initial_states(s, mode);
-      // Begins a chunk with step s where the last one is used up, of steps that are too small for their own input product.
+      // If the last chunk is used up, begins one with step s, of steps that are too small for their own input product.
       const auto begin_chunk = [&] {
         if (lane.panel == lane.panel_end || s < chunk_end || lane.count(active) >= direct) return;
         int64_t rows = lane.count(active);

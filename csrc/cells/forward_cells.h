@@ -1,7 +1,7 @@
 // The equations of the cells, one vector of hidden units for a block of rows: what happens to a product when it is done.
 #pragma once
 
-// A block of rows of one step; pointers stand at its first row and first unit.
+// A block of rows of one step; pointers point to its first row and first unit.
 template <class T> struct ForwardBlock {
   const T* product;  // gates of the first unit, gate_step apart
   const T* input;    // what the input adds to them, where `product` lacks it: GRU's n gate and, with AMX, all gates
@@ -11,7 +11,7 @@ template <class T> struct ForwardBlock {
   int64_t h_from;
   T* c;        // LSTM, in place
   int64_t state_stride;
-  uint16_t* next;  // h as products of bfloat16 numbers read it
+  uint16_t* next;  // h after the step, as products of bfloat16 numbers read it
   int64_t next_stride, next_part;
   void* gates;  // saved, or null: T*, or bfloat16
   bool narrow_gates;
@@ -19,15 +19,15 @@ template <class T> struct ForwardBlock {
   T* cells;
   int64_t cells_stride;
   int64_t gate_width;  // from one saved gate of a unit to the next
-  void* y;             // of step and unit, the slot is added: T*, or bfloat16; null: h_next is all that is wanted
+  void* y;             // of the step and unit, the slot is added: T*, or bfloat16; null: y is not written here
   bool narrow_y;
   int64_t y_stride;
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
-  int64_t units;  // units left from here: fewer than a vector at a ragged edge
+  int64_t units;  // units from here on: fewer than a vector in the last one
 };
 
-// The sum that gate g of a row begins with; `product` and `input` stand at the row.
+// The pre-activation of the gate at column `at` of a row; `product` and `input` point to the row.
 template <int Parts, class T> PADLESS_INLINE Vec<T> gate_sum(const T* product, const T* input, int64_t at) {
   const Vec<T> sum = load(product + at);
   return adds_input(Parts) ? sum + load(input + at) : sum;

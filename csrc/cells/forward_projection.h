@@ -29,11 +29,11 @@
     static constexpr T zeros[W] = {};
     const Start<T> start = {{zeros, zeros, zeros, zeros}, {}};
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
+      const int64_t panel = panel_at(lane, i, descending);
       const int nv = (int)weights.projection.size(panel);
       T* to = h_after(s) + lane.slot * state_stride + weights.projection.first(panel) * W;
       if constexpr (Parts == 0) {
-        const int64_t other = descending ? panel - 1 : panel + 1;
+        const int64_t other = panel_at(lane, i + 1, descending);
         if (n == 1 && i + 1 < panels && nv == 4 && weights.projection.size(other) == 4) {
           T* other_to = h_after(s) + lane.slot * state_stride + weights.projection.first(other) * W;
           tile_pair<T, 4>(unprojected + lane.slot * state_stride, weights.projection.at(panel), weights.projection.at(other), hidden,

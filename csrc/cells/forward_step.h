@@ -15,8 +15,8 @@
     }
   }
 
-  // How many of two panels a product of unpacked weights takes at once: it is for one row and whole panels. `has_other`: there
-  // is a second.
+  // How many panels the product of unpacked weights takes at once: 1 or 2, or 0 where it does not apply, since it is for one row and
+  // whole panels. `has_other`: there is a second panel.
   int unpacked_panels(int64_t rows, int64_t panel, int64_t other, bool has_other) const {
     if constexpr (Parts == 0) {
       const Panels<T, 0>& w = weights.hidden;
@@ -38,7 +38,7 @@
     for (int v = 0; v < tile_width; ++v) start.at[v] = bias() + (weights.input.first(panel) * gates + v) * W;
     return start;
   }
-  // `data`: where the panel lies.
+  // `data`: where the panel is stored.
   void input_product(const Element* data, int64_t panel, const Operand<T, Parts>& x, int64_t n, T* out,
                      const Prefetch& prefetch = {}) const {
     Start<T> start = input_start(panel);
@@ -73,7 +73,7 @@
     }
   }
 
-  // Cells whose products are done: vectors of a panel, rows of a block.
+  // Cells to be computed, whose products are complete: vectors of a panel, rows of a block. Rows before `done` are computed.
   struct CellWork {
     ForwardBlock<T> blocks[panel_vectors(kind)];
     int64_t count, rows, done;
@@ -93,13 +93,12 @@
     const int64_t n = lane.count(steps.active(part.s)), panels = lane.panel_end - lane.panel;
     if (!part.in_chunk) gather_x(part.t, lane, n, x_rows);
     const bool prefetching = prefetches(!part.in_chunk);
-    const bool descending = part.s & 1;  // odd steps begin with the panels that are still in a cache
-    int which = 0;                       // of the buffers of a block
-    CellWork before;                     // with AMX, of the block before
+    const bool descending = part.s & 1;
+    int which = 0;    // of the buffers of a block
+    CellWork before;  // with AMX, of the block before
     before.rows = before.done = 0;
     for (int64_t i = 0; i < panels; ++i) {
-      const int64_t panel = descending ? lane.panel_end - 1 - i : lane.panel + i;
-      const int64_t other = descending ? panel - 1 : panel + 1;
+      const int64_t panel = panel_at(lane, i, descending), other = panel_at(lane, i + 1, descending);
       const int nv = weights.hidden.tile(panel);
       const bool has_other = i + 1 < panels;
       if (const int count = part.in_chunk ? unpacked_panels(n, panel, other, has_other) : 0) {
@@ -123,11 +122,11 @@
         else
           input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, in,
                         {prefetches_other ? weights.input.at(other) : nullptr, b, blocks.blocks});
-        if (b == 0 || !part.in_chunk) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have taken its place
+        if (b == 0 || !part.in_chunk) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have overwritten it
         Start<T> start = hidden_start(panel, in, size, sums);
         multiply_panel_at(data, weights.hidden, panel, rows_before(part.s).from(slot).every(lane.slot_step), size, start, sums, nv * W,
                           {prefetches_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks}, {CellWork::advance, &before});
-        if (!overlaps || n == 1) {  // a single row is faster without
+        if (!overlaps || n == 1) {  // a single row is faster without overlap
           finish_block(part, panel, slot, size, in, sums);
           continue;
         }
@@ -190,7 +189,7 @@
       e.next = next.at + slot * next.stride + unit;
       e.next_stride = slot_step * next.stride;
       e.next_part = next.part;
-      // Products read the operand rows: h itself is wanted of slots that end, and where the next cell reads it.
+      // Products read the operand rows, so h itself is needed only of slots that end, and where the next cell reads it.
       const int64_t going = steps.active(part.s + 1) - slot;
       e.h_from = projects() ? INT64_MAX : kind == PADLESS_GRU || going < 0 ? 0 : (going + slot_step - 1) / slot_step;
     }

@@ -1,15 +1,15 @@
-// Rows and weights as AMX and vdpbf16ps read them: bfloat16 numbers in whole tiles. Parts is the number of bfloat16 numbers that
-// stand for a float32 number, whose sum it is: 1 or 2. With Parts = 0 rows are read by FMA as they are.
+// Rows and weights as AMX and vdpbf16ps read them: bfloat16 numbers in whole tiles. Parts is the number of bfloat16 numbers whose
+// sum represents a float32 number: 1 or 2. With Parts = 0 FMA reads rows as they are.
 #pragma once
 
-constexpr int kTileRows = 32;  // rows of a block where AMX multiplies, and what buffers hold in any bfloat16 product
+constexpr int kTileRows = 32;  // most rows of a block with AMX, and rows of the buffers in every bfloat16 product
 
 #if defined(PADLESS_DOTS)
-constexpr int most_rows(int parts, int nv) { return parts ? 24 : tile_rows(nv); }  // 4, 3 or 2 products of the most rows
+constexpr int most_rows(int parts, int nv) { return parts ? 24 : tile_rows(nv); }  // 4 products of 6 rows, 3 of 8, or 2 of 12
 #else
 constexpr int most_rows(int parts, int nv) { return parts ? kTileRows : tile_rows(nv); }
 #endif
-// Rows as a product takes them, 32 or 16 with AMX.
+// Splits rows into the blocks of a product; with AMX into blocks of 32 or 16.
 PADLESS_INLINE Blocks blocks_of(int64_t rows, int parts, int nv) {
 #if defined(PADLESS_AMX)
   if (parts) return Blocks::of(rows, most_rows(parts, nv), 16);
@@ -104,7 +104,7 @@ template <class T> PADLESS_INLINE void copy_stored(void* to, bool to_narrow, con
   }
 }
 
-// The bfloat16 numbers whose sum stands for each number of a vector.
+// The bfloat16 numbers whose sum represents each number of a vector.
 template <int Parts> struct Halved {
   Halves part[Parts];
 };
@@ -118,20 +118,20 @@ template <int Parts> PADLESS_INLINE Halved<Parts> halved(VecF v) {
   }
   return h;
 }
-// The same of n numbers in memory, which may be bfloat16 already, and zeros after them; of none where `row` is null.
+// The same of n numbers in memory, which may be bfloat16 already, and zeros after them; zeros alone where `row` is null.
 template <int Parts> PADLESS_INLINE Halved<Parts> load_halved(const void* row, int64_t at, int64_t n, bool narrow) {
   if (!row || n <= 0) return {};
   if (Parts == 1 && narrow) return {{load_halves((const uint16_t*)row + at, n)}};
   return halved<Parts>(load_stored<float>(element_of<float>(row, at, narrow), n, narrow));
 }
 
-// Two rows of a matrix in turns, as a row of a tile has them.
+// Two rows of a matrix, interleaved as in a row of a tile.
 PADLESS_INLINE VecU32 paired(Halves even, Halves odd) {
   return __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
 }
 PADLESS_INLINE void store_pairs(uint16_t* to, VecU32 pairs) { __builtin_memcpy(to, &pairs, sizeof pairs); }
 
-// The first `n` of a vector into columns of an operand row, the rest of the vector as zeros where `zeros`, else left alone.
+// Writes the first `n` of a vector to columns of an operand row and, if `zeros`, zeros to the rest of the vector's columns.
 // Returns the first part.
 template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
   if (n < kWidth<float>) {
@@ -145,7 +145,7 @@ template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part,
   return h.part[0];
 }
 
-// A row of `n` columns, or zeros for null, into an operand.
+// Writes a row of `n` columns, or zeros for null, to an operand.
 template <class T, int Parts>
 PADLESS_INLINE void put_row(const Operand<T, Parts>& to, int64_t row, const void* from, int64_t n, bool narrow = false) {
   if constexpr (Parts == 0) {

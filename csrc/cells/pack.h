@@ -9,20 +9,20 @@ constexpr uint64_t kPackedMagic = 0x7061646c65737331u;
 enum { kForwardPack = 1, kBackwardPack = 2 };
 
 constexpr int gate_count(int64_t cell) { return cell == PADLESS_LSTM ? 4 : cell == PADLESS_GRU ? 3 : 1; }
-// Gate gradients a unit: GRU keeps two for its n gate, [n (input side), r, z, n (hidden side)], so that both products
+// Gate gradients per unit: GRU keeps two for its n gate, [n (input side), r, z, n (hidden side)], so that both products
 // read a contiguous run of columns.
 constexpr int gradient_count(int64_t cell) { return cell == PADLESS_LSTM || cell == PADLESS_GRU ? 4 : 1; }
-// Hidden vectors a panel: one with all its gates where there are several, else four neighbours.
+// Hidden vectors per panel: one with all its gates where there are several, else four neighbours.
 constexpr int panel_vectors(int64_t cell) { return gate_count(cell) == 1 ? 4 : 1; }
 
-// [k_count][NV * width] panels of `vectors` vectors, `most` to a panel; the panel that begins at vector v lies at
+// [k_count][NV * width] panels of `vectors` vectors, `most` to a panel; the panel that begins at vector v is stored at
 // v * gates * width * k_count.
 //
-// A last panel of few units has them side by side, gate after gate, in as few vectors as hold them: LSTM of 100 units takes
+// In a last panel of few units these are side by side, gate after gate, in as few vectors as possible: LSTM of 100 units takes
 // 25 accumulators for its 400 gates and not 28 (78 -> 86 % of sgemm in inference).
 //
 // Where bfloat16 numbers are multiplied (Parts > 0), a panel is [k block of 32][NV][part] tiles of 16 rows of 64 bytes: row r
-// holds the rows 2r and 2r + 1 of the block in turns, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
+// interleaves rows 2r and 2r + 1 of the block, as bfloat16. Rows past k_count are zeros, and no gates share vectors.
 template <class T, int Parts = 0> struct Panels {
   typedef typename ElementOf<T, Parts>::Type Element;
   const Element* data;
@@ -123,7 +123,7 @@ PADLESS_INLINE void transpose(const S* from, int64_t stride, int64_t rows, int64
       for (int64_t r = 0; r < lanes; ++r) to[k * to_stride + r] = r < rows ? number_in(from[r * stride + k]) : T(0);
     return;
   }
-  // E columns at a time, the last E of them perhaps in part a second time.
+  // E columns at a time; the last E may include some that are done already.
   Vec<T> part[E];
   if (rows == W && lanes == W) {
     for (int64_t k = 0; k < columns; k += E) {
@@ -144,7 +144,7 @@ PADLESS_INLINE void transpose(const S* from, int64_t stride, int64_t rows, int64
   }
 }
 
-// Weights as the caller holds them: T or, for T = float, bfloat16 perhaps.
+// Weights as the caller holds them: T or, only for T = float, possibly bfloat16.
 template <class T> struct Given {
   const void* at;
   bool narrow;
@@ -190,7 +190,7 @@ template <class T, class S>
 static void pack_panel(const Panels<T, 0>& panels, int64_t p, const S* weights, int64_t hidden, T* to) {
   constexpr int W = kWidth<T>;
   const int64_t vectors = panels.size(p), stride = panels.tile(p) * W, step = panels.gate_step(p);
-  if (panels.shares(p))  // what its units leave of the last vector
+  if (panels.shares(p))  // zeros in the part of the last vector that its units leave
     for (int64_t k = 0; k < panels.k_count; ++k) store(to + (k + 1) * stride - W, Vec<T>{});
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t unit = (panels.first(p) + v) * W, rows = minimum(W, hidden - unit);
@@ -208,7 +208,7 @@ static void pack_transposed(const Panels<T, Parts>& panels, const Given<T>& weig
     });
 }
 
-// Where the products of the gates start: the sums of their biases, and apart the hidden bias of GRU's n gate.
+// What the products of the gates start with: the sums of their biases and, in an array of its own, the hidden bias of GRU's n gate.
 template <class T, int Parts>
 static void pack_biases(const padless::Layer& layer, const Panels<T, Parts>& panels, const Given<T>& b_ih, const Given<T>& b_hh,
                         T* bias, T* hidden_bias) {
@@ -244,7 +244,7 @@ static void pack_forward(const padless::Layer& layer, const Given<T>& w_ih, cons
 template <int Parts>
 static void pack_tile_columns(const Panels<float, Parts>& panels, const Given<float>& weights, int64_t columns, int64_t first, int64_t count,
                               int64_t to) {
-  // Two rows of the panel lie in a row of a tile. One of them may belong to other weights: what is there already stays.
+  // A row of a tile holds two rows of the panel. One of them may belong to other weights, so what is stored already is kept.
   for (int64_t p = 0; p < panels.count(); ++p) {
     const int64_t vectors = panels.size(p);
     uint16_t* panel = const_cast<uint16_t*>(panels.at(p));
@@ -295,7 +295,7 @@ static void pack_backward(const padless::Layer& layer, const Given<T>& w_ih, con
   if constexpr (Parts > 0) __builtin_memset((char*)packed + sizeof(PackedHeader), 0, w.bytes - sizeof(PackedHeader));
   pack_columns(w.hidden, w_hh, output_width(layer), 0, w.hidden.k_count, 0);
   pack_columns(w.projection, w_hr, hidden, 0, layer.projection, 0);
-  if (layer.cell == PADLESS_GRU) {  // gradients stand [n, r, z]
+  if (layer.cell == PADLESS_GRU) {  // gradients are stored in the order n, r, z
     pack_columns(w.input, w_ih, input, 2 * hidden, hidden, 0);
     pack_columns(w.input, w_ih, input, 0, 2 * hidden, hidden);
   } else {

@@ -1,18 +1,18 @@
 // Products of rows with packed panels. Parts = 0 is the FMA tile of tile.h. Parts = 1 and 2 are products of bfloat16 numbers
 // with float32 sums, by AMX or (one part) by vdpbf16ps; with 2 parts every number is the sum of a high and a low one, and the three
-// larger of the four products are added. All add to a start in one order, whatever rows stand beside a row.
+// larger of the four products are added. All add to a start, in an order that does not depend on the other rows.
 #pragma once
 
-// Whether sums of the hidden product start at zero, to be added to those of the input product by the cell, and do not continue them.
-// With AMX that is faster for few rows: to load a start is to load 16 rows.
+// Whether the hidden product starts at zero, and the cell adds the input product to it. Otherwise the hidden product continues the
+// sums of the input product. With AMX the former is faster for few rows, because loading a start always loads 16 rows.
 #if defined(PADLESS_AMX)
 constexpr bool adds_input(int parts) { return parts > 0; }
 #else
 constexpr bool adds_input(int) { return false; }
 #endif
 
-// Work to be done during a product: `advance` is called after each step of it, with how many of how many steps are done. AMX multiplies
-// in a unit of its own, so that the others are free.
+// Other work during a product: `advance` is called after each of its steps, with the number of steps done and their total. AMX
+// multiplies in a unit of its own, so that the others are free.
 struct Meanwhile {
   void (*advance)(void* work, int64_t done, int64_t of) = nullptr;
   void* work = nullptr;
@@ -23,7 +23,7 @@ struct Meanwhile {
 
 #if defined(PADLESS_AMX)
 
-// The start of the sums of vector v, or of its second 16 rows: zero where there is none.
+// Loads tile N with the start of the sums of vector v, for its first (half = 0) or second 16 rows; zeros where there is none.
 template <int N> PADLESS_INLINE void begin_tile(const Start<float>& start, int v, int half) {
   if (start.at[v]) tiles::load<N>(start.at[v] + 16 * half * start.stride[v], 4 * start.stride[v]);
   else tiles::zero<N>();
@@ -123,7 +123,7 @@ PADLESS_INLINE void tile_product(int64_t n, const Operand<float, Parts>& a, cons
 
 #endif
 
-// Whether a kernel multiplies by AMX: it holds the tiles' configuration while it runs.
+// Keeps the tiles configured while a kernel that multiplies by AMX runs.
 template <int Parts> struct TileScope {
 #if defined(PADLESS_AMX)
   TileScope() { if (Parts) tiles::configure(); }
@@ -134,7 +134,7 @@ template <int Parts> struct TileScope {
 #endif
 };
 
-// n rows times a panel, which lies at `data`, continuing `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
+// n rows times a panel, which is stored at `data`, added to `start`. AMX writes 16 or 32 rows, so `out` and `start` have that many.
 // AMX does not prefetch, and only AMX does other work meanwhile.
 template <class T, int Parts>
 PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* data, const Panels<T, Parts>& w, int64_t panel,

@@ -3,7 +3,7 @@
 
 typedef uint8_t VecBytes __attribute__((vector_size(kVectorBytes), aligned(1), may_alias));
 
-// One row: of one number, a vector at a time (the last of which may overlap), or any.
+// Copies of one row: of 4 or 8 bytes, of a vector or more (the last vector may overlap the one before), or of any size.
 struct Row4 {
   PADLESS_INLINE void copy(char* to, const char* from, int64_t) { __builtin_memcpy(to, from, 4); }
 };
@@ -63,9 +63,9 @@ template <class Row> struct Move {
   void copy_by_step(int64_t first, int64_t last, int64_t begin, int64_t end) const {
     const char* from[kTileSequences];
     char* to[kTileSequences];
-    Side source = this->source, target = this->target;  // the tiles beside this one begin at the same step
+    Side source = this->source, target = this->target;  // copies: other tiles begin at the same step
     for (int64_t t = begin; t < end;) {
-      int64_t running = 0, until = end;  // so many sequences run until then
+      int64_t running = 0, until = end;  // the number of sequences with rows in all steps [t, until)
       for (int64_t b = first; b < last; ++b) {
         const int64_t length = m.lengths[b];
         if (length <= t) continue;

@@ -1,5 +1,5 @@
-// Cuts buffers out of the caller's scratch memory, each in cache lines of its own. Begun at address 0, a cursor finds out how many
-// bytes the same buffers take.
+// Divides the caller's scratch memory into buffers, each in cache lines of its own. A cursor that starts at address 0 counts the
+// bytes that the same buffers take.
 #pragma once
 
 struct ScratchCursor {

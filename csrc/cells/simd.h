@@ -144,8 +144,8 @@ template <class T> PADLESS_INLINE void transpose_lanes(const char* p, int64_t st
     for (int i = 0; i < W; ++i) columns[k][i] = lines[i % E][i / E * E + k];
 #endif
 }
-// The same of rows that are `stride` numbers apart. Of bfloat16 numbers there are eight columns, widened: they are transposed in pairs,
-// whose low half is the first of the two.
+// The same for rows that are `stride` numbers apart. Of bfloat16 numbers it loads eight columns, and widens them: they are transposed
+// in pairs, whose low half is the first of the two.
 template <class T> PADLESS_INLINE void load_columns(const T* p, int64_t stride, Vec<T>* columns) {
   transpose_lanes<T>((const char*)p, stride * (int64_t)sizeof(T), columns);
 }
@@ -193,7 +193,8 @@ PADLESS_INLINE VecD fma(VecD a, VecD b, VecD c) {
 // The larger and the smaller of a bound and x; x where x is NaN.
 template <class V> PADLESS_INLINE V larger(V bound, V x) { return bound > x ? bound : x; }
 template <class V> PADLESS_INLINE V smaller(V bound, V x) { return bound < x ? bound : x; }
-#if defined(PADLESS_AVX512)  // of a comparison and a choice GCC 12 does not make the one instruction that does it
+// GCC 12 does not combine the comparison and the selection into one instruction.
+#if defined(PADLESS_AVX512)
 PADLESS_INLINE VecF larger(VecF bound, VecF x) { return (VecF)_mm512_max_ps((__m512)bound, (__m512)x); }
 PADLESS_INLINE VecF smaller(VecF bound, VecF x) { return (VecF)_mm512_min_ps((__m512)bound, (__m512)x); }
 PADLESS_INLINE VecD larger(VecD bound, VecD x) { return (VecD)_mm512_max_pd((__m512d)bound, (__m512d)x); }

@@ -1,7 +1,7 @@
-// What forward and backward share: the order of the steps, which worker computes what of a step, and rows of states.
+// What forward and backward share: the order of the steps, the part of a step that each worker computes, and rows of states.
 //
 // A worker owns either some slots with all columns (rank, rank + size, ...: balanced within one row, no barrier) or, where
-// few rows are active, all slots with some columns (one barrier a step). Where other load makes barriers slow, rank 0 takes
+// few rows are active, all slots with some columns (one barrier a step). Where other load makes barriers slow, rank 0 computes
 // some steps alone (team.h).
 #pragma once
 
@@ -23,11 +23,16 @@ struct Steps {
 };
 PADLESS_INLINE int64_t most_active(const padless_problem& p) { return p.steps ? p.batch_sizes[0] : 0; }
 
-// What one worker does of a step: the slots slot, slot + slot_step, ... and the panels [panel, panel_end).
+// The part of a step that one worker computes: the slots slot, slot + slot_step, ... and the panels [panel, panel_end).
 struct Lane {
   int64_t slot, slot_step, panel, panel_end;
   int64_t count(int64_t active) const { return active > slot ? (active - slot + slot_step - 1) / slot_step : 0; }
 };
+
+// Panel q of a lane. Odd steps go backwards, to begin with the panels that are still in a cache.
+PADLESS_INLINE int64_t panel_at(const Lane& lane, int64_t q, bool descending) {
+  return descending ? lane.panel_end - 1 - q : lane.panel + q;
+}
 
 enum Mode { kByRows, kByColumns, kAlone };
 
@@ -54,7 +59,7 @@ PADLESS_INLINE const void* state_row(const padless_problem& p, const void* base,
 template <class T> PADLESS_INLINE void* state_row(const padless_problem& p, void* base, int64_t stride, int64_t slot, int64_t unit = 0) {
   return const_cast<void*>(state_row<T>(p, (const void*)base, stride, slot, unit));
 }
-// The row of a slot from one state tensor to another.
+// Copies the row of a slot from one state tensor to another.
 template <class T>
 PADLESS_INLINE void copy_state_row(const padless_problem& p, void* to, int64_t to_stride, const void* from, int64_t from_stride,
                                    int64_t slot, int64_t width) {

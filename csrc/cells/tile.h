@@ -3,7 +3,8 @@
 // that it is computed in; every product of the forward pass is a sequence of such calls, each continuing where the last stopped.
 #pragma once
 
-// Where the accumulators of each vector v start, for row r: at at[v] + r * stride[v], or, with AMX, at zero where at[v] is null.
+// The values that the accumulators of vector v start with: for row r those at at[v] + r * stride[v] or, with AMX, zeros if at[v]
+// is null.
 template <class T> struct Start {
   const T* at[4];
   int64_t stride[4];
@@ -82,8 +83,8 @@ static __attribute__((noinline)) void tile(const T* a, int64_t a_stride, const T
     for (int v = 0; v < NV; ++v) store(out + r * out_stride + v * W, acc[r][v]);
 }
 
-// One row times two panels: alone, one row of a panel waits for each FMA to finish before the next (4 chains, where two FMA
-// units of 4 cycles need 8). Each chain is the one that `tile` computes.
+// One row times two panels. With a single panel each FMA would wait for the one before (4 chains, where two FMA units of 4 cycles
+// need 8). Each chain is the one that `tile` computes.
 template <class T, int NV>
 static __attribute__((noinline)) void tile_pair(const T* a, const T* panel, const T* other, int64_t k_count,
                                                 const Start<T>* start, const Start<T>* other_start, T* out, T* other_out) {
@@ -134,7 +135,7 @@ template <class T> PADLESS_INLINE TileFunction<T> find_tile(int nv, int rows) {
   return table[nv][rows];
 }
 
-// Of whole panels of LSTM and GRU, and of backward; others prefetch nothing.
+// For 3 or 4 vectors: whole panels of LSTM and GRU, and those of backward. Other panels prefetch nothing.
 template <class T> PADLESS_INLINE TileFunction<T> find_prefetching_tile(int nv, int rows) {
   static constexpr TileFunction<T> table[2][kMaxRows + 1] = {PADLESS_TILES(3, true), PADLESS_TILES(4, true)};
   return table[nv - 3][rows];
@@ -158,8 +159,8 @@ template <class T> PADLESS_INLINE bool share_prefetch(int nv, int64_t k_count, c
   return true;
 }
 
-// Splits `count` rows into blocks of at most `most`, as equal as can be: 13 -> 5, 4, 4 and not 6, 6, 1. Only the last block may
-// have other than whole `unit`s of rows, of which `most` has a whole number.
+// Splits `count` rows into blocks of at most `most`, as equal as possible: 13 -> 5, 4, 4 and not 6, 6, 1. `most` is a multiple of
+// `unit`, and so are all blocks but the last.
 struct Blocks {
   int64_t blocks, small, larger, unit, last;
   PADLESS_INLINE Blocks of(int64_t count, int64_t most, int64_t unit = 1) {

@@ -1,5 +1,5 @@
-// One row times weights as torch holds them, transposed in registers: where weights are used once, packing them first takes longer than
-// the product. Every output is the chain of FMAs that `tile` computes from packed weights, so the bits are the same.
+// One row times weights as torch stores them, transposed in registers: where weights are used once, packing them first takes longer
+// than the product. Every output is the chain of FMAs that `tile` computes from packed weights, so the bits are the same.
 #pragma once
 
 // Columns [k, end) of NV vectors of weights, as many as whole runs of `Run` columns hold; returns where it stopped.

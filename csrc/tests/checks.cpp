@@ -1,4 +1,4 @@
-// What the C ABI refuses and accepts where random problems rarely come: indices of states, and numbers of threads.
+// What the C ABI refuses and accepts in cases that random problems rarely reach: indices of states, and numbers of threads.
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
