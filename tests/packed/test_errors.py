@@ -310,7 +310,7 @@ def test_forged_holes_of_a_nested_tensor_are_refused(
 )
 def test_a_padding_value_that_the_dtype_cannot_hold_is_refused(dtype: torch.dtype, value: float) -> None:
     batch = Packed(torch.ones(3, dtype=dtype), [2, 1])
-    with pytest.raises(RuntimeError, match=f"padding_value = {value}"):
+    with pytest.raises(RuntimeError, match=f"pad: value = {value}"):
         batch.pad(value)
     assert batch.pad(0).shape == (2, 2)
 

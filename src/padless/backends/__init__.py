@@ -39,7 +39,8 @@ def choose(device_type: str) -> str:
     """Name of the backend for tensors on a device of this type (`"cpu"`, `"cuda"`, ...).
 
     Raises:
-        BackendError: `PADLESS_BACKEND` names a backend that is not available.
+        BackendError: `PADLESS_BACKEND` names a backend that does not exist or is not available, or the native backend
+            is forced for tensors that are not on the CPU.
     """
     forced = _forced or _from_environment()
     if forced == "native" and device_type == "meta":

@@ -18,7 +18,7 @@ from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
 from ..packed.padding import held_number
-from ._kinds import Batch, as_packed, of_kind, rows_in_order_of
+from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
 from ._sums import sequence_rows
 
 __all__ = [
@@ -259,11 +259,11 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     >>> expand(Packed(torch.zeros(4), [3, 1]), torch.tensor([10, 20])).data
     tensor([10, 10, 10, 20])
     """
-    batch = as_packed(packed, "expand")
-    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
+    layout = layout_of(packed, "expand")
+    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != layout.batch:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")
-    return of_kind(Packed._of(sequence_rows(values, batch._layout), batch._layout), packed)
+        raise LayoutError(f"expand: values must be a tensor (B, *) with B = {layout.batch}, got {got}")
+    return of_kind(Packed._of(sequence_rows(values, layout), layout), packed)
 
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:

@@ -127,6 +127,7 @@ class _Prod(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, product = ctx.saved_tensors
+        # Synchronises if the rows are on a device.
         is_divisible = int(torch.count_nonzero(rows)) == rows.numel() and bool(product.isfinite().all())
         if torch.is_grad_enabled() or rows.is_complex() or not is_divisible:
             with torch.enable_grad():
