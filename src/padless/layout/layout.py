@@ -125,6 +125,11 @@ class Layout:
         """`(N,)` the sequence of each back-to-back row."""
         return torch.from_numpy(np.arange(self.batch).repeat(self._lengths))
 
+    def ranges(self, begins: Tensor) -> Tensor:
+        """`begins[i], begins[i] + 1, ...` for the rows of sequence i, `(N,)`; `begins (B,)` is int64 on the host."""
+        shift = as_numbers(begins) - self._offsets[:-1]
+        return torch.from_numpy(np.arange(self.rows) + shift.repeat(self._lengths))
+
     @cached
     def _lengths(self) -> Numbers:
         return as_numbers(self.lengths)
