@@ -80,7 +80,7 @@ MAKING = [
             torch.nn.utils.rnn.PackedSequence(torch.zeros(3), torch.tensor([1, 2]))
         ),
         LayoutError,
-        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: batch sizes never increase",
+        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: batch sizes must be non-increasing",
     ),
     (lambda: pack(3), TypeError, "pack takes tensors (len, *), got int"),
     (lambda: pack({"a": torch.zeros(1)}), TypeError, "pack takes tensors (len, *), got dict"),

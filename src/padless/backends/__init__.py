@@ -92,7 +92,9 @@ def why() -> str:
     if _from_environment() is not None:
         return "chosen by PADLESS_BACKEND"
     missing = _missing("native")
-    return "the fastest that is here" if missing is None else f"the native backend is not here: {missing}"
+    if missing is None:
+        return "the fastest available backend"
+    return f"the native backend is not available: {missing}"
 
 
 class use:  # noqa: N801 - called like a function, like torch.no_grad

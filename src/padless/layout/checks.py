@@ -230,7 +230,7 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
         t = next(t for t in range(1, len(sizes)) if sizes[t] > sizes[t - 1])
         raise LayoutError(
             f"batch_sizes[{t}] = {sizes[t]} is larger than "
-            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: batch sizes never increase"
+            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: batch sizes must be non-increasing"
         )
     elif sizes[-1] <= 0:
         t = next(t for t, size in enumerate(sizes) if size <= 0)
@@ -303,7 +303,7 @@ def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
     if torch.compiler.is_compiling():
         is_right = (starts[0] == 0) & (starts.diff() >= 0).all() & (starts[-1] == rows)
         torch.ops.aten._assert_async.msg(
-            is_right, "offsets must start at 0, never fall and end at the rows of the data"
+            is_right, "offsets must start at 0, never decrease and end at the rows of the data"
         )
         return starts.diff()
     if int(starts[0]) != 0:

@@ -29,9 +29,10 @@ __all__ = [
     "Walk",
     "arranged",
     "copy_rows",
-    "is_unwatched",
+    "is_transformed",
     "is_walkable",
     "lengths_of_slots",
+    "may_call_library",
     "row_bytes",
 ]
 
@@ -77,15 +78,19 @@ def _has_library() -> bool:
     return True
 
 
-def is_unwatched() -> bool:
+def is_transformed() -> bool:
+    """Whether a `torch.func` transform or forward-mode AD is active."""
+    return peek_interpreter_stack() is not None or _forward_ad._current_level >= 0
+
+
+def may_call_library() -> bool:
     """Whether the library may write to new tensors without torch noticing.
 
     Not while torch tracks every operator: transforms, forward-mode AD, tracing, fake tensors.
     """
     return (
         not torch.compiler.is_compiling()
-        and peek_interpreter_stack() is None
-        and _forward_ad._current_level < 0
+        and not is_transformed()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._is_tracing()
         and _has_library()
@@ -111,7 +116,7 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
         lengths: `(B,)`, int64 on the host, from 0 to `steps` = T.
         order: `(B,)`, the sequence in each slot.
     """
-    if not (is_unwatched() and _is_readable(lengths) and _is_readable(order)):
+    if not (may_call_library() and _is_readable(lengths) and _is_readable(order)):
         return None
     batch = lengths.numel()
     slots, offsets, batch_sizes = order.new_empty(batch), order.new_empty(batch + 1), order.new_empty(steps)
@@ -129,7 +134,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
     In that case slot b is sequence b. Returns None if the library may not be called, or if the arguments are invalid;
     `checks` then raises the error.
     """
-    if not (is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
+    if not (may_call_library() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
     steps, order_at, slots_at = batch_sizes.numel(), 0, 0
     if order is None and slots is None:
@@ -151,10 +156,10 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
 
 def is_walkable(*data: Tensor) -> bool:
     """Whether the library may read each of `data (N, *)` in place, and rows are not empty."""
-    return is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
+    return may_call_library() and row_bytes(data[0]) > 0 and all(map(_is_plain, data))
 
 
-def _lies_plain(data: Tensor) -> bool:
+def _is_plain(data: Tensor) -> bool:
     return (
         (type(data) is Tensor or type(data) is Parameter)
         and data.device.type == "cpu"

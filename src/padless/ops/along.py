@@ -118,14 +118,13 @@ def cumsum(packed: Batch) -> Batch:
     """
     batch = as_packed(packed, "cumsum")
     layout, dtype = batch._layout, _sum_dtype(batch.dtype)
+    rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     if torch.compiler.is_compiling():  # a graph cannot loop over steps
-        rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
-    rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     sums = []
     for step in double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist()):
         sums.append(step + sums[-1][: len(step)] if sums else step)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
+from ..layout.walks import is_transformed
 from ..packed import Packed
 from ._kinds import Batch, as_packed, owners
 from ._sums import row_sums, wide
@@ -84,8 +84,7 @@ def prod(packed: Batch) -> Tensor:
         rows = rows.long()
     if torch.compiler.is_compiling():  # a graph cannot branch on whether a factor is 0
         return _GridProd.apply(Packed._of(rows, batch._layout).pad(1)).to(_sum_dtype(batch.dtype))
-    is_transformed = peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
-    product = (_tree_of_products if is_transformed else _Prod.apply)(rows, batch._layout)
+    product = (_tree_of_products if is_transformed() else _Prod.apply)(rows, batch._layout)
     return product.to(_sum_dtype(batch.dtype))
 
 
