@@ -33,11 +33,13 @@ __all__ = [
     "is_walkable",
     "lengths_of_slots",
     "may_call_library",
+    "prefer_large_pages",
     "row_bytes",
+    "team_size",
 ]
 
-_WORTH_A_TEAM = 1 << 20  # bytes (about 100 us) below which a second thread may cost more than it saves
-_WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor from which the first access takes most of the time
+_TEAM_BYTES = 1 << 20  # about 100 us; for less, a second thread may cost more than it saves
+_LARGE_PAGES_BYTES = 4 << 20  # from here on, the first access to a new tensor takes most of the time
 _forward_ad = torch.autograd.forward_ad
 
 
@@ -67,6 +69,18 @@ class Walk(NamedTuple):
     def inverted(self) -> Walk:
         """The inverse walk."""
         return self._replace(source=self.target, target=self.source)
+
+
+def team_size() -> int:
+    """Threads for a large call of the library: as many as torch uses; 1 in a forked process."""
+    return 1 if is_forked() else min(torch.get_num_threads(), MOST_THREADS)
+
+
+def prefer_large_pages(new: Tensor) -> Tensor:
+    """The tensor, contiguous and not yet written, on large pages if it is large."""
+    if new.nbytes >= _LARGE_PAGES_BYTES:
+        load().padless_advise_large_pages(new.data_ptr(), new.nbytes)
+    return new
 
 
 @cache
@@ -195,10 +209,9 @@ def copy_rows(
     if not isinstance(some, Tensor):
         raise TypeError("source or target must be a tensor")
     size = row_bytes(some)
-    library = load()
-    if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
-        library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
-    threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else min(torch.get_num_threads(), MOST_THREADS)
+    if isinstance(target, Tensor):
+        prefer_large_pages(target)
+    threads = team_size() if some.nbytes >= _TEAM_BYTES else 1
     move = Move()
     move.sequences, move.steps, move.row_bytes, move.threads = walk.lengths.numel(), walk.steps, size, threads
     move.lengths, move.right_aligned = walk.lengths.data_ptr(), walk.right_aligned
@@ -207,7 +220,7 @@ def copy_rows(
     _target_pieces = _describe(
         move.target, walk.lengths, walk.target, target, size
     )  # the names keep them alive
-    check(library.padless_move_rows(addressof(move)), "move_rows")
+    check(load().padless_move_rows(addressof(move)), "move_rows")
 
 
 def _describe(
