@@ -22,6 +22,8 @@ __all__ = [
     "check_batch_sizes",
     "check_inverse",
     "check_permutation",
+    "check_state",
+    "check_weights",
     "checked_fill",
     "checked_lengths",
     "lengths_of_offsets",

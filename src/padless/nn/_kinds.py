@@ -16,7 +16,7 @@ from ..layout.rows import RowMap, move_rows
 from ..layout.schedule import Place, Schedule, copied
 from ..packed import Packed
 
-__all__ = ["OpenBatch", "in_time_major", "open_grid", "open_input"]
+__all__ = ["OpenBatch", "check_dims", "check_kind", "in_time_major", "open_grid", "open_input"]
 
 
 class OpenBatch(NamedTuple):

@@ -11,8 +11,8 @@ from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ._kinds import Batch, as_packed, of_kind, owners
-from ._sums import double, row_sums, sequence_rows, wide
-from .reduce import _check_floating, _sum_dtype, shifted
+from ._sums import check_floating, double, row_sums, sequence_rows, sum_dtype, wide
+from .reduce import shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
 
@@ -27,7 +27,7 @@ def softmax(packed: Batch) -> Batch:
     tensor([0.5000, 0.5000, 1.0000])
     """
     batch = as_packed(packed, "softmax")
-    _check_floating(batch, "softmax")
+    check_floating(batch.data, "softmax")
     if torch.compiler.is_compiling():
         powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
         rows = powers / sequence_rows(row_sums(powers, batch._layout), batch._layout)
@@ -99,7 +99,7 @@ def log_softmax(packed: Batch) -> Batch:
     tensor([-0.6931, -0.6931,  0.0000])
     """
     batch = as_packed(packed, "log_softmax")
-    _check_floating(batch, "log_softmax")
+    check_floating(batch.data, "log_softmax")
     if torch.compiler.is_compiling():
         rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
         rows = rows - sequence_rows(row_sums(rows.exp(), batch._layout).log(), batch._layout)
@@ -117,7 +117,7 @@ def cumsum(packed: Batch) -> Batch:
     tensor([1, 3, 6, 4])
     """
     batch = as_packed(packed, "cumsum")
-    layout, dtype = batch._layout, _sum_dtype(batch.dtype)
+    layout, dtype = batch._layout, sum_dtype(batch.dtype)
     rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     if torch.compiler.is_compiling():  # a graph cannot loop over steps
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
