@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -111,6 +112,27 @@ def test_public_members_are_documented(name):
         members = {name: value}
     undocumented = [member for member, found in members.items() if not inspect.getdoc(found)]
     assert not undocumented
+
+
+def names_in_all(path: Path) -> set[str]:
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        if "__all__" in [getattr(target, "id", None) for target in targets]:
+            return set(ast.literal_eval(statement.value))  # type: ignore[attr-defined]
+    return set()
+
+
+def test_what_one_module_imports_from_another_is_in_its_all():
+    """`__all__` of a package lists what users may use, that of a module also what the other modules use."""
+    missing = []
+    for path in Path(padless.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                source = path.parents[node.level - 1].joinpath(*node.module.split(".")).with_suffix(".py")
+                if source.is_file():
+                    imported = {alias.name for alias in node.names}
+                    missing += [f"{source.stem}.{name}" for name in imported - names_in_all(source)]
+    assert missing == []
 
 
 def test_version_is_that_of_the_installed_package():

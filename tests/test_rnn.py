@@ -378,7 +378,7 @@ def test_lengths_that_do_not_describe_the_data_are_refused(lengths: Any, message
 
 
 FORGED = [
-    (forged([2, 3]), "batch_sizes[1] = 3 is larger than batch_sizes[0] = 2: batch sizes never increase"),
+    (forged([2, 3]), "batch_sizes[1] = 3 is larger than batch_sizes[0] = 2: batch sizes must be non-increasing"),
     (forged([3, 1]), "batch_sizes sum to 4, but the data have 5 rows"),
     (forged([3, 2, 0]), "batch_sizes[2] = 0 is not positive"),
     (forged([3, 2], [1, 0]), "sorted_indices has 2 entries for 3 sequences"),

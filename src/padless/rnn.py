@@ -25,7 +25,7 @@ from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
 from .packed import Packed
-from .packed.few import FEW_OF_PADDED, are_few, pack_few, pad_few
+from .packed.few import FEW_OF_PADDED, pack_few, pad_few, takes_torchs_operators
 from .packed.packed_sequence import layout_of_packed_sequence
 
 __all__ = [
@@ -73,7 +73,7 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
         kind = type(sequences).__name__
         raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
     parts = tuple(sequences)
-    if are_few(len(parts), *parts) and _are_alike(parts):
+    if takes_torchs_operators(len(parts), *parts) and _are_alike(parts):
         sizes = _host_tensor([len(part) for part in parts])
         few = pack_few(
             _torch_pad_sequence(parts, True), sizes, batch_first=True, enforce_sorted=enforce_sorted
@@ -136,7 +136,7 @@ def pack_padded_sequence(
     if torch.compiler.is_compiling():
         return _traced_pack(input, as_lengths(lengths, batch=batch), batch_first, enforce_sorted)
     checked = as_lengths(lengths, batch=batch, steps=steps)
-    if are_few(batch, input, most=FEW_OF_PADDED):
+    if takes_torchs_operators(batch, input, most=FEW_OF_PADDED):
         few = pack_few(input, checked, batch_first=batch_first, enforce_sorted=enforce_sorted)
         if few is not None:
             return few
@@ -269,7 +269,7 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")
     batch, steps = _grid_shape("unpad_sequence: padded_sequences", padded_sequences, batch_first)
     checked = as_lengths(lengths, batch=batch, steps=steps)
-    if are_few(batch, padded_sequences, most=FEW_OF_PADDED):
+    if takes_torchs_operators(batch, padded_sequences, most=FEW_OF_PADDED):
         sequences = padded_sequences.unbind(0 if batch_first else 1)
         return [
             rows[:length].clone(memory_format=torch.contiguous_format)

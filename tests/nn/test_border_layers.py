@@ -87,6 +87,9 @@ def test_locked_dropout_draws_one_mask_a_sequence(kind):
     assert set(got[0].unique().tolist()) == {0.0, 1 / 0.6}
     assert 0.5 < (got[0][0] > 0).double().mean() < 0.7
     assert layer.eval()(batch) is batch
+    assert padless.nn.LockedDropout(0)(batch) is batch
+    with pytest.raises(TypeError, match="LockedDropout takes a Packed or a PackedSequence, got list"):
+        layer([])
     with pytest.raises(ValueError, match="p must be from 0 to 1, got 2"):
         padless.nn.LockedDropout(2)
 
@@ -287,11 +290,31 @@ def test_states_of_a_cell_without_initial_states_need_a_row_a_layer_and_sequence
     [
         (lambda: padless.nn.CRF(2.5), "CRF: tags"),
         (lambda: padless.nn.CRF(0), "CRF: tags"),
-        (lambda: padless.nn.LayerNormGRU(4, 0), "LayerNormGRUCell: hidden_size"),
-        (lambda: padless.nn.LayerNormLSTM(4, 2.5), "LayerNormLSTMCell: hidden_size"),
+        (lambda: padless.nn.LayerNormGRU(4, 0), "LayerNormGRU: hidden_size"),
+        (lambda: padless.nn.LayerNormLSTM(4, 2.5), "LayerNormLSTM: hidden_size"),
+        (lambda: padless.nn.LayerNormGRUCell(4, 0), "LayerNormGRUCell: hidden_size"),
         (lambda: padless.nn.LayerNormGRU(4, 2, 0), "LayerNormGRU: num_layers"),
+        (lambda: padless.nn.LayerNormLSTM(-1, 4), "LayerNormLSTM: input_size"),
+        (lambda: padless.nn.LayerNormLSTMCell(-1, 4), "LayerNormLSTMCell: input_size"),
     ],
 )
 def test_layers_of_impossible_sizes_are_refused(make, name):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
+    least = 0 if name.endswith("input_size") else 1  # torch's cells take rows without elements
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least {least}"):
         make()
+
+
+def test_errors_of_a_stack_name_its_class():
+    for layer in (padless.nn.LayerNormLSTM(3, 4), padless.nn.Recurrent(torch.nn.GRUCell, 3, 4)):
+        name = type(layer).__name__
+        with pytest.raises(ValueError, match=rf"^{name} takes data \(N, 3\), got \(4, 2\)"):
+            layer(Packed(torch.zeros(4, 2), [3, 1]))
+        with pytest.raises(TypeError, match=f"^{name} takes a Packed or a PackedSequence, got Tensor"):
+            layer(torch.zeros(4, 3))
+
+
+def test_a_crf_takes_emissions_and_targets_of_different_kinds():
+    crf, emissions = padless.nn.CRF(3), Packed(torch.randn(4, 3), [1, 3])
+    targets = Packed(torch.tensor([0, 2, 1, 1]), [1, 3])
+    for mixed in ((emissions.to_packed_sequence(), targets), (emissions, targets.to_packed_sequence())):
+        torch.testing.assert_close(crf(*mixed), crf(emissions, targets))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 from torch.export import Dim
@@ -221,6 +222,62 @@ def test_a_compiled_layer_refuses_what_eager_mode_refuses():
     )
     with pytest.raises(padless.LayoutError, match="more than once"):
         compiled(forged)
+
+
+def test_an_input_without_steps_is_refused_as_in_eager_mode():
+    layer, text = (
+        padless.nn.LSTM(5, 6, batch_first=True),
+        "Expected sequence length to be larger than 0 in RNN",
+    )
+    for empty in (torch.randn(2, 0, 5), torch.randn(0, 5)):
+        with pytest.raises(RuntimeError, match=text):
+            layer(empty)
+        with pytest.raises(RuntimeError, match=text):
+            torch.compile(layer, backend="aot_eager")(empty)
+        with pytest.raises(RuntimeError, match=text):
+            torch.compile(layer, fullgraph=True, backend="aot_eager")(empty)
+        with pytest.raises(RuntimeError, match=text):
+            torch.export.export(layer, (empty,))
+    none = torch.randn(2, 0, 5), torch.zeros(2, dtype=torch.int64)  # lengths say that there are no steps
+    compiled = torch.compile(lambda x, n: layer(x, lengths=n), fullgraph=True, backend="aot_eager")
+    assert compiled(*none)[0].shape == layer(none[0], lengths=none[1])[0].shape == (2, 0, 6)
+
+
+def test_an_input_whose_steps_are_a_value_compiles():
+    layer = padless.nn.LSTM(5, 6, batch_first=True)
+
+    def cut(x, lengths):
+        steps = lengths.max().item()
+        torch._check(steps >= 0)
+        torch._check(steps <= x.shape[1])
+        return layer(x[:, :steps])[0]
+
+    compiled, x = torch.compile(cut, fullgraph=True, backend="aot_eager"), torch.randn(2, 7, 5)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        for lengths in ([3, 4], [1, 7]):
+            torch.testing.assert_close(compiled(x, torch.tensor(lengths)), cut(x, torch.tensor(lengths)))
+
+
+def test_lists_of_lengths_have_the_errors_of_eager_mode():
+    layer, packed = padless.nn.LSTM(5, 6, batch_first=True), padless.Packed
+    compiled = torch.compile(
+        lambda x, lengths: layer(x, lengths=lengths)[0], fullgraph=True, backend="aot_eager"
+    )
+    x = torch.randn(2, 4, 5)
+    torch.testing.assert_close(compiled(x, [4.0, 2.0]), layer(x, lengths=[4, 2])[0])
+    torch.testing.assert_close(compiled(x, numpy.array([4, 2])), layer(x, lengths=[4, 2])[0])
+    with pytest.raises(padless.LengthsError, match=r"lengths\[0\] = 16777217 is longer"):
+        compiled(x, [16777217.0, 2.0])
+    with pytest.raises(padless.LengthsError, match=r"lengths\[1\] = 2.5 is not a whole number"):
+        compiled(x, numpy.array([2, 2.5], numpy.float32))
+    with pytest.raises(padless.LengthsError, match=r"lengths\[1\] = 2.5 is not a whole number"):
+        torch.compile(packed, fullgraph=True, backend="aot_eager")(x[0], numpy.array([2, 2.5], numpy.float32))
+    with pytest.raises(RuntimeError, match="lengths has 3 entries for a batch of 2"):
+        compiled(x, [1, 2, 3])
+    with pytest.raises(padless.LengthsError, match="lengths has 3 entries for a batch of 2"):
+        torch.compile(layer, backend="aot_eager")(x, lengths=[1, 2, 3])
+    with pytest.raises(padless.LengthsError, match="lengths has 3 entries for a batch of 2"):
+        torch.export.export(layer, (x,), {"lengths": [1, 2, 3]})
 
 
 def test_autocast_has_the_dtypes_of_eager_mode():

@@ -109,6 +109,32 @@ def test_narrow_indices_are_refused(place):
         operators.layer(*arguments, False, "nothing", False)
 
 
+@pytest.mark.parametrize("forged", [torch.tensor(4), torch.ones(5), torch.ones(5, 1, dtype=torch.int64)])
+def test_batch_sizes_are_checked_before_they_are_used(forged):
+    arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
+    arguments[2] = forged
+    with pytest.raises(
+        padless.LayoutError, match="batch_sizes must be a one-dimensional int64 tensor on the CPU"
+    ):
+        operators.layer(*arguments, False, "nothing", False)
+
+
+@pytest.mark.parametrize("place", [4, 5])
+def test_steps_without_sequences_are_refused(place):
+    arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
+    arguments[place] = None
+    with pytest.raises(padless.LayoutError, match="step and sequence must be given together"):
+        operators.layer(*arguments, False, "nothing", False)
+
+
+def test_two_slots_in_one_place_are_refused():
+    arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
+    arguments[5] = arguments[5].clone()
+    arguments[5][1] = arguments[5][0]
+    with pytest.raises(padless.LayoutError, match=r"sequence names row \d+ for two slots"):
+        operators.layer(*arguments, False, "nothing", False)
+
+
 def test_what_a_layer_keeps_has_three_names():
     arguments = layer_arguments("LSTM", placed=True, projected=False, hidden=6)
     with pytest.raises(RuntimeError, match="keep must be one of nothing, cells, gates, got 'all'"):

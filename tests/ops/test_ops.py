@@ -190,6 +190,14 @@ def test_expand_gives_every_row_the_value_of_its_sequence(lengths, kind):
         assert torch.equal(rows, values[i].expand(lengths[i], 2))
 
 
+def test_expand_does_not_move_the_data(monkeypatch):
+    batch = batch_of(rows_of([3, 1]), "PackedSequence")
+    monkeypatch.setattr(Packed, "from_packed_sequence", None)
+    assert ops.expand(batch, torch.tensor([1, 2])).data.tolist() == [1, 2, 1, 1]
+    with pytest.raises(TypeError, match="expand takes a Packed or a PackedSequence, got Tensor"):
+        ops.expand(batch.data, torch.zeros(2))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -384,7 +392,7 @@ def test_a_number_that_the_dtype_cannot_hold_is_refused_by_name(dtype, value, er
         "shift: fill": lambda number: ops.shift(batch, 1, number),
         "first: default": lambda number: ops.first(batch, default=number),
         "last: default": lambda number: ops.last(batch, default=number),
-        "pad: padding_value": batch.pad,
+        "pad: value": batch.pad,
     }.items():
         with pytest.raises(error, match=re.escape(f"{name} = {value} cannot be held by {dtype}")):
             call(value)

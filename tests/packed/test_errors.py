@@ -81,7 +81,7 @@ MAKING = [
             torch.nn.utils.rnn.PackedSequence(torch.zeros(3), torch.tensor([1, 2]))
         ),
         LayoutError,
-        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: batch sizes never increase",
+        "batch_sizes[1] = 2 is larger than batch_sizes[0] = 1: batch sizes must be non-increasing",
     ),
     (lambda: pack(3), TypeError, "pack takes tensors (len, *), got int"),
     (lambda: pack({"a": torch.zeros(1)}), TypeError, "pack takes tensors (len, *), got dict"),
@@ -311,7 +311,7 @@ def test_forged_holes_of_a_nested_tensor_are_refused(
 )
 def test_a_padding_value_that_the_dtype_cannot_hold_is_refused(dtype: torch.dtype, value: float) -> None:
     batch = Packed(torch.ones(3, dtype=dtype), [2, 1])
-    with pytest.raises(RuntimeError, match=f"padding_value = {value}"):
+    with pytest.raises(RuntimeError, match=f"pad: value = {value}"):
         batch.pad(value)
     assert batch.pad(0).shape == (2, 2)
 

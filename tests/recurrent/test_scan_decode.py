@@ -75,6 +75,17 @@ def test_with_torchs_cells_it_is_the_layer(name, reverse):
         torch.testing.assert_close(a, b)
 
 
+def test_outputs_have_indices_only_if_the_input_has():
+    sequences = [torch.randn(n, 3) for n in (3, 1)]
+    for batch in (
+        torch.nn.utils.rnn.pack_sequence(sequences),
+        torch.nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False),
+    ):
+        output, _ = scan(lambda x, s: (x, s), batch, torch.zeros(2))
+        assert torch.equal(output.data, batch.data)
+        assert (output.sorted_indices is None) == (batch.sorted_indices is None)
+
+
 def test_bad_cells_and_states_are_named():
     packed = Packed(torch.zeros(3, 2), [2, 1])
     with pytest.raises(ValueError, match="states must have B = 2 rows"):

@@ -39,7 +39,8 @@ def choose(device_type: str) -> str:
     """Name of the backend for tensors on a device of this type (`"cpu"`, `"cuda"`, ...).
 
     Raises:
-        BackendError: `PADLESS_BACKEND` names a backend that is not available.
+        BackendError: `PADLESS_BACKEND` names a backend that does not exist or is not available, or the native backend
+            is forced for tensors that are not on the CPU.
     """
     forced = _forced or _from_environment()
     if forced == "native" and device_type == "meta":
@@ -91,7 +92,9 @@ def why() -> str:
     if _from_environment() is not None:
         return "chosen by PADLESS_BACKEND"
     missing = _missing("native")
-    return "the fastest that is here" if missing is None else f"the native backend is not here: {missing}"
+    if missing is None:
+        return "the fastest available backend"
+    return f"the native backend is not available: {missing}"
 
 
 class use:  # noqa: N801 - called like a function, like torch.no_grad

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
+from ..layout.walks import prefer_large_pages, team_size
 from ..library import (
     Problem,
     assume_l2_bytes,
@@ -21,13 +22,11 @@ from ..library import (
     compiled_isas,
     computes_dtype,
     force_isa,
-    is_forked,
     isa,
     load,
     missing,
     supported_isas,
 )
-from ..options import MOST_THREADS
 
 __all__ = [
     "CELLS",
@@ -66,8 +65,7 @@ PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
 # Layers of these dtypes have float32 sums and cells.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-# Number of multiplications (about 30 us) below which a second thread may cost more than it saves.
-_WORTH_A_TEAM = 1 << 21
+_TEAM_MULTIPLICATIONS = 1 << 21  # about 30 us; for fewer, a second thread may cost more than it saves
 
 
 class Rows(NamedTuple):
@@ -92,14 +90,12 @@ _NO_STATES = States()
 
 
 def threads_for(cell: str, rows: int, input_size: int, hidden: int, output: int | None = None) -> int:
-    """Threads for one call: as many as torch uses; 1 for little work, and in a forked process.
+    """Threads for one call: `team_size`, or 1 for little work.
 
     `output` is the width of h if there is a projection.
     """
     work = GATES[cell] * hidden * (input_size + (output or hidden)) + hidden * (output or 0)
-    if is_forked() or rows * work < _WORTH_A_TEAM:
-        return 1
-    return min(torch.get_num_threads(), MOST_THREADS)
+    return team_size() if rows * work >= _TEAM_MULTIPLICATIONS else 1
 
 
 def saved_width(cell: str, hidden: int) -> int:
@@ -202,13 +198,6 @@ def empty(like: Tensor, rows: int, width: int, dtype: torch.dtype | None = None)
 def _new_bytes(size: int) -> Tensor:
     """New bytes on the CPU, whatever torch's default device is."""
     return prefer_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
-
-
-def prefer_large_pages(new: Tensor) -> Tensor:
-    """The tensor, contiguous and not yet written, on large pages if it is large."""
-    if new.nbytes >= 4 << 20:
-        load().padless_advise_large_pages(new.data_ptr(), new.nbytes)
-    return new
 
 
 def _run(name: str, problem: Problem) -> None:

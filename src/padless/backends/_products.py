@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["add_product", "linear", "outer", "write_product"]
+__all__ = ["add_product", "linear", "weight_gradient", "write_product"]
 
 # Below about a million multiply-adds, or with fewer than 4 rows, the call costs more than it saves. oneDNN and MKL at
 # (M, K, N) = (16, 128, 512): 20 and 26 us, (8, 128, 512): 16 and 16, (1, 256, 1024): 27 and 13.
@@ -71,7 +71,7 @@ def write_product(out: Tensor, x: Tensor, w_t: Tensor) -> None:
         torch.mm(x, w_t, out=out)
 
 
-def outer(d: Tensor, x: Tensor) -> Tensor:
+def weight_gradient(d: Tensor, x: Tensor) -> Tensor:
     """`d.T @ x`, `(G, I)`, contiguous: a weight's gradient from d `(N, G)` and x `(N, I)`. Not differentiable.
 
     oneDNN copies transposed arguments, and copies least if the narrow one comes first: N=4800, G=1024, I=256

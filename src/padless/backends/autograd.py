@@ -7,46 +7,47 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor, peek_interpreter_stack
+from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 from torch.autograd.profiler import record_function
 
 from ..layout.schedule import Schedule
+from ..layout.walks import is_transformed
 from . import reference
 from ._slots import into_slots, out_of_slots
 from .contract import Backend, Cell, Gradients, Layer, LayerWeights, States
 
-__all__ = ["is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
+__all__ = ["is_autocasting", "is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
 
 profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
-def run_layer(kernels: Backend, layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
+def run_layer(backend: Backend, layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction, differentiable.
 
     Args:
-        kernels: the backend (`contract`).
+        backend: the backend (`contract`).
         layer: what to compute.
         out: receives the output if nothing is recorded for backward (`is_recorded`).
     """
-    with _profiled(f"padless::{layer.cell}", kernels):
+    with _profiled(f"padless::{layer.cell}", backend):
         if _needs_composed(layer.rows):
-            return _composed(kernels, layer)
+            return _composed(backend, layer)
         tensors = _inputs(layer)
-        if _is_watched(tensors):
+        if _requires_grad(tensors):
             output, *finals = _Layer.apply(
-                kernels, layer.cell, layer.schedule, layer.reverse, layer.precision, *tensors
+                backend, layer.cell, layer.schedule, layer.reverse, layer.precision, *tensors
             )
             return output, tuple(finals)
-        return kernels.infer(layer, out=out)
+        return backend.infer(layer, out=out)
 
 
 _not_profiled = nullcontext()
 
 
-def _profiled(name: str, kernels: Backend) -> AbstractContextManager[object]:
+def _profiled(name: str, backend: Backend) -> AbstractContextManager[object]:
     """A context that torch's profiler shows as `name (backend)`; free if no profiler runs."""
     if profiler_is_on():
-        return record_function(f"{name} ({kernels.__name__.rpartition('.')[2]})")
+        return record_function(f"{name} ({backend.__name__.rpartition('.')[2]})")
     return _not_profiled
 
 
@@ -58,20 +59,20 @@ def _inputs(layer: Layer) -> Gradients:
 
 def is_recorded(rows: Tensor, *others: Tensor | None) -> bool:
     """Whether torch tracks what is computed from these tensors, by autograd or by a transform."""
-    return _is_watched((rows, *others)) or _needs_composed(rows)
+    return _requires_grad((rows, *others)) or _needs_composed(rows)
 
 
-def _is_watched(tensors: tuple[Tensor | None, ...]) -> bool:
+def _requires_grad(tensors: tuple[Tensor | None, ...]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _composed(kernels: Backend, layer: Layer) -> tuple[Tensor, States]:
-    """`reference.run` for rows and states placed as `kernels` expects them."""
+def _composed(backend: Backend, layer: Layer) -> tuple[Tensor, States]:
+    """`reference.run` for rows and states placed as `backend` expects them."""
     low, full = layer.rows.dtype, layer.weights.w_ih.dtype
     if low != full:  # autocast lowers only the rows
-        output, finals = _composed(kernels, layer._replace(rows=layer.rows.to(full)))
+        output, finals = _composed(backend, layer._replace(rows=layer.rows.to(full)))
         return output.to(low), finals
-    if kernels.STATES_BY == "sequence":
+    if backend.STATES_BY == "sequence":
         in_slots = layer._replace(states=into_slots(layer.states, layer.schedule))
         output, finals = _composed_in_slots(in_slots)
         return output, out_of_slots(finals, layer.states, layer.schedule)
@@ -103,27 +104,25 @@ def _needs_composed(rows: Tensor) -> bool:
     True inside `torch.func` transforms and forward-mode AD, which cannot see into a custom node, while
     operators are traced, and for complex numbers, whose gradients need conjugates.
     """
-    return (
-        rows.is_complex()
-        or peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or is_traced(rows)
-    )
+    return rows.is_complex() or is_transformed() or is_traced(rows)
+
+
+def is_autocasting(device_type: str) -> bool:
+    """Whether autocast is on for this device."""
+    # The meta device has no autocast, and the query raises.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """A context in which autocast is off for this device; free if it is already off."""
-    # The meta device has no autocast, and the query raises.
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    return torch.autocast(device_type, enabled=False) if is_autocasting(device_type) else nullcontext()
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        kernels: Backend,
+        backend: Backend,
         cell: Cell,
         schedule: Schedule,
         reverse: bool,
@@ -135,8 +134,8 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         states = (h0,) if c0 is None else (h0, c0)
         layer = Layer(cell, rows, schedule, states, LayerWeights(*weights), reverse, precision)
-        output, finals, saved = kernels.forward(layer)
-        ctx.kernels, ctx.cell, ctx.schedule = kernels, cell, schedule
+        output, finals, saved = backend.forward(layer)
+        ctx.backend, ctx.cell, ctx.schedule = backend, cell, schedule
         ctx.reverse, ctx.precision = reverse, precision
         ctx.save_for_backward(rows, h0, c0, *weights, output, *saved)
         ctx.set_materialize_grads(False)
@@ -152,13 +151,13 @@ class _Layer(torch.autograd.Function):
         )
         needs = ctx.needs_input_grad[5:]
         # Gradients are computed in the precision of the forward, whatever autocast says now.
-        with _profiled(f"padless::{ctx.cell}_backward", ctx.kernels), without_autocast(rows.device.type):
+        with _profiled(f"padless::{ctx.cell}_backward", ctx.backend), without_autocast(rows.device.type):
             # With create_graph this gradient is itself differentiated. Batched gradients (`is_grads_batched`) have no
             # memory that a kernel could read.
             if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):
-                return (None,) * 5 + _differentiable_backward(ctx.kernels, layer, grads, needs)
+                return (None,) * 5 + _differentiable_backward(ctx.backend, layer, grads, needs)
             saved = tensors[9:]
-            return (None,) * 5 + ctx.kernels.backward(layer, output, saved, grads[0], grads[1:], needs)
+            return (None,) * 5 + ctx.backend.backward(layer, output, saved, grads[0], grads[1:], needs)
 
 
 def _is_batched(grad: Tensor) -> bool:
@@ -166,17 +165,17 @@ def _is_batched(grad: Tensor) -> bool:
 
 
 def _differentiable_backward(
-    kernels: Backend, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
+    backend: Backend, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
 ) -> Gradients:
     """The same gradients, computed by torch operations and so differentiable again."""
     inputs = _inputs(layer)
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        return _by_composed(kernels, layer, inputs, grads, needs, create_graph)
+        return _by_composed(backend, layer, inputs, grads, needs, create_graph)
 
 
 def _by_composed(
-    kernels: Backend,
+    backend: Backend,
     layer: Layer,
     inputs: Gradients,
     grads: Gradients,
@@ -188,7 +187,7 @@ def _by_composed(
     rows, h0, c0, *weights = alias
     states = (h0,) if c0 is None else (h0, c0)
     output, finals = _composed(
-        kernels, layer._replace(rows=rows, states=states, weights=LayerWeights(*weights))
+        backend, layer._replace(rows=rows, states=states, weights=LayerWeights(*weights))
     )
     pairs = [
         (value, grad)

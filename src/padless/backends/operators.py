@@ -17,6 +17,7 @@ Arguments of `padless::layer` in addition to the tensors of a layer:
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -66,27 +67,17 @@ def _checked(
     reverse: bool,
 ) -> Layer:
     """The arguments as a layer; batch sizes may end in zeros, for steps that no sequence has."""
-    steps = int(torch.count_nonzero(batch_sizes))
-    sizes = copied(batch_sizes[:steps])
-    place = None
-    if step is not None and sequence is not None:
-        for name, indices in (("step", step), ("sequence", sequence)):
-            if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device.type != "cpu":
-                raise LayoutError(
-                    f"{name} must be a one-dimensional int64 tensor on the CPU, got {indices.dtype}"
-                )
-        count = int(sizes.sum())
-        slots = int(sizes[0]) if steps else 0
-        if len(step) < steps or len(sequence) < slots:
-            raise LayoutError(
-                f"{len(step)} steps and {len(sequence)} sequences have a place, of {steps} and {slots}"
-            )
-        place = Place(copied(step[:steps]), copied(sequence[:slots]), rows.shape[0], count < rows.shape[0])
-    else:
-        count = rows.shape[0]
-    slots = check_batch_sizes(sizes, rows=count)
+    if (step is None) != (sequence is None):
+        raise LayoutError("step and sequence must be given together")
+    _check_indices("batch_sizes", batch_sizes)
+    sizes = copied(batch_sizes[: int(torch.count_nonzero(batch_sizes))])
     if rows.dim() != 2:
         raise RuntimeError(f"rows must have shape (M, I), got {tuple(rows.shape)}")
+    count = rows.shape[0] if step is None else int(sizes.sum())
+    slots = check_batch_sizes(sizes, rows=count)
+    place = None
+    if step is not None and sequence is not None:
+        place = _checked_place(step, sequence, len(sizes), slots, rows.shape[0], count)
     if order is not None:
         check_permutation(order, at_least=slots, name="sorted_indices")
         order = copied(order)
@@ -103,6 +94,30 @@ def _checked(
         reverse,
         precision_of(rows.dtype) if rows.device.type == "cpu" and choose("cpu") == "native" else "highest",
     )
+
+
+def _check_indices(name: str, indices: Tensor) -> None:
+    if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device.type != "cpu":
+        raise LayoutError(
+            f"{name} must be a one-dimensional int64 tensor on the CPU, "
+            f"got {indices.dtype} {tuple(indices.shape)} on {indices.device}"
+        )
+
+
+def _checked_place(step: Tensor, sequence: Tensor, steps: int, slots: int, storage: int, count: int) -> Place:
+    """Where `count` rows are in a storage of `storage` rows."""
+    _check_indices("step", step)
+    _check_indices("sequence", sequence)
+    if len(step) < steps or len(sequence) < slots:
+        raise LayoutError(
+            f"{len(step)} steps and {len(sequence)} sequences have a place, of {steps} and {slots}"
+        )
+    sequence = copied(sequence[:slots])
+    begins = sequence.tolist()
+    if len(set(begins)) < slots:
+        twice = next(row for row, after in pairwise(sorted(begins)) if row == after)
+        raise LayoutError(f"sequence names row {twice} for two slots")
+    return Place(copied(step[:steps]), sequence, storage, has_gaps=count < storage)
 
 
 def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights, batch: int) -> None:

@@ -10,13 +10,11 @@ rows (the *slopes*), the loop carries the gradient of the state, and every weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from ..layout.schedule import Schedule
-from ._products import add_product, linear, outer, write_product
+from ._products import add_product, linear, weight_gradient, write_product
 from .contract import Gradients, Layer, LayerWeights, Saved, States, StatesBy
 
 __all__ = ["STATES_BY", "backward", "forward", "infer"]
@@ -71,16 +69,16 @@ def backward(
         linear(d_input, weights.w_ih.t()) if needs[0] else None,
         d_states[0] if needs[1] else None,
         d_c0 if needs[2] else None,
-        outer(d_input, rows) if needs[3] else None,
-        outer(d_hidden, previous) if needs[4] else None,
+        weight_gradient(d_input, rows) if needs[3] else None,
+        weight_gradient(d_hidden, previous) if needs[4] else None,
         d_bias if needs[5] else None,
         d_bias_hh if needs[6] else None,
         d_w_hr,
     )
 
 
-def _steps(schedule: Schedule, *, reverse: bool) -> Iterator[int]:
-    return iter(range(schedule.steps - 1, -1, -1) if reverse else range(schedule.steps))
+def _steps(schedule: Schedule, *, reverse: bool) -> range:
+    return range(schedule.steps)[::-1] if reverse else range(schedule.steps)
 
 
 def _carried(parts: tuple[Tensor, ...], t: int, schedule: Schedule, initial: Tensor, reverse: bool) -> Tensor:
@@ -151,7 +149,7 @@ def _lstm_backward(
     width = cells.shape[1]
     i, f, g, o = gates.split(width, 1)
     tanh_c = cells.tanh()
-    c_slope = torch.addcmul(o, o * tanh_c, tanh_c, value=-1)  # dc/dh: o (1 - tanh(c)^2)
+    c_slope = torch.addcmul(o, o * tanh_c, tanh_c, value=-1)  # dh/dc = o (1 - tanh(c)^2)
     slopes = torch.empty_like(gates)  # of the loss's dc (i, f, g) and dh (o) to the gates' inputs
     slope_i, slope_f, slope_g, slope_o = slopes.split(width, 1)
     torch.addcmul(i, i, i, value=-1, out=slope_i).mul_(g)  # g i (1 - i)
@@ -184,7 +182,7 @@ def _lstm_backward(
     d_w_hr = None
     if weights.w_hr is not None:
         d_out = torch.cat(projected) if projected else grad_output
-        d_w_hr = outer(d_out, o * tanh_c)
+        d_w_hr = weight_gradient(d_out, o * tanh_c)
     return slopes, slopes, (dh, dc), d_w_hr
 
 

@@ -90,26 +90,26 @@ class PreparedLayer:
 
     def infer(
         self,
-        weights: list[Tensor],
         rows: Tensor,
         steps: int,
         batch: int,
-        hx: States,
+        states: States,
+        weights: list[Tensor],
         shape: tuple[int, ...],
     ) -> tuple[Tensor, States]:
         """Return the output, of `shape`, and final states `(1, B, H)` of time-major rows.
 
         Args:
-            weights: as passed to `fits`.
             rows: T * B rows of I elements in any shape, contiguous, of the weights' dtype, on the CPU.
             steps: T, the same for all sequences.
             batch: B.
-            hx: initial states `(1, B, H)`, contiguous, of the weights' dtype, or nothing for zeros.
+            states: initial states `(1, B, H)`, contiguous, of the weights' dtype, or nothing for zeros.
+            weights: as passed to `fits`.
             shape: of T * B rows of H elements.
         """
         if rows.dtype is torch.float16:  # the kernels do not read it
-            hx = tuple([s.float() for s in hx])
-            output, finals = self.infer(weights, rows.float(), steps, batch, hx, shape)
+            states = tuple([s.float() for s in states])
+            output, finals = self.infer(rows.float(), steps, batch, states, weights, shape)
             return output.half(), tuple([s.half() for s in finals])
         # A reference to the packed weights, since another thread may pack again.
         packed = None if self._reads_weights(steps, batch) else self._refresh(weights)
@@ -127,11 +127,11 @@ class PreparedLayer:
         output = rows.new_empty(shape)
         problem.x, problem.y = rows.data_ptr(), output.data_ptr()
         h_n = rows.new_empty((1, batch, self._hidden))
-        problem.h_n, problem.h0 = h_n.data_ptr(), hx[0].data_ptr() if hx else 0
+        problem.h_n, problem.h0 = h_n.data_ptr(), states[0].data_ptr() if states else 0
         finals: States = (h_n,)
         if self._cell == "LSTM":
             c_n = rows.new_empty((1, batch, self._hidden))
-            problem.c_n, problem.c0 = c_n.data_ptr(), hx[1].data_ptr() if hx else 0
+            problem.c_n, problem.c0 = c_n.data_ptr(), states[1].data_ptr() if states else 0
             finals = (h_n, c_n)
         if code := self._library.padless_forward(arguments.address):
             _kernels.check(code, "forward")

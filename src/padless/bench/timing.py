@@ -21,6 +21,7 @@ __all__ = [
     "check_equal",
     "clock",
     "measure",
+    "sgemm_flops",
     "sgemm_flops_per_second",
     "time_by_turns",
 ]

@@ -13,7 +13,7 @@ from ..errors import StateError
 from ..options import rank_of, whole
 from ..planning import PLAN_VERSION, Planner, PoolStarts, rule_of
 
-__all__ = ["LengthBatchSampler"]
+__all__ = ["LengthBatchSampler", "place_among_ranks"]
 
 
 class LengthBatchSampler(Sampler[list[int]]):

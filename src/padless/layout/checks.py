@@ -22,9 +22,12 @@ __all__ = [
     "check_batch_sizes",
     "check_inverse",
     "check_permutation",
+    "check_state",
+    "check_weights",
     "checked_fill",
     "checked_lengths",
     "lengths_of_offsets",
+    "traced_lengths",
 ]
 
 _WHOLE_DTYPES = frozenset(
@@ -56,7 +59,7 @@ def as_lengths(
         LengthsError: a wrong number or kind of lengths, or one that is negative, not whole or too long.
     """
     if torch.compiler.is_compiling():
-        return _as_compiled(lengths, batch, steps, name)
+        return torch.ops.padless.checked_lengths(traced_lengths(lengths, batch=batch, name=name), steps)
     return checked_lengths(lengths, batch=batch, steps=steps, name=name)
 
 
@@ -94,18 +97,20 @@ def _extremes(numbers: Tensor) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _as_compiled(lengths: Any, batch: int | None, steps: int | None, name: str) -> Tensor:
-    """`as_lengths` in a compiled program: their number is checked while tracing, their values at every call."""
-    if isinstance(lengths, Tensor):
-        given = lengths
-    else:
-        dtype = torch.float64 if any(isinstance(number, float) for number in lengths) else torch.int64
-        given = torch.tensor(lengths, dtype=dtype, device="cpu")
-    if given.dim() != 1:
-        raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(given.shape)}")
-    if batch is not None and given.shape[0] != batch:
-        raise LengthsError(f"{name} has {given.shape[0]} entries for a batch of {batch}")
-    return torch.ops.padless.checked_lengths(given, steps)
+def traced_lengths(lengths: Any, *, batch: int | None = None, name: str = "lengths") -> Tensor:
+    """`lengths` as a tensor `(B,)` in a compiled program, which checks their values at every call.
+
+    Raises:
+        LengthsError: a wrong number of lengths.
+    """
+    if not isinstance(lengths, Tensor):
+        is_rounded = isinstance(lengths, (list, tuple)) and any(isinstance(n, float) for n in lengths)
+        lengths = torch.as_tensor(lengths, dtype=torch.float64 if is_rounded else None, device="cpu")
+    if lengths.dim() != 1:
+        raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(lengths.shape)}")
+    if batch is not None and lengths.shape[0] != batch:
+        raise LengthsError(f"{name} has {lengths.shape[0]} entries for a batch of {batch}")
+    return lengths
 
 
 def _as_host_tensor(lengths: Any, name: str) -> Tensor:
@@ -227,7 +232,7 @@ def check_batch_sizes(batch_sizes: Tensor, *, rows: int) -> int:
         t = next(t for t in range(1, len(sizes)) if sizes[t] > sizes[t - 1])
         raise LayoutError(
             f"batch_sizes[{t}] = {sizes[t]} is larger than "
-            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: batch sizes never increase"
+            f"batch_sizes[{t - 1}] = {sizes[t - 1]}: batch sizes must be non-increasing"
         )
     elif sizes[-1] <= 0:
         t = next(t for t, size in enumerate(sizes) if size <= 0)
@@ -300,7 +305,7 @@ def lengths_of_offsets(offsets: Any, *, rows: int) -> Tensor:
     if torch.compiler.is_compiling():
         is_right = (starts[0] == 0) & (starts.diff() >= 0).all() & (starts[-1] == rows)
         torch.ops.aten._assert_async.msg(
-            is_right, "offsets must start at 0, never fall and end at the rows of the data"
+            is_right, "offsets must start at 0, never decrease and end at the rows of the data"
         )
         return starts.diff()
     if int(starts[0]) != 0:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_ctx, register_fake
 
-from ..errors import LengthsError
 from .checks import check_batch_sizes, check_permutation, checked_lengths
 from .layout import HostLayout
 from .rows import RowMap
@@ -108,8 +107,7 @@ def _fake_grid_schedule(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 def _rows_schedule(lengths: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Batch sizes `(T,)`, order `(B,)` and the first row of the sequence in each slot `(B,)`, for back-to-back rows."""
     layout = HostLayout(checked_lengths(lengths))
-    if layout.rows != rows:
-        raise LengthsError(f"lengths sum to {layout.rows}, but the data have {rows} rows")
+    layout.check_rows(rows)
     return layout.batch_sizes.clone(), layout.order.clone(), layout.offsets[layout.order]
 
 

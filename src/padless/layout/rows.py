@@ -17,8 +17,8 @@ __all__ = ["RowMap", "index_dtype", "join_rows", "move_rows", "split_rows"]
 
 # An index that is not computed yet is a recipe, or None if it follows from the other direction. Recipes return
 # arrays, because a tensor created inside a transform cannot be used outside it.
-Rows = Tensor | NDArray[np.signedinteger[Any]]
-Lazy = Rows | Callable[[], Rows] | None
+Indices = Tensor | NDArray[np.signedinteger[Any]]
+Lazy = Indices | Callable[[], Indices] | None
 
 
 def index_dtype(count: int) -> type[np.signedinteger[Any]]:
@@ -61,7 +61,7 @@ class RowMap:
 
     @classmethod
     def permutation(
-        cls, index: Rows | Callable[[], Rows], rows: int, walk: Callable[[], Walk] | None = None
+        cls, index: Indices | Callable[[], Indices], rows: int, walk: Callable[[], Walk] | None = None
     ) -> RowMap:
         """Target row i is source row index[i], for `rows` rows that are each used once; `index` may be a recipe."""
         return cls(index, None, rows, rows, has_fill=False, has_drop=False, walk=walk)
@@ -75,8 +75,8 @@ class RowMap:
     @classmethod
     def padding(
         cls,
-        index: Callable[[], Rows],
-        inverse: Callable[[], Rows],
+        index: Callable[[], Indices],
+        inverse: Callable[[], Indices],
         rows: int,
         count: int,
         walk: Callable[[], Walk] | None = None,
@@ -96,14 +96,14 @@ class RowMap:
         """`(N,)` the target row of each source row."""
         return _as_tensor(self._known_inverse())
 
-    def _known_index(self) -> Rows:
+    def _known_index(self) -> Indices:
         if self._index is None:
             self._index = _way_back(self._known_inverse(), self.targets)
         elif callable(self._index):
             self._index = self._index()
         return self._index
 
-    def _known_inverse(self) -> Rows:
+    def _known_inverse(self) -> Indices:
         if self._inverse is None:
             self._inverse = _way_back(self._known_index(), self.sources)
         elif callable(self._inverse):
@@ -136,11 +136,11 @@ class RowMap:
         )
 
 
-def _as_tensor(rows: Rows) -> Tensor:
+def _as_tensor(rows: Indices) -> Tensor:
     return rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
 
 
-def _way_back(rows: Rows, count: int) -> Rows:
+def _way_back(rows: Indices, count: int) -> Indices:
     """For each of `count` rows its position in `rows`, or the size of `rows` if it does not occur."""
     numbers = as_numbers(rows) if isinstance(rows, Tensor) else rows
     kind = index_dtype(numbers.size)

@@ -29,14 +29,17 @@ __all__ = [
     "Walk",
     "arranged",
     "copy_rows",
-    "is_unwatched",
+    "is_transformed",
     "is_walkable",
     "lengths_of_slots",
+    "may_call_library",
+    "prefer_large_pages",
     "row_bytes",
+    "team_size",
 ]
 
-_WORTH_A_TEAM = 1 << 20  # bytes (about 100 us) below which a second thread may cost more than it saves
-_WORTH_LARGE_PAGES = 4 << 20  # bytes of a new tensor from which the first access takes most of the time
+_TEAM_BYTES = 1 << 20  # about 100 us; for less, a second thread may cost more than it saves
+_LARGE_PAGES_BYTES = 4 << 20  # from here on, the first access to a new tensor takes most of the time
 _forward_ad = torch.autograd.forward_ad
 
 
@@ -68,6 +71,18 @@ class Walk(NamedTuple):
         return self._replace(source=self.target, target=self.source)
 
 
+def team_size() -> int:
+    """Threads for a large call of the library: as many as torch uses; 1 in a forked process."""
+    return 1 if is_forked() else min(torch.get_num_threads(), MOST_THREADS)
+
+
+def prefer_large_pages(new: Tensor) -> Tensor:
+    """The tensor, contiguous and not yet written, on large pages if it is large."""
+    if new.nbytes >= _LARGE_PAGES_BYTES:
+        load().padless_advise_large_pages(new.data_ptr(), new.nbytes)
+    return new
+
+
 @cache
 def _has_library() -> bool:
     try:
@@ -77,15 +92,19 @@ def _has_library() -> bool:
     return True
 
 
-def is_unwatched() -> bool:
+def is_transformed() -> bool:
+    """Whether a `torch.func` transform or forward-mode AD is active."""
+    return peek_interpreter_stack() is not None or _forward_ad._current_level >= 0
+
+
+def may_call_library() -> bool:
     """Whether the library may write to new tensors without torch noticing.
 
     Not while torch tracks every operator: transforms, forward-mode AD, tracing, fake tensors.
     """
     return (
         not torch.compiler.is_compiling()
-        and peek_interpreter_stack() is None
-        and _forward_ad._current_level < 0
+        and not is_transformed()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._is_tracing()
         and _has_library()
@@ -111,7 +130,7 @@ def arranged(lengths: Tensor, order: Tensor, steps: int) -> tuple[Tensor, Tensor
         lengths: `(B,)`, int64 on the host, from 0 to `steps` = T.
         order: `(B,)`, the sequence in each slot.
     """
-    if not (is_unwatched() and _is_readable(lengths) and _is_readable(order)):
+    if not (may_call_library() and _is_readable(lengths) and _is_readable(order)):
         return None
     batch = lengths.numel()
     slots, offsets, batch_sizes = order.new_empty(batch), order.new_empty(batch + 1), order.new_empty(steps)
@@ -129,7 +148,7 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
     In that case slot b is sequence b. Returns None if the library may not be called, or if the arguments are invalid;
     `checks` then raises the error.
     """
-    if not (is_unwatched() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
+    if not (may_call_library() and isinstance(batch_sizes, Tensor) and _is_readable(batch_sizes)):
         return None
     steps, order_at, slots_at = batch_sizes.numel(), 0, 0
     if order is None and slots is None:
@@ -151,10 +170,10 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
 
 def is_walkable(*data: Tensor) -> bool:
     """Whether the library may read each of `data (N, *)` in place, and rows are not empty."""
-    return is_unwatched() and row_bytes(data[0]) > 0 and all(map(_lies_plain, data))
+    return may_call_library() and row_bytes(data[0]) > 0 and all(map(_is_plain, data))
 
 
-def _lies_plain(data: Tensor) -> bool:
+def _is_plain(data: Tensor) -> bool:
     return (
         (type(data) is Tensor or type(data) is Parameter)
         and data.device.type == "cpu"
@@ -190,10 +209,9 @@ def copy_rows(
     if not isinstance(some, Tensor):
         raise TypeError("source or target must be a tensor")
     size = row_bytes(some)
-    library = load()
-    if isinstance(target, Tensor) and target.nbytes >= _WORTH_LARGE_PAGES:
-        library.padless_advise_large_pages(target.data_ptr(), target.nbytes)
-    threads = 1 if some.nbytes < _WORTH_A_TEAM or is_forked() else min(torch.get_num_threads(), MOST_THREADS)
+    if isinstance(target, Tensor):
+        prefer_large_pages(target)
+    threads = team_size() if some.nbytes >= _TEAM_BYTES else 1
     move = Move()
     move.sequences, move.steps, move.row_bytes, move.threads = walk.lengths.numel(), walk.steps, size, threads
     move.lengths, move.right_aligned = walk.lengths.data_ptr(), walk.right_aligned
@@ -202,7 +220,7 @@ def copy_rows(
     _target_pieces = _describe(
         move.target, walk.lengths, walk.target, target, size
     )  # the names keep them alive
-    check(library.padless_move_rows(addressof(move)), "move_rows")
+    check(load().padless_move_rows(addressof(move)), "move_rows")
 
 
 def _describe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,13 +11,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
 from ..ops import sum as sequence_sums
-from ..ops._kinds import as_packed, rows_in_order_of
+from ..ops._kinds import Batch, as_packed, rows_in_order_of, with_rows
 from ..ops._sums import wide
 from ..packed import Packed
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "ctc_loss", "mse_loss", "nll_loss"]
 
-Batch = TypeVar("Batch", Packed, PackedSequence)
 Reduction = Literal["mean", "sum", "none", "sequence_mean"]
 _REDUCTIONS = ("mean", "sum", "none", "sequence_mean")
 
@@ -239,7 +238,7 @@ def _class_counts(targets: Tensor, weight: Tensor | None, ignore_index: int, los
 
 def _reduced(losses: Tensor, counts: Tensor | None, batch: Batch, reduction: str) -> Tensor | Batch:
     if reduction == "none":
-        return _with_rows(batch, losses)
+        return with_rows(batch, losses)
     if reduction == "sum":
         return losses.sum()
     dtype, losses = losses.dtype, wide(losses)
@@ -253,12 +252,7 @@ def _mean_of_means(losses: Tensor, counts: Tensor, batch: Any) -> Tensor:
     """The mean of each sequence's own mean, over the sequences whose counts are not 0."""
     both = torch.stack([losses, counts], 1)  # (N, 2, *)
     of_rows = both.unsqueeze(-1).flatten(2).sum(2)  # (N, 2)
-    sums, weights = sequence_sums(_with_rows(batch, of_rows)).unbind(1)
+    sums, weights = sequence_sums(with_rows(batch, of_rows)).unbind(1)
     is_counted = weights > 0
     means = (sums / weights.where(is_counted, 1)).where(is_counted, 0)
     return means.sum() / is_counted.sum()
-
-
-def _with_rows(batch: Batch, rows: Tensor) -> Batch:
-    """The batch with other rows."""
-    return batch._replace(data=rows) if isinstance(batch, PackedSequence) else batch.map(lambda _: rows)

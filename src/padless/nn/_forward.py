@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import backends
 from ..backends import choose
 from ..backends._precision import precision_of
+from ..backends.autograd import is_autocasting, without_autocast
 from ..backends.contract import Cell, States
 from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
@@ -28,9 +29,9 @@ def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, An
     """The result of `module(input, hx, lengths=lengths)`."""
     if torch.compiler.is_compiling():
         return _traced_forward(module, input, hx, lengths)
-    if lengths is None and ((torch._C._is_tracing() and _is_taken_by_torch(input)) or _is_fake_grid(input)):
+    if lengths is None and ((torch._C._is_tracing() and _torch_accepts(input)) or _is_fake_grid(input)):
         # Traces contain torch's own operator, as with torch's layers, so they are also correct for other lengths.
-        return _TORCHS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
+        return _TORCH_LAYERS[module.mode].forward(module, input, hx)  # type: ignore[arg-type]
     if lengths is None:
         short = short_forward(module, input, hx)
         if short is not None:
@@ -39,12 +40,12 @@ def forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, An
 
 
 _FAKE = torch._C._TorchDispatchModeKey.FAKE  # the mode in which tensors have shapes only
-_TORCHS: dict[str, Any] = {
+_TORCH_LAYERS: dict[str, Any] = {
     "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN_TANH": torch.nn.RNN, "RNN_RELU": torch.nn.RNN,
 }  # fmt: skip
 
 
-def _is_taken_by_torch(input: Any) -> bool:
+def _torch_accepts(input: Any) -> bool:
     """Whether torch's layer accepts this input; it does not accept sequences of length 0."""
     if isinstance(input, PackedSequence):
         order = input.sorted_indices
@@ -68,7 +69,7 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
     def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
         return run_traced(module, batch._replace(rows=rows), states, weights)
 
-    if _autocasts(batch.rows.device.type):
+    if is_autocasting(batch.rows.device.type):
         output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
     else:
         output, finals = compute(batch.rows, states)
@@ -96,11 +97,11 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
     if batch.to_time_major is not None and not reads_in_place(batch.rows, options):
         batch = in_time_major(batch)
     device_type = batch.rows.device.type
-    if _autocasts(device_type) and choose(device_type) != "torch":
+    if is_autocasting(device_type) and choose(device_type) != "torch":
         schedule = batch.schedule
 
         def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
-            with torch.autocast(device_type, enabled=False):
+            with without_autocast(device_type):
                 return run(rows, schedule, states, weights, options)
 
         output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
@@ -151,7 +152,7 @@ def _initial_states(
         _check_state_dims(module.mode, given, is_unbatched=is_unbatched)
         if is_unbatched:
             given = tuple(s.unsqueeze(1) for s in given)
-    any_dtype = _autocasts(rows.device.type)
+    any_dtype = is_autocasting(rows.device.type)
     for i, (state, shape) in enumerate(zip(given, shapes, strict=True)):
         name = f"hidden[{i}]" if module.mode == "LSTM" else "hidden"
         check_state(state, shape, rows, name, any_dtype=any_dtype)
@@ -181,10 +182,6 @@ def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
         dims = f"({states[0].dim()}-D, {states[1].dim()}-D) tensors"
         raise RuntimeError(f"For {kind} input, hx and cx should also be {wanted}-D but got {dims}")
     raise RuntimeError(f"For {kind} input, hx should also be {wanted}-D but got {states[0].dim()}-D tensor")
-
-
-def _autocasts(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _autocasted(

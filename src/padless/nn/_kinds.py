@@ -16,10 +16,10 @@ from ..layout.rows import RowMap, move_rows
 from ..layout.schedule import Place, Schedule, copied
 from ..packed import Packed
 
-__all__ = ["Batch", "in_time_major", "open_grid", "open_input"]
+__all__ = ["OpenBatch", "check_dims", "check_kind", "in_time_major", "open_grid", "open_input"]
 
 
-class Batch(NamedTuple):
+class OpenBatch(NamedTuple):
     """Input of any kind as rows in their original place, and the conversion back."""
 
     rows: Tensor  # (M, I), placed as `schedule` says
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     is_unbatched: bool = False
 
 
-def in_time_major(batch: Batch) -> Batch:
+def in_time_major(batch: OpenBatch) -> OpenBatch:
     """The same batch with its rows in time-major order, for backends that need it."""
     if batch.to_time_major is None:
         return batch
@@ -63,7 +63,7 @@ def check_dims(module: RNNBase, input: Tensor) -> None:
         raise ValueError(f"{name}: Expected input to be 2D or 3D, got {shape} instead")
 
 
-def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
+def open_input(module: RNNBase, input: Any, lengths: Any) -> OpenBatch:
     """Check `input`, of any kind, and describe its rows without moving them.
 
     Raises:
@@ -85,7 +85,7 @@ def open_input(module: RNNBase, input: Any, lengths: Any) -> Batch:
     return _open_padded(module, input) if lengths is None else _open_ragged(module, input, lengths)
 
 
-def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
+def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> OpenBatch:
     data, batch_sizes, sorted_indices, unsorted_indices = packed
     if not isinstance(data, Tensor) or data.layout != torch.strided:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
@@ -102,10 +102,10 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> Batch:
     def restore(output: Tensor) -> PackedSequence:
         return PackedSequence(output, batch_sizes, packed.sorted_indices, unsorted_indices)
 
-    return Batch(data, schedule, restore)
+    return OpenBatch(data, schedule, restore)
 
 
-def _open_packed(module: RNNBase, packed: Packed) -> Batch:
+def _open_packed(module: RNNBase, packed: Packed) -> OpenBatch:
     layout = packed._layout
     module.check_input(packed.data, layout.batch_sizes)
     return _open_layout(
@@ -118,7 +118,7 @@ def _open_packed(module: RNNBase, packed: Packed) -> Batch:
     )
 
 
-def _open_nested(module: RNNBase, nested: Any) -> Batch:
+def _open_nested(module: RNNBase, nested: Any) -> OpenBatch:
     packed = Packed.from_nested(nested)
     batch = _open_packed(module, packed)
 
@@ -132,7 +132,7 @@ def _open_nested(module: RNNBase, nested: Any) -> Batch:
     return batch._replace(restore=restore)
 
 
-def _open_padded(module: RNNBase, input: Tensor) -> Batch:
+def _open_padded(module: RNNBase, input: Tensor) -> OpenBatch:
     is_unbatched = input.dim() == 2
     batch_dim = 0 if module.batch_first else 1
     grid = input.unsqueeze(batch_dim) if is_unbatched else input
@@ -143,7 +143,7 @@ def _open_padded(module: RNNBase, input: Tensor) -> Batch:
     return batch._replace(restore=lambda cells: batch.restore(cells).squeeze(batch_dim), is_unbatched=True)
 
 
-def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
+def open_grid(grid: Tensor, *, batch_first: bool) -> OpenBatch:
     """A padded batch in which every cell is real: `(B, T, I)` with `batch_first`, else `(T, B, I)`."""
     size, steps = (grid.shape[0], grid.shape[1]) if batch_first else (grid.shape[1], grid.shape[0])
     if steps == 0:
@@ -160,7 +160,7 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
         index = torch.arange(count, device="cpu").view(size, steps).t().reshape(-1)
         return RowMap.permutation(index, count)
 
-    return Batch(
+    return OpenBatch(
         grid.reshape(count, grid.shape[2]),
         Schedule(batch_sizes, place, rows=count, slots=size),
         lambda cells: cells.view(*grid.shape[:2], cells.shape[1]),
@@ -169,7 +169,7 @@ def open_grid(grid: Tensor, *, batch_first: bool) -> Batch:
     )
 
 
-def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> Batch:
+def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> OpenBatch:
     """A padded batch with lengths: cells past a length are neither read nor computed."""
     if input.dim() == 2:
         raise ValueError("lengths goes with a batch of sequences; an unbatched input (T, I) is one sequence")
@@ -197,7 +197,7 @@ def _open_layout(
     step_stride: int,
     to_time_major: Callable[[], RowMap],
     restore: Callable[[Tensor], Any],
-) -> Batch:
+) -> OpenBatch:
     """Rows of a layout: row (t, slot) is number `t * step_stride + sequence[slot]`.
 
     Sequences of length 0 come last in its order and have no slot.
@@ -206,4 +206,4 @@ def _open_layout(
     step = torch.arange(0, layout.steps * step_stride, step_stride, device="cpu")
     place = Place(step, sequence, count, has_gaps=layout.rows < count)
     schedule = Schedule(batch_sizes, place, rows=layout.rows, order=layout.order.to(rows.device))
-    return Batch(rows, schedule, restore, to_time_major)
+    return OpenBatch(rows, schedule, restore, to_time_major)

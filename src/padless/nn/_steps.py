@@ -124,10 +124,10 @@ def infer(
     if states:
         states = tuple([s.contiguous() for s in states])
     if len(prepared) == 1:
-        return prepared[0].infer(weights, rows, steps, batch, states, shape)
+        return prepared[0].infer(rows, steps, batch, states, weights, shape)
     finals: list[tuple[Tensor, ...]] = []
     for at, layer in enumerate(prepared):
-        rows, final = layer.infer(weights, rows, steps, batch, tuple([s[at : at + 1] for s in states]), shape)
+        rows, final = layer.infer(rows, steps, batch, tuple([s[at : at + 1] for s in states]), weights, shape)
         finals.append(final)
     return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
 

@@ -20,6 +20,7 @@ from .. import backends
 from ..backends import operators
 from ..backends._recompute import is_recomputing
 from ..backends.contract import layer_weights
+from ..layout.checks import traced_lengths
 from ..layout.operators import grid_schedule, rows_schedule
 from ..packed import Packed
 from ._kinds import check_dims, check_kind
@@ -134,13 +135,11 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
     size, steps = grid.shape[batch_dim], grid.shape[1 - batch_dim]
     order = None
     if lengths is None:
+        torch._check(steps > 0, lambda: "Expected sequence length to be larger than 0 in RNN")
         batch_sizes = torch.ones(steps, dtype=torch.int64, device="cpu") * size
         sequence = torch.arange(size, device="cpu")
     else:
-        given = lengths if isinstance(lengths, Tensor) else torch.tensor(lengths, device="cpu")
-        if given.shape != (size,):
-            raise ValueError(f"lengths has shape {tuple(given.shape)} for a batch of {size}")
-        batch_sizes, sequence = grid_schedule(given, steps)
+        batch_sizes, sequence = grid_schedule(traced_lengths(lengths, batch=size), steps)
         order = sequence.to(input.device)
     step_stride, sequence_stride = (1, steps) if module.batch_first else (size, 1)
     step, sequence = torch.arange(steps, device="cpu") * step_stride, sequence * sequence_stride

@@ -16,7 +16,7 @@ def weight_shapes(
     num_layers: int,
     bias: bool,
     bidirectional: bool,
-) -> list[tuple[int, ...]]:
+) -> tuple[tuple[int, ...], ...]:
     """The shapes of the flat weights as torch's constructor creates them."""
     gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
     directions, width = 2 if bidirectional else 1, proj_size or hidden_size
@@ -27,4 +27,4 @@ def weight_shapes(
         one += [(gates,), (gates,)] if bias else []
         one += [(proj_size, hidden_size)] if proj_size else []
         shapes += one * directions
-    return shapes
+    return tuple(shapes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from ..layout.layout import Layout
@@ -95,12 +94,12 @@ class Conv1d(torch.nn.Conv1d):
         steps = int(spans.sum()) + reach + 1  # one window more, so that there is one
         layout = Layout(counts)
         torch._check(steps > reach)  # what a compiler cannot know
-        row_steps = left + _along(batch._layout, begins)
+        row_steps = left + batch._layout.ranges(begins)
         axis = rows.new_zeros(steps, self.in_channels).index_copy(0, row_steps.to(rows.device), rows)
         windows = functional.conv1d(
             axis.t()[None], self.weight, self.bias, stride, 0, self.dilation, self.groups
         )
-        used_windows = _along(layout, begins // stride)
+        used_windows = layout.ranges(begins // stride)
         output = windows[0].t().index_select(0, used_windows.to(rows.device))
         return of_kind(Packed._of(output, layout), packed)
 
@@ -115,12 +114,6 @@ class Conv1d(torch.nn.Conv1d):
             return 0, 0
         (zeros,) = self.padding
         return int(zeros), int(zeros)
-
-
-def _along(layout: Layout, begins: Tensor) -> Tensor:
-    """`begins[i], begins[i] + 1, ...` for the rows of sequence i, `(N,)`."""
-    owners = layout.owners
-    return torch.arange(layout.rows, device="cpu") - layout.offsets[owners] + begins[owners]
 
 
 def _one_number(name: str, value: Any, least: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..ops._kinds import as_packed, of_kind, rows_in_order_of
+from ..ops._kinds import as_packed, of_kind, rows_in_order_of, with_rows
 from ..options import whole
 from ..packed import Packed
 from ..recurrent.scanning import scan
@@ -53,21 +53,21 @@ class CRF(torch.nn.Module):
 
         Args:
             emissions: `Packed` or `PackedSequence`, data `(N, C)`: the score of each tag at each row.
-            targets: tags `(N,)`, int64, of the same layout.
+            targets: tags `(N,)`, int64, of the same layout, in a batch of either kind.
 
         Raises:
             LayoutError: emissions and targets have different layouts.
             ValueError: emissions of the wrong width, or tags outside 0..C-1; the message names the first.
         """
         scores, tags = self._checked(emissions), as_packed(targets, "CRF")
-        rows_in_order_of(scores, tags, "CRF", ("emissions", "targets"))  # raises if the lengths differ
+        now = rows_in_order_of(scores, tags, "CRF", ("emissions", "targets"))
         self._check_tags(targets.data)
-        now, before = tags.data, ops.shift(tags, 1).data
+        before = ops.shift(tags, 1).data
         is_first = ops.shift(tags.map(torch.ones_like), 1).data == 0
         of_row = scores.data.gather(1, now[:, None]).squeeze(1)
         of_row = of_row + torch.where(is_first, self.start[now], self.transitions[before, now])
         last = self.end[ops.last(tags, default=0)].where(self._has_rows(scores), 0)
-        return ops.sum(scores.map(lambda _: of_row)) + last - self._log_partition(scores)
+        return ops.sum(with_rows(scores, of_row)) + last - self._log_partition(scores)
 
     def decode(self, emissions: Any) -> Any:
         """The most likely tags of every sequence: int64 `(N,)`, of the kind and layout of `emissions` (Viterbi).
@@ -104,18 +104,20 @@ class CRF(torch.nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             data = scores.data.clone() if scores.data.is_inference() else scores.data
             data = data if data.requires_grad else data.detach().requires_grad_()
-            total = self._log_partition(scores.map(lambda _: data)).sum()
+            total = self._log_partition(with_rows(scores, data)).sum()
             # The derivative of the log-partition with respect to a score is the probability of its tag.
             (rows,) = torch.autograd.grad(total, data, create_graph=create_graph)
-        return of_kind(scores.map(lambda _: rows), emissions)
+        return of_kind(with_rows(scores, rows), emissions)
 
     def _log_partition(self, scores: Packed) -> Tensor:
         """Logarithm of the sum over all taggings of every sequence, `(B,)`; 0 for length 0."""
         alpha, later = self._first_and_later(scores)
+        # torch.logsumexp is up to twice as fast, but has NaN gradients at -inf.
         forbids = any(
-            bool(each.isneginf().any()) for each in (self.transitions, self.start, self.end, scores.data)
+            bool(each.isneginf().any())  # synchronises if the scores are on a device
+            for each in (self.transitions, self.start, self.end, scores.data)
         )
-        logsumexp = _logsumexp if forbids else torch.logsumexp  # which is up to twice as fast
+        logsumexp = _logsumexp if forbids else torch.logsumexp
 
         def cell(row: Tensor, alpha: Tensor) -> tuple[tuple[()], Tensor]:
             return (), logsumexp(alpha[:, :, None] + self.transitions, 1) + row

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import ops
-from ..ops._kinds import as_packed
+from ..ops._kinds import layout_of, with_rows
 
 __all__ = ["LockedDropout"]
 
@@ -38,16 +38,16 @@ class LockedDropout(torch.nn.Module):
 
     def forward(self, packed: Any) -> Any:
         """`packed`, a `Packed` or `PackedSequence` with data `(N, *)`; with its masks applied in training."""
-        batch = as_packed(packed, "LockedDropout")
+        layout = layout_of(packed, "LockedDropout")
         if not self.training or self.p == 0:
             return packed
-        if not batch.data.is_floating_point():
-            raise TypeError(f"LockedDropout takes floating-point data, got {batch.dtype}")
-        masks = batch.data.new_zeros(len(batch), *batch.data.shape[1:])
+        data = packed.data
+        if not data.is_floating_point():
+            raise TypeError(f"LockedDropout takes floating-point data, got {data.dtype}")
+        masks = data.new_zeros(layout.batch, *data.shape[1:])
         if self.p < 1:
             masks.bernoulli_(1 - self.p).div_(1 - self.p)
-        of_row = ops.expand(packed, masks).data
-        return packed._replace(data=packed.data * of_row) if batch is not packed else packed.map(of_row.mul)
+        return with_rows(packed, data * ops.expand(packed, masks).data)
 
     def extra_repr(self) -> str:
         """The arguments that `repr` shows."""

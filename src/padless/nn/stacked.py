@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..ops._kinds import as_packed, of_kind
+from ..ops._kinds import as_packed, of_kind, with_rows
 from ..options import whole
 from ..packed import Packed
 from ..recurrent.scanning import scan
@@ -43,6 +43,8 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        input_size = whole(f"{name}: input_size", input_size, 0)
+        hidden_size = whole(f"{name}: hidden_size", hidden_size, 1)
         num_layers = whole(f"{name}: num_layers", num_layers, 1)
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be from 0 to 1, got {dropout}")
@@ -70,9 +72,10 @@ class Recurrent(torch.nn.Module):
             TypeError: an unsupported kind of input.
             ValueError: data of the wrong width, or states of the wrong form or size.
         """
-        batch = as_packed(packed, "Recurrent")
+        name = type(self).__name__
+        batch = as_packed(packed, name)
         if batch.data.dim() != 2 or batch.data.shape[1] != self.input_size:
-            raise ValueError(f"Recurrent takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
+            raise ValueError(f"{name} takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
         if hx is not None:
             self._check_states(hx, batch)
         directions = 2 if self.bidirectional else 1
@@ -92,7 +95,7 @@ class Recurrent(torch.nn.Module):
             rows = outputs[0] if directions == 1 else torch.cat(outputs, 1)
             if layer < self.num_layers - 1:
                 rows = functional.dropout(rows, self.dropout, self.training)
-            batch = batch.map(lambda _, rows=rows: rows)
+            batch = with_rows(batch, rows)
         return of_kind(batch, packed), tree_map(lambda *leaves: torch.stack(leaves), finals[0], *finals[1:])
 
     def _check_states(self, hx: Any, batch: Packed) -> None:
@@ -125,7 +128,9 @@ def _state_count(cell: Any) -> int | None:
 class _LayerNormCell(torch.nn.Module):
     def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
         super().__init__()
-        self.hidden_size = whole(f"{type(self).__name__}: hidden_size", hidden_size, 1)
+        name = type(self).__name__
+        input_size = whole(f"{name}: input_size", input_size, 0)
+        self.hidden_size = hidden_size = whole(f"{name}: hidden_size", hidden_size, 1)
         self.weight_ih = torch.nn.Parameter(torch.empty(gates * hidden_size, input_size))
         self.weight_hh = torch.nn.Parameter(torch.empty(gates * hidden_size, hidden_size))
         self.norm_ih = torch.nn.LayerNorm(gates * hidden_size)

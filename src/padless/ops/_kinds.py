@@ -14,7 +14,7 @@ from ..layout.rows import move_rows
 from ..packed import Packed
 from ..packed.packed_sequence import layout_of_packed_sequence
 
-__all__ = ["Batch", "as_packed", "of_kind", "owners", "rows_in_order_of"]
+__all__ = ["Batch", "as_packed", "layout_of", "of_kind", "owners", "rows_in_order_of", "with_rows"]
 
 Batch = TypeVar("Batch", Packed, PackedSequence)
 
@@ -27,9 +27,26 @@ def as_packed(batch: Any, name: str) -> Packed:
     """
     if isinstance(batch, PackedSequence):
         return Packed.from_packed_sequence(batch)
+    _check_kind(batch, name)
+    return batch
+
+
+def layout_of(batch: Any, name: str) -> Layout:
+    """The layout of the batch, whose rows are not moved; raises like `as_packed`."""
+    if isinstance(batch, PackedSequence):
+        return layout_of_packed_sequence(batch)
+    _check_kind(batch, name)
+    return batch._layout
+
+
+def _check_kind(batch: Any, name: str) -> None:
     if not isinstance(batch, Packed):
         raise TypeError(f"{name} takes a Packed or a PackedSequence, got {type(batch).__name__}")
-    return batch
+
+
+def with_rows(batch: Batch, rows: Tensor) -> Batch:
+    """The batch with other rows, in the order of `batch.data`."""
+    return batch._replace(data=rows) if isinstance(batch, PackedSequence) else batch.map(lambda _: rows)
 
 
 def of_kind(result: Packed, batch: Batch) -> Batch:
@@ -59,16 +76,12 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
     if isinstance(batch, PackedSequence) and torch.compiler.is_compiling():
         _assert_same_order(batch, cast(PackedSequence, other), name)
         return other.data
-    ours, theirs = _layout_of(batch), _layout_of(other)
+    ours, theirs = layout_of(batch, name), layout_of(other, name)
     if not ours.agrees_with(theirs):
         raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
     if isinstance(other, Packed) or torch.equal(ours.order, theirs.order):
         return other.data
     return move_rows(as_packed(other, name).data, ours.time_major)
-
-
-def _layout_of(batch: Packed | PackedSequence) -> Layout:
-    return layout_of_packed_sequence(batch) if isinstance(batch, PackedSequence) else batch._layout
 
 
 def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..layout.layout import Layout, Numbers
 
-__all__ = ["double", "row_sums", "sequence_rows", "wide"]
+__all__ = ["check_floating", "double", "row_sums", "sequence_rows", "sum_dtype", "wide"]
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -40,6 +40,17 @@ def sequence_rows(values: Tensor, layout: Layout) -> Tensor:
     for owners, _ in reversed(_levels(layout)):
         rows = rows.index_select(0, owners.to(rows.device))
     return rows.to(values.dtype)
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums of such rows: int64 for integers and booleans."""
+    return dtype if dtype.is_floating_point or dtype.is_complex else torch.int64
+
+
+def check_floating(data: Tensor, name: str) -> None:
+    """Raise TypeError unless the data are floating-point or, for "mean", complex."""
+    if not data.is_floating_point() and not (name == "mean" and data.is_complex()):
+        raise TypeError(f"{name} takes floating-point data, got {data.dtype}")
 
 
 def wide(rows: Tensor) -> Tensor:

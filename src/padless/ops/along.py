@@ -12,8 +12,8 @@ from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ._kinds import Batch, as_packed, of_kind, owners
-from ._sums import double, row_sums, sequence_rows, wide
-from .reduce import _check_floating, _sum_dtype, shifted
+from ._sums import check_floating, double, row_sums, sequence_rows, sum_dtype, wide
+from .reduce import shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
 
@@ -28,7 +28,7 @@ def softmax(packed: Batch) -> Batch:
     tensor([0.5000, 0.5000, 1.0000])
     """
     batch = as_packed(packed, "softmax")
-    _check_floating(batch, "softmax")
+    check_floating(batch.data, "softmax")
     if _is_composed():
         powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
         rows = powers / sequence_rows(row_sums(powers, batch._layout), batch._layout)
@@ -105,7 +105,7 @@ def log_softmax(packed: Batch) -> Batch:
     tensor([-0.6931, -0.6931,  0.0000])
     """
     batch = as_packed(packed, "log_softmax")
-    _check_floating(batch, "log_softmax")
+    check_floating(batch.data, "log_softmax")
     if _is_composed():
         rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
         rows = rows - sequence_rows(row_sums(rows.exp(), batch._layout).log(), batch._layout)
@@ -123,15 +123,14 @@ def cumsum(packed: Batch) -> Batch:
     tensor([1, 3, 6, 4])
     """
     batch = as_packed(packed, "cumsum")
-    layout, dtype = batch._layout, _sum_dtype(batch.dtype)
+    layout, dtype = batch._layout, sum_dtype(batch.dtype)
+    rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     if torch.compiler.is_compiling():  # a graph cannot loop over steps
-        rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
     if layout.rows == 0:
         return of_kind(batch.to(dtype), packed)
-    rows = wide(batch.data) if dtype == batch.dtype else batch.data.long()
     sums = []
     for step in double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist()):
         sums.append(step + sums[-1][: len(step)] if sums else step)

@@ -18,7 +18,7 @@ from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 from ..packed import Packed
 from ..packed.padding import held_number
-from ._kinds import Batch, as_packed, of_kind, rows_in_order_of
+from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
 from ._sums import sequence_rows
 
 __all__ = [
@@ -151,7 +151,7 @@ def cat(batches: Iterable[Batch]) -> Batch:
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
     sizes = torch.tensor([part._layout.rows for part in parts], device="cpu")
     begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
-    at = _ranges(begins.reshape(-1), lengths.reshape(-1))
+    at = Layout(lengths.reshape(-1)).ranges(begins.reshape(-1))
     data = torch.cat([part.data for part in parts])
     return of_kind(
         Packed._of(move_rows(data, RowMap.permutation(at, at.numel())), Layout(lengths.sum(1))), batches[0]
@@ -259,11 +259,11 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     >>> expand(Packed(torch.zeros(4), [3, 1]), torch.tensor([10, 20])).data
     tensor([10, 10, 10, 20])
     """
-    batch = as_packed(packed, "expand")
-    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != len(batch):
+    layout = layout_of(packed, "expand")
+    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != layout.batch:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise LayoutError(f"expand: values must be a tensor (B, *) with B = {len(batch)}, got {got}")
-    return of_kind(Packed._of(sequence_rows(values, batch._layout), batch._layout), packed)
+        raise LayoutError(f"expand: values must be a tensor (B, *) with B = {layout.batch}, got {got}")
+    return of_kind(Packed._of(sequence_rows(values, layout), layout), packed)
 
 
 def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
@@ -323,18 +323,11 @@ def _at_most(count: int, batch: Packed) -> int:
 
 def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:
     """Rows `[begin[i], end[i])` of sequence i."""
-    lengths = end - begin
-    at = _ranges(batch._layout.offsets[:-1] + begin, lengths)
+    layout = Layout(end - begin)
+    at = layout.ranges(batch._layout.offsets[:-1] + begin)
     count = batch._layout.rows
     rows = RowMap(at, None, count, len(at), has_fill=False, has_drop=len(at) < count)
-    return Packed._of(move_rows(batch.data, rows), Layout(lengths))
-
-
-def _ranges(begins: Tensor, counts: Tensor) -> Tensor:
-    """`begins[i], begins[i] + 1, ...`, `counts[i]` of them, one range after the other."""
-    ends = counts.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    return torch.arange(total, device="cpu") + (begins - (ends - counts)).repeat_interleave(counts)
+    return Packed._of(move_rows(batch.data, rows), layout)
 
 
 def _integer(value: Any, name: str) -> int:

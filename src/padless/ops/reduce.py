@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
 
 from ..layout.layout import Layout
+from ..layout.walks import is_transformed
 from ..packed import Packed
 from ._kinds import Batch, as_packed, owners
-from ._sums import row_sums, wide
+from ._sums import check_floating, row_sums, sum_dtype, wide
 
-__all__ = ["logsumexp", "max", "mean", "min", "prod", "sum"]
+__all__ = ["logsumexp", "max", "mean", "min", "prod", "shifted", "sum"]
 
 
 def sum(packed: Batch) -> Tensor:  # noqa: A001
@@ -27,7 +27,7 @@ def sum(packed: Batch) -> Tensor:  # noqa: A001
     tensor([6, 0, 4])
     """
     batch = as_packed(packed, "sum")
-    return row_sums(batch.data, batch._layout).to(_sum_dtype(batch.dtype))
+    return row_sums(batch.data, batch._layout).to(sum_dtype(batch.dtype))
 
 
 def mean(packed: Batch) -> Tensor:
@@ -41,7 +41,7 @@ def mean(packed: Batch) -> Tensor:
     tensor([2., 0., 4.])
     """
     batch = as_packed(packed, "mean")
-    _check_floating(batch, "mean")
+    check_floating(batch.data, "mean")
     counts = batch._layout.lengths.clamp(min=1).to(batch.device)
     sums = row_sums(batch.data, batch._layout)
     return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)
@@ -83,10 +83,9 @@ def prod(packed: Batch) -> Tensor:
     if not rows.is_floating_point() and not rows.is_complex():
         rows = rows.long()
     if torch.compiler.is_compiling():  # a graph cannot branch on whether a factor is 0
-        return _GridProd.apply(Packed._of(rows, batch._layout).pad(1)).to(_sum_dtype(batch.dtype))
-    is_transformed = peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
-    product = (_tree_of_products if is_transformed else _Prod.apply)(rows, batch._layout)
-    return product.to(_sum_dtype(batch.dtype))
+        return _GridProd.apply(Packed._of(rows, batch._layout).pad(1)).to(sum_dtype(batch.dtype))
+    product = (_tree_of_products if is_transformed() else _Prod.apply)(rows, batch._layout)
+    return product.to(sum_dtype(batch.dtype))
 
 
 class _GridProd(torch.autograd.Function):
@@ -127,6 +126,7 @@ class _Prod(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, product = ctx.saved_tensors
+        # Synchronises if the rows are on a device.
         is_divisible = int(torch.count_nonzero(rows)) == rows.numel() and bool(product.isfinite().all())
         if torch.is_grad_enabled() or rows.is_complex() or not is_divisible:
             with torch.enable_grad():
@@ -173,7 +173,7 @@ def logsumexp(packed: Batch) -> Tensor:
     tensor([6.9315e-01, -inf, 1.0000e+03])
     """
     batch = as_packed(packed, "logsumexp")
-    _check_floating(batch, "logsumexp")
+    check_floating(batch.data, "logsumexp")
     rows, largest = shifted(batch, finite=True)
     sums = row_sums(rows.exp_(), batch._layout)
     is_empty = sums == 0  # no rows, or only -inf
@@ -215,12 +215,3 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
 def _per_element(batch: Packed) -> Tensor:
     """The sequence of every element, `(N, *)`, without allocating that size."""
     return owners(batch).view(-1, *(1,) * (batch.data.dim() - 1)).expand_as(batch.data)
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.is_floating_point or dtype.is_complex else torch.int64
-
-
-def _check_floating(batch: Packed, name: str) -> None:
-    if not batch.data.is_floating_point() and not (name == "mean" and batch.data.is_complex()):
-        raise TypeError(f"{name} takes floating-point data, got {batch.dtype}")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..layout.walks import is_unwatched, lengths_of_slots
+from ..layout.walks import lengths_of_slots, may_call_library
 
-__all__ = ["FEW", "FEW_OF_PADDED", "are_few", "pack_few", "pad_few"]
+__all__ = ["FEW", "FEW_OF_PADDED", "pack_few", "pad_few", "takes_torchs_operators"]
 
 # Sequences up to which torch's operators are faster; more if the sequences are padded already.
 FEW, FEW_OF_PADDED = 6, 12
@@ -25,13 +25,13 @@ _pack = torch._VF._pack_padded_sequence  # type: ignore[attr-defined]
 _pad = torch._VF._pad_packed_sequence  # type: ignore[attr-defined]
 
 
-def are_few(count: int, *given: Any, most: int = FEW) -> bool:
+def takes_torchs_operators(count: int, *given: Any, most: int = FEW) -> bool:
     """Whether torch's own operators take these `count` sequences, whose rows are in the tensors `given`."""
     return (
         0 < count <= most
         and all(type(tensor) is Tensor and tensor.is_cpu for tensor in given)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
-        and is_unwatched()
+        and may_call_library()
     )
 
 
@@ -78,7 +78,7 @@ def pad_few(
     data, batch_sizes, order, slots = sequence
     count = len(slots) if isinstance(slots, Tensor) and slots.dim() == 1 else 1
     if (
-        not are_few(count, data)
+        not takes_torchs_operators(count, data)
         or data.dim() == 0
         or (total_length is not None and type(total_length) is not int)
     ):

@@ -46,8 +46,7 @@ def gather_sequences(data: Tensor, layout: Layout, index: Any) -> tuple[Tensor, 
 
 def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, Layout]:
     gathered = Layout(layout.lengths[sequences])
-    shift = layout.offsets[sequences] - gathered.offsets[:-1]
-    source = torch.arange(gathered.rows, device="cpu") + torch.repeat_interleave(shift, gathered.lengths)
+    source = gathered.ranges(layout.offsets[sequences])
     if torch.compiler.is_compiling() or (len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1):
         # If a row is used twice, its gradients must be added, which a row map cannot do.
         return data.index_select(0, source.to(data.device)), gathered

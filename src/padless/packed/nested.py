@@ -51,9 +51,7 @@ def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:
     layout, starts = Layout(lengths), starts.cpu()  # synchronises if the values are on a device
     _check_ranges(starts, starts + lengths, values.shape[0])
-    shift = starts - layout.offsets[:-1]
-    source = torch.arange(layout.rows, device="cpu") + torch.repeat_interleave(shift, lengths)
-    return move_rows(values, RowMap.placing(source, values.shape[0]).inverted()), layout
+    return move_rows(values, RowMap.placing(layout.ranges(starts), values.shape[0]).inverted()), layout
 
 
 def _check_ranges(starts: Tensor, ends: Tensor, rows: int) -> None:

@@ -21,7 +21,7 @@ def pad_rows(
 ) -> Tensor:
     """Return the padded tensor `(B, T, *)` or `(T, B, *)` of rows `(N, *)`; options as in `Packed.pad`."""
     steps = _total_length(layout, total_length)
-    value = held_number("pad: padding_value", value, data.dtype)
+    value = held_number("pad: value", value, data.dtype)
     cells = layout.padded(steps, batch_first=batch_first, left=_is_left(side))
     grid = (layout.batch, steps) if batch_first else (steps, layout.batch)
     return move_rows(data, cells, fill=value).reshape(*grid, *data.shape[1:])

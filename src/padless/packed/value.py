@@ -43,6 +43,7 @@ class Packed(Arithmetic):
 
     Raises:
         LengthsError: lengths that are not whole, are negative, or do not sum to N.
+        TypeError, ValueError: data that are not a tensor `(N, *)`.
 
     >>> packed = Packed(torch.arange(6), [3, 1, 2])
     >>> packed
@@ -287,6 +288,8 @@ class Packed(Arithmetic):
 
         Raises:
             ValueError: `total_length` is below the longest length, or `side` is unknown.
+            TypeError: a `value` that the dtype cannot represent, or an option of the wrong type.
+            RuntimeError: a `value` outside the dtype's range.
 
         >>> Packed(torch.arange(1, 5), [1, 3]).pad(side="left")
         tensor([[0, 0, 1],
@@ -314,8 +317,8 @@ class Packed(Arithmetic):
     def to_packed_sequence(self) -> PackedSequence:
         """The batch as a `PackedSequence`, sorted longest first like torch's: a copy.
 
-        A batch created from a `PackedSequence` keeps its order. Sequences of length 0 are counted in
-        `sorted_indices`, which has B entries, but not in `batch_sizes`.
+        A batch created from a `PackedSequence` keeps its order, except through pickle. Sequences of length 0 are
+        counted in `sorted_indices`, which has B entries, but not in `batch_sizes`.
 
         >>> Packed(torch.tensor([1, 2, 3]), [1, 2]).to_packed_sequence().data
         tensor([2, 1, 3])

@@ -40,15 +40,15 @@ def reads_in_place(rows: Tensor, options: Options) -> bool:
     for every kind of input and every backend.
     """
     drops = options.dropout > 0 and options.training and options.num_layers > 1
-    return _kernels_of(rows, options) is native and not drops
+    return _backend_of(rows, options) is native and not drops
 
 
-def _kernels_of(rows: Tensor, options: Options) -> Backend | None:
+def _backend_of(rows: Tensor, options: Options) -> Backend | None:
     """Return the backend module for these layers, or None if torch's own operators run them."""
-    backend = choose(rows.device.type)
-    if backend == "native" and native.computes(rows):
+    name = choose(rows.device.type)
+    if name == "native" and native.computes(rows):
         return native
-    return None if backend == "torch" else portable
+    return None if name == "torch" else portable
 
 
 def run(
@@ -63,11 +63,11 @@ def run(
         weights: torch's flat list, layer by layer, direction by direction.
         options: of the network.
     """
-    kernels = _kernels_of(rows, options)
-    if kernels is not None and kernels.STATES_BY == "sequence":
-        return _run_layers(kernels, rows, schedule, states, weights, options)
+    backend = _backend_of(rows, options)
+    if backend is not None and backend.STATES_BY == "sequence":
+        return _run_layers(backend, rows, schedule, states, weights, options)
     in_slots = into_slots(states, schedule)
-    if kernels is None and schedule.steps:
+    if backend is None and schedule.steps:
         output, finals = torch_.run(
             options.cell,
             rows,
@@ -86,28 +86,28 @@ def run(
 
 
 def _run_layers(
-    kernels: Backend,
+    backend: Backend,
     rows: Tensor,
     schedule: Schedule,
     states: States,
     weights: list[Tensor],
     options: Options,
 ) -> tuple[Tensor, States]:
-    """Like `run`, with states in the form that `kernels` takes and returns."""
+    """Like `run`, with states in the form that `backend` takes and returns."""
     initial = list(zip(*(s.unbind(0) for s in states), strict=True))
-    precision = precision_of(rows.dtype) if kernels is native else "highest"
+    precision = precision_of(rows.dtype) if backend is native else "highest"
     finals: list[States] = []
     for layer in range(options.num_layers):
         # In inference the two directions write to the two halves of one output.
         joined, outputs = None, []
-        if options.bidirectional and kernels is native and not autograd.is_recorded(rows, *states, *weights):
+        if options.bidirectional and backend is native and not autograd.is_recorded(rows, *states, *weights):
             joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
         for direction in range(options.directions):
             place = layer * options.directions + direction
             mine = layer_weights(weights, place, bias=options.bias, projected=options.projected)
             reverse = direction == 1
             output, final = autograd.run_layer(
-                kernels,
+                backend,
                 Layer(options.cell, rows, schedule, initial[place], mine, reverse, precision),
                 out=None if joined is None else joined.chunk(2, 1)[direction],
             )

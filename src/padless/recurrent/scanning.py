@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..layout.rows import move_rows
-from ..ops._kinds import as_packed
+from ..ops._kinds import Batch, as_packed, of_kind
 from ..packed import Packed
 from ._pairs import pair_of
 
 __all__ = ["scan"]
 
-Batch = TypeVar("Batch", Packed, PackedSequence)
 Cell = Callable[[Tensor, Any], tuple[Any, Any]]
 
 
@@ -66,8 +64,7 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     back = layout.time_major.inverted()
 
     def joined(*steps: Tensor) -> Any:
-        result = Packed._of(move_rows(torch.cat(steps), back), layout)
-        return result.to_packed_sequence() if isinstance(packed, PackedSequence) else result
+        return of_kind(Packed._of(move_rows(torch.cat(steps), back), layout), packed)
 
     return tree_map(joined, outputs[0], *outputs[1:]), tree_unflatten(finals, structure)
 

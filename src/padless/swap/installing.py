@@ -22,7 +22,7 @@ from ..backends.autograd import is_traced
 from ..backends.contract import Cell, weights_per_layer
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
-from ..nn._kinds import Batch, in_time_major, open_grid
+from ..nn._kinds import OpenBatch, in_time_major, open_grid
 from ..nn._steps import (
     SHORT_ROWS,
     Network,
@@ -135,7 +135,7 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
             raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
         slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
         schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots)
-        batch = Batch(data, schedule, lambda output: output)
+        batch = OpenBatch(data, schedule, lambda output: output)
         return _run(batch, hx, params, options)
 
     return kernel
@@ -284,7 +284,7 @@ def _short(
     return output, *finals
 
 
-def _run(batch: Batch, hx: Any, params: list[Tensor], options: Options) -> tuple[Tensor, ...]:
+def _run(batch: OpenBatch, hx: Any, params: list[Tensor], options: Options) -> tuple[Tensor, ...]:
     states = tuple(hx) if options.cell == "LSTM" else (hx,)
     hidden = params[0].shape[0] // _GATES.get(options.cell, 1)
     projected = params[1].shape[1] if options.projected else 0

@@ -17,7 +17,7 @@ from typing import IO
 from ...errors import LengthsError, PadlessError, UsageError
 from .collected import printable
 
-__all__ = ["TEXT_FORMATS", "Progress", "Source", "open_source"]
+__all__ = ["LONGEST_LINE", "TEXT_FORMATS", "Progress", "Source", "open_source"]
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 _SUFFIXES = {
