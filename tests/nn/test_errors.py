@@ -326,3 +326,10 @@ def test_every_error_of_ours_is_a_value_error_or_runtime_error() -> None:
     assert issubclass(padless.LengthsError, ValueError)
     assert issubclass(padless.LayoutError, ValueError)
     assert issubclass(padless.BackendError, RuntimeError)
+
+
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("lengths", [[5, 3], torch.tensor([5, 3])], ids=["list", "tensor"])
+def test_lengths_in_the_place_of_states_are_told_their_name(cell: str, lengths: Any) -> None:
+    with pytest.raises(TypeError, match=r"got whole numbers: pass lengths by name, lengths=\.\.\."):
+        getattr(padless.nn, cell)(3, 4)(X, lengths)

@@ -160,6 +160,8 @@ def _initial_states(
 
 
 def _as_state_tuple(mode: str, hx: Any) -> States:
+    if _is_whole(hx):
+        raise TypeError("hx must be initial states, got whole numbers: pass lengths by name, lengths=...")
     if mode != "LSTM":
         if not isinstance(hx, Tensor):
             raise TypeError(f"hx must be a tensor (L*D, B, H), got {type(hx).__name__}")
@@ -170,6 +172,13 @@ def _as_state_tuple(mode: str, hx: Any) -> States:
     if not all(isinstance(s, Tensor) for s in hx):
         raise TypeError(f"hx must be two tensors (h0, c0), got {[type(s).__name__ for s in hx]}")
     return tuple(hx)
+
+
+def _is_whole(hx: Any) -> bool:
+    """Whether `hx` is a list or tensor of integers, as lengths are."""
+    if isinstance(hx, Tensor):
+        return hx.dim() == 1 and not hx.is_floating_point() and not hx.is_complex()
+    return isinstance(hx, (list, tuple)) and bool(hx) and all(isinstance(n, int) for n in hx)
 
 
 def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
