@@ -129,13 +129,42 @@ def cumsum(packed: Batch) -> Batch:
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
-    if layout.rows == 0:
-        return of_kind(batch.to(dtype), packed)
-    sums = []
+    sums = _composed_cumsum(rows, layout) if _is_composed() else _Cumsum.apply(rows, layout, False)
+    return of_kind(Packed._of(sums.to(dtype), layout), packed)
+
+
+def _composed_cumsum(rows: Tensor, layout: Layout) -> Tensor:
+    sums: list[Tensor] = []
     for step in double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist()):
         sums.append(step + sums[-1][: len(step)] if sums else step)
-    back = move_rows(torch.cat(sums).to(rows.dtype), layout.time_major.inverted())
-    return of_kind(Packed._of(back.to(dtype), layout), packed)
+    return move_rows(torch.cat(sums).to(rows.dtype), layout.time_major.inverted()) if sums else rows
+
+
+class _Cumsum(torch.autograd.Function):
+    """Running sums from the first row of each sequence, or from the last; either is the derivative of the other."""
+
+    @staticmethod
+    def forward(rows: Tensor, layout: Layout, from_last: bool) -> Tensor:
+        moved = move_rows(rows, layout.time_major)
+        running = double(rows.new_zeros(layout.batch, *rows.shape[1:]))
+        steps = moved.split(layout.batch_sizes.tolist())
+        for step in reversed(steps) if from_last else steps:
+            sums = running[: len(step)]
+            sums += step
+            step.copy_(sums)
+        return move_rows(moved, layout.time_major.inverted())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.layout, ctx.from_last = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _Cumsum.apply(grads[0], ctx.layout, not ctx.from_last), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Cumsum.apply(tangents[0], ctx.layout, ctx.from_last)
 
 
 class _GridCumsum(torch.autograd.Function):
