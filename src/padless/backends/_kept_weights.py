@@ -9,6 +9,7 @@ from collections import OrderedDict
 from torch import Tensor
 
 from . import _kernels
+from .contract import Precision
 
 __all__ = ["packed_forward"]
 
@@ -38,7 +39,7 @@ def packed_forward(
     b_hh: Tensor | None,
     w_hr: Tensor | None = None,
     *,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> Tensor:
     """Like `_kernels.pack_forward`, cached as long as the contents of the weights do not change.
 

@@ -27,6 +27,7 @@ from ..library import (
     missing,
     supported_isas,
 )
+from .contract import Precision
 
 __all__ = [
     "CELLS",
@@ -61,7 +62,7 @@ __all__ = [
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 DTYPES = {torch.float32: 0, torch.float64: 1}
 # Torch's names of the precisions of float32 products -> the values of `padless_dtype`.
-PRECISIONS = {"highest": 0, "high": 3, "medium": 2}
+PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 3, "medium": 2}
 # Layers of these dtypes have float32 sums and cells.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -108,7 +109,7 @@ def cells_width(cell: str, hidden: int) -> int:
     return load().padless_cells_width(CELLS[cell], hidden)
 
 
-def gates_dtype(rows_dtype: torch.dtype, precision: str) -> torch.dtype:
+def gates_dtype(rows_dtype: torch.dtype, precision: Precision) -> torch.dtype:
     """The dtype in which gates are saved for backward: bfloat16 if rows are, or are rounded to it in products."""
     if rows_dtype == torch.bfloat16 or precision == "medium":
         return torch.bfloat16
@@ -128,19 +129,19 @@ def _pointer_and_stride(tensor: Tensor | None) -> tuple[int, int]:
 
 
 def _sizes(
-    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, precision: str
+    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None, precision: Precision
 ) -> tuple[int, int, int, int, int]:
     """The first arguments of every packing function."""
     hidden, projection = (w_hh.size(1), 0) if w_hr is None else (w_hr.size(1), w_hr.size(0))
     return CELLS[cell], arithmetic(w_ih.dtype, precision), w_ih.size(1), hidden, projection
 
 
-def arithmetic(dtype: torch.dtype, precision: str) -> int:
+def arithmetic(dtype: torch.dtype, precision: Precision) -> int:
     """The `padless_dtype` of products: one for float64, and narrow dtypes are computed as float32."""
     return DTYPES[dtype] if dtype == torch.float64 else PRECISIONS[precision]
 
 
-def computes(precision: str) -> bool:
+def computes(precision: Precision) -> bool:
     """Whether the instruction set in use has kernels for this precision."""
     return computes_dtype(PRECISIONS[precision])
 
@@ -157,7 +158,7 @@ def pack_forward(
     b_hh: Tensor | None,
     w_hr: Tensor | None = None,
     *,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> Tensor:
     """Pack weights (contiguous, torch's layout) for the forward kernels: inference, training and recomputation."""
     if w_ih.dtype == torch.float16:  # the kernels do not read it
@@ -170,7 +171,7 @@ def pack_forward(
 
 
 def pack_backward(
-    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None, *, precision: str = "highest"
+    cell: str, w_ih: Tensor, w_hh: Tensor, w_hr: Tensor | None = None, *, precision: Precision = "highest"
 ) -> Tensor:
     """Pack weights (contiguous, torch's layout) for the backward kernels."""
     if w_ih.dtype == torch.float16:
@@ -226,7 +227,7 @@ def _problem(
     hidden: int | None,
     reverse: bool,
     threads: int,
-    precision: str,
+    precision: Precision,
 ) -> Problem:
     """A problem with the fields that forward and backward have in common."""
     y_rows, y_width = y.data.shape
@@ -291,7 +292,7 @@ def forward(
     hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     """Run one layer in one direction: write `y` and `final`, and for training `gates` and `cells`.
 
@@ -345,7 +346,7 @@ def backward(
     hidden: int | None = None,
     reverse: bool = False,
     threads: int = 1,
-    precision: str = "highest",
+    precision: Precision = "highest",
 ) -> None:
     """Compute the gradients of one layer in one direction; only those with a tensor to write to.
 

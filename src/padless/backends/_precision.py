@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from . import _kernels
+from .contract import Precision
 
-__all__ = ["Precision", "precision_of"]
-
-Precision = Literal["highest", "high", "medium"]  # torch's names
+__all__ = ["precision_of"]
 
 _NAMES: dict[str, Precision] = {"ieee": "highest", "tf32": "high", "bf16": "medium"}
 

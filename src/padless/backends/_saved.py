@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from . import _kernels
-from .contract import Layer
+from .contract import Layer, Precision
 
 __all__ = ["KEEPS", "new_saved", "opened", "saved_size", "zero_unused"]
 
 KEEPS = ("nothing", "cells", "gates")  # backward recomputes all of forward; gates; nothing
-_PRECISIONS = ("highest", "high", "medium")
+_PRECISIONS = tuple(_kernels.PRECISIONS)  # their order is part of the format
 _HEADER = 64  # bytes: precision, what is kept, zeros; keeps the data behind it aligned like any tensor
 
 
@@ -34,7 +34,9 @@ class _Part(NamedTuple):
 
 
 @lru_cache(maxsize=256)  # used in every call; the result depends on nothing else
-def _parts(cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: str) -> tuple[_Part, _Part]:
+def _parts(
+    cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: Precision
+) -> tuple[_Part, _Part]:
     """Cells and gates for rows of this dtype, in the dtypes that `native.forward` uses."""
     wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
     cells = _kernels.cells_width(cell, hidden) if keep != "nothing" else 0
@@ -57,7 +59,7 @@ def saved_size(cell: str, rows: Tensor, hidden: int, keep: str) -> Any:
     return _size(_parts(cell, rows.dtype, int(hidden), keep, "highest"), rows.shape[0])
 
 
-def _header(precision: str, keep: str) -> Tensor:
+def _header(precision: Precision, keep: str) -> Tensor:
     """A header, created once; do not write to it."""
     found = _headers.get((precision, keep))
     if found is None:
@@ -125,12 +127,11 @@ def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | 
     if saved.dtype != torch.uint8 or saved.dim() != 1 or len(saved) < _HEADER or saved.device.type != "cpu":
         raise RuntimeError(f"saved must be bytes (n,) on the CPU, got {saved.dtype} {tuple(saved.shape)}")
     saved = saved.contiguous()
-    precision, keep = (
-        names[number] if number < len(names) else ""
-        for names, number in zip((_PRECISIONS, KEEPS), saved[:2].tolist(), strict=True)
-    )
-    if not keep or not _is_computed(precision, layer.rows.dtype):
+    first, second = saved[:2].tolist()
+    is_known = first < len(_PRECISIONS) and second < len(KEEPS)
+    if not is_known or not _is_computed(_PRECISIONS[first], layer.rows.dtype):
         raise RuntimeError(f"saved does not begin with a precision of {layer.rows.dtype} and what is kept")
+    precision, keep = _PRECISIONS[first], KEEPS[second]
     layer = layer._replace(precision=precision)
     if keep == "nothing":
         return layer, None
@@ -141,7 +142,7 @@ def opened(saved: Tensor, layer: Layer) -> tuple[Layer, tuple[Tensor, Tensor] | 
     return layer, _gates_and_cells(saved, parts, count)
 
 
-def _is_computed(precision: str, dtype: torch.dtype) -> bool:
+def _is_computed(precision: Precision, dtype: torch.dtype) -> bool:
     """Whether layers of this dtype can be computed in this precision here, whatever torch's setting is."""
     if precision == "highest":
         return True

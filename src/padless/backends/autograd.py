@@ -14,7 +14,7 @@ from ..layout.schedule import Schedule
 from ..layout.walks import is_transformed
 from . import reference
 from ._slots import into_slots, out_of_slots
-from .contract import Backend, Cell, Gradients, Layer, LayerWeights, States
+from .contract import Backend, Cell, Gradients, Layer, LayerWeights, Precision, States
 
 __all__ = ["is_autocasting", "is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
 
@@ -126,7 +126,7 @@ class _Layer(torch.autograd.Function):
         cell: Cell,
         schedule: Schedule,
         reverse: bool,
-        precision: str,
+        precision: Precision,
         rows: Tensor,
         h0: Tensor,
         c0: Tensor | None,

@@ -30,6 +30,7 @@ __all__ = [
     "Gradients",
     "Layer",
     "LayerWeights",
+    "Precision",
     "Saved",
     "States",
     "StatesBy",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 Cell = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]  # the names of torch's `module.mode`
+Precision = Literal["highest", "high", "medium"]  # of products, in torch's names
 States = tuple[Tensor, ...]
 Saved = tuple[Tensor, ...]
 Gradients = tuple["Tensor | None", ...]
@@ -103,7 +105,7 @@ class Layer(NamedTuple):
     states: States
     weights: LayerWeights
     reverse: bool
-    precision: str = "highest"
+    precision: Precision = "highest"
 
 
 class Backend(Protocol):

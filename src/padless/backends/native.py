@@ -17,7 +17,7 @@ from torch import Tensor
 from ..layout.schedule import Schedule
 from . import _kept_weights, _kernels
 from ._recompute import is_recomputing
-from .contract import Cell, Gradients, Layer, LayerWeights, Saved, States, StatesBy
+from .contract import Cell, Gradients, Layer, LayerWeights, Precision, Saved, States, StatesBy
 
 __all__ = ["STATES_BY", "backward", "computes", "forward", "infer", "new_output"]
 
@@ -233,7 +233,7 @@ def _with_unit_columns(tensor: Tensor | None) -> Tensor | None:
     return _contiguous(tensor)
 
 
-def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights, precision: str) -> Tensor:
+def _pack(pack: Callable[..., Tensor], cell: Cell, weights: LayerWeights, precision: Precision) -> Tensor:
     b_ih, b_hh, w_hr = _contiguous(weights.b_ih), _contiguous(weights.b_hh), _contiguous(weights.w_hr)
     return pack(
         cell, _contiguous(weights.w_ih), _contiguous(weights.w_hh), b_ih, b_hh, w_hr, precision=precision

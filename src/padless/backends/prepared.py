@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..errors import BackendError
 from . import _kernels
-from ._precision import Precision
-from .contract import Cell, States
+from .contract import Cell, Precision, States
 
 __all__ = ["PreparedLayer"]
 
@@ -62,7 +61,8 @@ class PreparedLayer:
     def __init__(self, cell: Cell, weights: list[Tensor], begin: int, end: int, precision: Precision) -> None:
         self._library = _kernels.load()
         self._isa = self._library.padless_isa_active()
-        self._cell, self._precision = cell, precision
+        self._cell: Cell = cell
+        self._precision: Precision = precision
         self._begin, self._end = begin, end
         weights = weights[begin:end]
         w_ih, w_hh = weights[0], weights[1]

@@ -197,7 +197,7 @@ def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, 
     return entries
 
 
-def _is_highest_here(precision: str) -> bool:
+def _is_highest_here(precision: Any) -> bool:
     """Whether torch's switch at this precision changes nothing on this machine."""
     from ..backends import _kernels
 

@@ -39,27 +39,11 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     Plain means: sequences of equal length in a padded tensor, a `PackedSequence` or a `Packed`; on the CPU, in the
     weights' dtype; no projection, one direction, no autocast, transform or tracing.
     """
-    kind = type(input)
-    if kind is Tensor:
-        rows = input
-        if rows.is_nested or rows.dim() != 3:
-            return None
-        is_sequence_major = module.batch_first  # sequences are stored one after another
-        if is_sequence_major:
-            batch, steps = rows.shape[:2]
-        else:
-            steps, batch = rows.shape[:2]
-    elif kind is PackedSequence:
-        rows, sizes = input.data, _equal_sizes(input)
-        if sizes is None or rows.dim() != 2 or rows.shape[0] != len(sizes) * sizes[0]:
-            return None
-        steps, batch, is_sequence_major = len(sizes), sizes[0], False
-    elif kind is Packed and input.data.dim() == 2:
-        rows, steps, batch, is_sequence_major = input.data, input._layout.steps, len(input), True
-        if steps * batch != rows.shape[0]:
-            return None  # different lengths
-    else:
+    opened = _opened(module, input)
+    if opened is None:
         return None
+    rows, steps, batch, is_sequence_major = opened
+    kind = type(input)
     weights: list[Any] = module._flat_weights
     states: tuple[Any, ...] = ()
     if hx is not None:
@@ -92,12 +76,30 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
             output = output.view(steps, batch, width).transpose(0, 1).reshape(steps * batch, width)
             if kind is Tensor:
                 output = output.view(batch, steps, width)
-    last = finals if module.mode == "LSTM" else finals[0]
-    if kind is Tensor:
-        return output, last
     if kind is PackedSequence:
-        return PackedSequence(output, input.batch_sizes, None, None), last
-    return Packed._of(output, input._layout), last
+        output = PackedSequence(output, input.batch_sizes, None, None)
+    elif kind is Packed:
+        output = Packed._of(output, input._layout)
+    return output, finals if module.mode == "LSTM" else finals[0]
+
+
+def _opened(module: RNNBase, input: Any) -> tuple[Tensor, int, int, bool] | None:
+    """The rows, T, B and whether sequences are stored one after another; None unless all are T steps long."""
+    kind = type(input)
+    if kind is Tensor:
+        if input.is_nested or input.dim() != 3:
+            return None
+        first, second = input.shape[:2]
+        return (input, second, first, True) if module.batch_first else (input, first, second, False)
+    if kind is PackedSequence:
+        rows, sizes = input.data, _equal_sizes(input)
+        if sizes is None or rows.dim() != 2 or rows.shape[0] != len(sizes) * sizes[0]:
+            return None
+        return rows, len(sizes), sizes[0], False
+    if kind is Packed and input.data.dim() == 2:
+        rows, steps, batch = input.data, input._layout.steps, len(input)
+        return (rows, steps, batch, True) if steps * batch == rows.shape[0] else None
+    return None
 
 
 def _equal_sizes(packed: PackedSequence) -> list[int] | None:
