@@ -13,7 +13,7 @@ from torch import Tensor
 from .checks import as_numbers
 from .walks import Walk, copy_rows, is_walkable, row_bytes
 
-__all__ = ["RowMap", "index_dtype", "join_rows", "move_rows", "split_rows"]
+__all__ = ["RowMap", "index_dtype", "join_rows", "merge_rows", "move_rows", "split_rows"]
 
 # An index that is not computed yet is a recipe, or None if it follows from the other direction. Recipes return
 # arrays, because a tensor created inside a transform cannot be used outside it.
@@ -197,6 +197,17 @@ def join_rows(pieces: Sequence[Tensor], rows: RowMap, *, fill: float | complex |
     return _walked_from_pieces(pieces, rows, fill)
 
 
+def merge_rows(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
+    """Row i of `parts[k]` as row `places[k][i]` of one tensor; the places of all parts are each row once."""
+    first = parts[0]
+    are_alike = all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
+    if are_alike and is_walkable(*parts):
+        return _MergeRows.apply(list(places), *parts)
+    targets = torch.cat(tuple(places))
+    sources = torch.empty_like(targets).scatter_(0, targets, torch.arange(targets.shape[0]))
+    return move_rows(torch.cat(tuple(parts)), RowMap.permutation(sources, targets.shape[0]))
+
+
 def _needs_graph(data: Tensor) -> bool:
     return data.requires_grad and torch.is_grad_enabled()
 
@@ -226,6 +237,12 @@ def _fill_row(data: Tensor, rows: RowMap, fill: Any) -> Tensor | None:
 
 
 def _take(data: Tensor, index: Tensor, has_fill: bool, fill: Any) -> Tensor:
+    count = data.shape[0]
+    if (
+        has_fill and count and is_walkable(data)
+    ):  # filled afterwards, because one more row would copy the data
+        filled = (index == count).nonzero().squeeze(1)
+        return data.index_select(0, index.clamp(max=count - 1)).index_fill_(0, filled, fill)
     if has_fill:
         data = torch.cat([data, data.new_full((1, *data.shape[1:]), fill)])
     return data.index_select(0, index)
@@ -290,6 +307,22 @@ class _WalkOverPieces(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows = move_rows(grads[0].contiguous(), ctx.rows.inverted())
         return None, None, *rows.split(ctx.sizes)
+
+
+class _MergeRows(torch.autograd.Function):
+    """Writes every part to its places; the gradient of a part is read there."""
+
+    @staticmethod
+    def forward(ctx: Any, places: list[Tensor], *parts: Tensor) -> Tensor:
+        ctx.places = places
+        merged = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
+        for place, part in zip(places, parts, strict=True):
+            merged.index_copy_(0, place, part)
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(grads[0].index_select(0, place) for place in ctx.places)
 
 
 class _MoveRows(torch.autograd.Function):

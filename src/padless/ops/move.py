@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, move_rows
+from ..layout.rows import RowMap, merge_rows, move_rows
 from ..packed import Packed
 from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
@@ -149,13 +149,10 @@ def cat(batches: Iterable[Batch]) -> Batch:
         if len(part) != len(parts[0]):
             raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
-    sizes = torch.tensor([part._layout.rows for part in parts], device="cpu")
-    begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
-    at = Layout(lengths.reshape(-1)).ranges(begins.reshape(-1))
-    data = torch.cat([part.data for part in parts])
-    return of_kind(
-        Packed._of(move_rows(data, RowMap.permutation(at, at.numel())), Layout(lengths.sum(1))), batches[0]
-    )
+    joined = Layout(lengths.sum(1))
+    begins = joined.offsets[:-1, None] + lengths.cumsum(1) - lengths
+    places = [part._layout.ranges(begin) for part, begin in zip(parts, begins.unbind(1), strict=True)]
+    return of_kind(Packed._of(merge_rows([part.data for part in parts], places), joined), batches[0])
 
 
 def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> list[Batch]:
