@@ -71,6 +71,17 @@ def test_one_recompute_may_serve_two_blocks() -> None:
     assert not is_recomputing()
 
 
+def test_a_block_inside_of_a_block_of_the_same_object_changes_nothing() -> None:
+    forced, recomputing = backends.use("torch"), backends.recompute()
+    with forced, recomputing:
+        with forced, recomputing:
+            assert backends.active() == "torch"
+        assert backends.active() == "torch"
+        assert is_recomputing()
+    assert backends.active() != "torch"
+    assert not is_recomputing()
+
+
 def test_a_refused_choice_changes_nothing() -> None:
     with backends.use("torch"):
         with pytest.raises(padless.BackendError):

@@ -117,19 +117,20 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
         global _forced
         if name is not None:
             _check(name, "backend")
-        self._name, self._before, self._is_over = name, _forced, False
+        self._name, self._before, self._is_new = name, [_forced], True
         _forced = name
 
     def __enter__(self) -> use:
         global _forced
-        if self._is_over:  # the same object in a second block
-            self._before, self._is_over = _forced, False
+        if not self._is_new:  # the same object in another block
+            self._before.append(_forced)
             _forced = self._name
+        self._is_new = False
         return self
 
     def __exit__(self, *exception: Any) -> None:
         global _forced
-        _forced, self._is_over = self._before, True
+        _forced = self._before.pop()
 
 
 def _from_environment() -> str | None:

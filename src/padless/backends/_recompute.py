@@ -22,19 +22,20 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __init__(self, enabled: bool = True) -> None:
         global _recomputes
-        self._enabled, self._before, self._is_over = enabled, _recomputes, False
+        self._enabled, self._before, self._is_new = enabled, [_recomputes], True
         _recomputes = enabled
 
     def __enter__(self) -> recompute:
         global _recomputes
-        if self._is_over:  # the same object in a second block
-            self._before, self._is_over = _recomputes, False
+        if not self._is_new:  # the same object in another block
+            self._before.append(_recomputes)
             _recomputes = self._enabled
+        self._is_new = False
         return self
 
     def __exit__(self, *exception: object) -> None:
         global _recomputes
-        _recomputes, self._is_over = self._before, True
+        _recomputes = self._before.pop()
 
 
 def is_recomputing() -> bool:
