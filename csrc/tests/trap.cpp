@@ -1,6 +1,6 @@
 // AMX on a processor without it: a tile instruction raises SIGILL, and the handler here does what the instruction says. So the
 // compiled code of the `amx` kernels runs in tests of any machine with avx512_bf16: its configuration of tiles, addresses, strides
-// and order of loads and stores, with AddressSanitizer behind each of them. Linked in place of permission.cpp. Written from Intel's
+// and order of loads and stores, with AddressSanitizer behind each of them. Linked in place of permission.cpp; a processor with AMX runs its own instructions. Written from Intel's
 // description of the instructions, not from the emulation in cells/amx.h.
 #include <signal.h>
 #include <stdint.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../kernels.h"
+#include "../permission.h"
 
 namespace {
 
@@ -20,7 +21,7 @@ struct Configuration {
 };
 static_assert(sizeof(Configuration) == 64, "as ldtilecfg reads it");
 
-// Of each thread, as on the processor; palette 0: tiles are not to be used.
+// Per thread, as on the processor. Palette 0: no tiles are configured.
 thread_local Configuration configuration;
 thread_local uint8_t tiles[8][16][64];
 
@@ -44,7 +45,7 @@ struct Instruction {
 
 Instruction decode(const greg_t* registers) {
   const uint8_t* at = (const uint8_t*)registers[REG_RIP];
-  if (at[0] != 0xc4 || (at[1] & 0x1f) != 2) fail("an illegal instruction that is not one of tiles\n");
+  if (at[0] != 0xc4 || (at[1] & 0x1f) != 2) fail("an illegal instruction that is not an AMX instruction\n");
   Instruction i = {};
   const int extend_index = at[1] & 0x40 ? 0 : 8, extend_base = at[1] & 0x20 ? 0 : 8;
   i.prefix = at[2] & 3, i.vvvv = ~(at[2] >> 3) & 15, i.opcode = at[3];
@@ -72,7 +73,7 @@ Instruction decode(const greg_t* registers) {
 }
 
 void require_configured(int tile) {
-  if (configuration.palette != 1) fail("a tile is used while none are configured\n");
+  if (configuration.palette != 1) fail("a tile is used without a configuration\n");
   if (configuration.rows[tile] != 16 || configuration.row_bytes[tile] != 64) fail("a tile that is not 16 rows of 64 bytes\n");
 }
 
@@ -97,7 +98,7 @@ float read(const void* from, bool narrow) {
 }
 float flushed(float x) { return read(&x, false); }
 
-// TDPBF16PS: of each pair of columns the even and the odd products are summed apart, then added to each other and to C.
+// TDPBF16PS: of each pair of columns the even and the odd products are summed separately, then added to each other and to C.
 void multiply(int c, int a, int b) {
   for (int m = 0; m < 16; ++m)
     for (int n = 0; n < 16; ++n) {
@@ -144,6 +145,7 @@ void on_illegal_instruction(int, siginfo_t*, void* context) {
 namespace padless {
 
 bool permit_tiles() {
+  if (request_tiles()) return true;  // the processor has them
   struct sigaction action = {};
   action.sa_sigaction = on_illegal_instruction;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._C._nn import pad_sequence as _torch_pad_sequence
 from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]
-from torch.nn.utils import rnn as _torchs
+from torch.nn.utils import rnn as _torch_rnn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import LayoutError
@@ -25,7 +25,7 @@ from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
 from .layout.rows import RowMap, join_rows, move_rows, split_rows
 from .packed import Packed
-from .packed.few import FEW_OF_PADDED, pack_few, pad_few, takes_torchs_operators
+from .packed.few import FEW_OF_PADDED, is_faster_in_torch, pack_few, pad_few
 from .packed.packed_sequence import layout_of_packed_sequence
 
 __all__ = [
@@ -68,12 +68,12 @@ def pack_sequence(sequences: Iterable[Tensor], enforce_sorted: bool = True) -> P
                    sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
     """
     if is_tracing():
-        return _torchs.pack_sequence(list(sequences), enforce_sorted)
+        return _torch_rnn.pack_sequence(list(sequences), enforce_sorted)
     if not isinstance(sequences, Iterable):
         kind = type(sequences).__name__
         raise TypeError(f"pack_sequence: sequences must be an iterable of tensors, got {kind}")
     parts = tuple(sequences)
-    if takes_torchs_operators(len(parts), *parts) and _are_alike(parts):
+    if is_faster_in_torch(len(parts), *parts) and _are_alike(parts):
         sizes = _host_tensor([len(part) for part in parts])
         few = pack_few(
             _torch_pad_sequence(parts, True), sizes, batch_first=True, enforce_sorted=enforce_sorted
@@ -96,7 +96,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
     [tensor([1, 2, 3]), tensor([4, 5])]
     """
     if is_tracing():
-        return _torchs.unpack_sequence(packed_sequences)
+        return _torch_rnn.unpack_sequence(packed_sequences)
     _check_packed_sequence("unpack_sequence", packed_sequences)
     layout = layout_of_packed_sequence(packed_sequences)
     return split_rows(packed_sequences.data, layout.time_major.inverted(), layout.lengths.tolist())
@@ -127,7 +127,7 @@ def pack_padded_sequence(
                    sorted_indices=tensor([2, 0, 1]), unsorted_indices=tensor([1, 2, 0]))
     """
     if is_tracing():
-        return _torchs.pack_padded_sequence(input, lengths, batch_first, enforce_sorted)
+        return _torch_rnn.pack_padded_sequence(input, lengths, batch_first, enforce_sorted)
     if not isinstance(input, Tensor):
         kind = type(input).__name__
         raise TypeError(f"pack_padded_sequence: input must be a padded tensor, got {kind}")
@@ -136,7 +136,7 @@ def pack_padded_sequence(
     if torch.compiler.is_compiling():
         return _traced_pack(input, as_lengths(lengths, batch=batch), batch_first, enforce_sorted)
     checked = as_lengths(lengths, batch=batch, steps=steps)
-    if takes_torchs_operators(batch, input, most=FEW_OF_PADDED):
+    if is_faster_in_torch(batch, input, most=FEW_OF_PADDED):
         few = pack_few(input, checked, batch_first=batch_first, enforce_sorted=enforce_sorted)
         if few is not None:
             return few
@@ -175,7 +175,7 @@ def pad_packed_sequence(
              [4, 5, 9]]), tensor([3, 2]))
     """
     if is_tracing():
-        return _torchs.pad_packed_sequence(sequence, batch_first, padding_value, total_length)
+        return _torch_rnn.pad_packed_sequence(sequence, batch_first, padding_value, total_length)
     _check_packed_sequence("pad_packed_sequence", sequence)
     check_batch_first("pad_packed_sequence", batch_first)
     if torch.compiler.is_compiling():
@@ -216,7 +216,7 @@ def pad_sequence(
             [0, 0, 4]])
     """
     if is_tracing():
-        return _torchs.pad_sequence(list(sequences), batch_first, padding_value, padding_side)
+        return _torch_rnn.pad_sequence(list(sequences), batch_first, padding_value, padding_side)
     if not isinstance(sequences, Iterable):
         raise RuntimeError(
             f"pad_sequence: Expected iterable for input sequences, but got arg of type: {type(sequences)}"
@@ -263,13 +263,13 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
     [tensor([1, 2, 3]), tensor([4])]
     """
     if is_tracing():
-        return _torchs.unpad_sequence(padded_sequences, lengths, batch_first)
+        return _torch_rnn.unpad_sequence(padded_sequences, lengths, batch_first)
     if not isinstance(padded_sequences, Tensor):
         kind = type(padded_sequences).__name__
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")
     batch, steps = _grid_shape("unpad_sequence: padded_sequences", padded_sequences, batch_first)
     checked = as_lengths(lengths, batch=batch, steps=steps)
-    if takes_torchs_operators(batch, padded_sequences, most=FEW_OF_PADDED):
+    if is_faster_in_torch(batch, padded_sequences, most=FEW_OF_PADDED):
         sequences = padded_sequences.unbind(0 if batch_first else 1)
         return [
             rows[:length].clone(memory_format=torch.contiguous_format)

@@ -218,3 +218,13 @@ def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
 @needs_native
 def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() -> None:
     assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")
+
+
+def test_a_block_forces_its_own_backend_even_if_another_was_chosen_since() -> None:
+    first = backends.use("portable")
+    second = backends.use("torch")
+    with first:
+        assert backends.active() == "portable"
+    with second:
+        assert backends.active() == "torch"
+    backends.use(None)

@@ -247,8 +247,8 @@ def test_a_sample_over_the_budget_is_reported_once():
             SAMPLES[:5],
             {"world_size": 2, "rank": 0, "batch_size": 1},
             (
-                "1 of the sequences cannot be distributed over world_size=2 with batch_size=1: too few were found that "
-                "fit together, and ranks would have different numbers of batches; leave out 1, or raise batch_size"
+                "5 sequences cannot be distributed evenly over world_size=2 with batch_size=1: leave out 1, or "
+                "raise batch_size"
             ),
         ),
     ],

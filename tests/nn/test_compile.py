@@ -225,10 +225,8 @@ def test_a_compiled_layer_refuses_what_eager_mode_refuses():
 
 
 def test_an_input_without_steps_is_refused_as_in_eager_mode():
-    layer, text = (
-        padless.nn.LSTM(5, 6, batch_first=True),
-        "Expected sequence length to be larger than 0 in RNN",
-    )
+    layer = padless.nn.LSTM(5, 6, batch_first=True)
+    text = "Expected sequence length to be larger than 0 in RNN"
     for empty in (torch.randn(2, 0, 5), torch.randn(0, 5)):
         with pytest.raises(RuntimeError, match=text):
             layer(empty)
@@ -266,6 +264,7 @@ def test_lists_of_lengths_have_the_errors_of_eager_mode():
     x = torch.randn(2, 4, 5)
     torch.testing.assert_close(compiled(x, [4.0, 2.0]), layer(x, lengths=[4, 2])[0])
     torch.testing.assert_close(compiled(x, numpy.array([4, 2])), layer(x, lengths=[4, 2])[0])
+    torch.testing.assert_close(compiled(x, [torch.tensor(4), torch.tensor(2)]), layer(x, lengths=[4, 2])[0])
     with pytest.raises(padless.LengthsError, match=r"lengths\[0\] = 16777217 is longer"):
         compiled(x, [16777217.0, 2.0])
     with pytest.raises(padless.LengthsError, match=r"lengths\[1\] = 2.5 is not a whole number"):

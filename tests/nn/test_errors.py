@@ -331,5 +331,5 @@ def test_every_error_of_ours_is_a_value_error_or_runtime_error() -> None:
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("lengths", [[5, 3], torch.tensor([5, 3])], ids=["list", "tensor"])
 def test_lengths_in_the_place_of_states_are_told_their_name(cell: str, lengths: Any) -> None:
-    with pytest.raises(TypeError, match=r"got whole numbers: pass lengths by name, lengths=\.\.\."):
+    with pytest.raises(TypeError, match=r"got integers; pass lengths by keyword: lengths=\.\.\."):
         getattr(padless.nn, cell)(3, 4)(X, lengths)

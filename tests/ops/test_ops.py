@@ -441,3 +441,13 @@ def test_softmax_is_mapped_and_differentiated_by_transforms(op):
         torch.testing.assert_close(transform(together)(x), transform(alone)(x))
     square = [torch.func.hessian(lambda x, f=f: f(x).pow(2).sum())(x) for f in (together, alone)]
     torch.testing.assert_close(*square)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bool, torch.complex64]
+)
+def test_rows_of_every_dtype_are_shifted_and_joined(dtype):
+    numbers = torch.tensor([[1, 1], [0, 0], [1, 1], [1, 1]])  # torch selects no single numbers of uint16
+    batch = Packed(numbers.to(dtype), [3, 1])
+    assert ops.shift(batch, 1).data[:, 0].to(torch.complex64).tolist() == [0, 1, 0, 0]
+    assert ops.cat([batch, batch]).data[:, 0].to(torch.complex64).tolist() == [1, 0, 1, 1, 0, 1, 1, 1]

@@ -274,3 +274,12 @@ def test_compiled_arithmetic_takes_tensors_without_dimensions_on_either_side(nam
     compiled = torch.compile(compute, fullgraph=True, backend="aot_eager")
     for got, expected in zip(compiled(*given), compute(*given), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_compiled_programs_may_ask_a_batch_for_attributes_that_it_lacks() -> None:
+    def compute(rows: torch.Tensor) -> torch.Tensor:
+        packed = Packed(rows, [2, 1])
+        return packed.data * getattr(packed, "factor", 2) + hasattr(packed, "sum")
+
+    rows = torch.ones(3)
+    assert torch.equal(torch.compile(compute, fullgraph=True, backend="aot_eager")(rows), 2 * rows)

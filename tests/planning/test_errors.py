@@ -134,8 +134,8 @@ BAD_OPTIONS: list[tuple[list[int], dict[str, Any], str]] = [
         [1] * 5,
         {"batch_size": 1, "world_size": 2},
         (
-            "1 of the sequences cannot be distributed over world_size=2 with batch_size=1: too few were found that "
-            "fit together, and ranks would have different numbers of batches; leave out 1, or raise batch_size"
+            "5 sequences cannot be distributed evenly over world_size=2 with batch_size=1: leave out 1, or "
+            "raise batch_size"
         ),
     ),
     (

@@ -248,3 +248,11 @@ def test_more_tokens_than_the_dtype_of_start_holds_are_refused():
         decode(step, start, (), stop=4, max_length=3)
     with pytest.raises(RuntimeError, match=r"decode: stop = 256 cannot be held by torch\.uint8"):
         decode(lambda tokens, state: (tokens, state), start, (), stop=256, max_length=3)
+
+
+def test_decisions_are_decoded():
+    start = torch.tensor([True, False])
+    result = decode(
+        lambda rows, state: (torch.eye(2)[(~rows).long()], state), start, (), stop=True, max_length=3
+    )
+    assert [rows.tolist() for rows in result.unpack()] == [[False, True], [True]]

@@ -124,8 +124,7 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
         global _forced
         if not self._is_new:  # the same object in another block
             self._before.append(_forced)
-            _forced = self._name
-        self._is_new = False
+        _forced, self._is_new = self._name, False
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -29,8 +29,7 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
         global _recomputes
         if not self._is_new:  # the same object in another block
             self._before.append(_recomputes)
-            _recomputes = self._enabled
-        self._is_new = False
+        _recomputes, self._is_new = self._enabled, False
         return self
 
     def __exit__(self, *exception: object) -> None:

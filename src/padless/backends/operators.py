@@ -105,7 +105,7 @@ def _check_indices(name: str, indices: Tensor) -> None:
 
 
 def _checked_place(step: Tensor, sequence: Tensor, steps: int, slots: int, storage: int, count: int) -> Place:
-    """Where `count` rows are in a storage of `storage` rows."""
+    """Where `count` rows are in a storage of `storage` rows; that no two steps share a row is not checked."""
     _check_indices("step", step)
     _check_indices("sequence", sequence)
     if len(step) < steps or len(sequence) < slots:

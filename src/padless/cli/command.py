@@ -138,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the checkpoint in --out, if there is one; otherwise it is kept as checkpoint.previous.pt",
+        help="continue from the checkpoint in --out, or start from the beginning if there is none; "
+        "without this option an existing checkpoint is kept as checkpoint.previous.pt",
     )
     demo.add_argument(
         "--out",
@@ -279,7 +280,7 @@ def _bfloat16_products() -> str:
     if _kernels.missing() is not None:
         return "by torch"
     if not _kernels.computes("medium"):
-        return "in float32: the processor has no fast products of bfloat16 numbers"
+        return f"in float32: {_kernels.isa()} has no products of bfloat16 numbers"
     return f"by {_kernels.isa()}"
 
 

@@ -103,9 +103,12 @@ def traced_lengths(lengths: Any, *, batch: int | None = None, name: str = "lengt
     Raises:
         LengthsError: a wrong number of lengths.
     """
-    if not isinstance(lengths, Tensor):
-        is_rounded = isinstance(lengths, (list, tuple)) and any(isinstance(n, float) for n in lengths)
-        lengths = torch.as_tensor(lengths, dtype=torch.float64 if is_rounded else None, device="cpu")
+    if isinstance(lengths, (list, tuple)):
+        dtype = torch.float64 if any(isinstance(n, float) for n in lengths) else None
+        # Dynamo cannot trace as_tensor of a list of tensors.
+        lengths = torch.tensor(lengths, dtype=dtype, device="cpu")
+    elif not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(lengths, device="cpu")
     if lengths.dim() != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(lengths.shape)}")
     if batch is not None and lengths.shape[0] != batch:

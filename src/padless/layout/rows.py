@@ -15,6 +15,8 @@ from .walks import Walk, copy_rows, is_walkable, row_bytes
 
 __all__ = ["RowMap", "index_dtype", "join_rows", "merge_rows", "move_rows", "split_rows"]
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 # An index that is not computed yet is a recipe, or None if it follows from the other direction. Recipes return
 # arrays, because a tensor created inside a transform cannot be used outside it.
 Indices = Tensor | NDArray[np.signedinteger[Any]]
@@ -198,10 +200,10 @@ def join_rows(pieces: Sequence[Tensor], rows: RowMap, *, fill: float | complex |
 
 
 def merge_rows(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
-    """Row i of `parts[k]` as row `places[k][i]` of one tensor; the places of all parts are each row once."""
+    """One tensor in which row `places[k][i]` is row i of `parts[k]`; together the places are all rows, each once."""
     first = parts[0]
     are_alike = all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
-    if are_alike and is_walkable(*parts):
+    if are_alike and is_walkable(*parts) and _has_index_kernels(first.dtype):
         return _MergeRows.apply(list(places), *parts)
     targets = torch.cat(tuple(places))
     sources = torch.empty_like(targets).scatter_(0, targets, torch.arange(targets.shape[0]))
@@ -238,14 +240,18 @@ def _fill_row(data: Tensor, rows: RowMap, fill: Any) -> Tensor | None:
 
 def _take(data: Tensor, index: Tensor, has_fill: bool, fill: Any) -> Tensor:
     count = data.shape[0]
-    if (
-        has_fill and count and is_walkable(data)
-    ):  # filled afterwards, because one more row would copy the data
+    if has_fill and count and is_walkable(data) and _has_index_kernels(data.dtype):
+        # Filled afterwards, because one more row would copy the data.
         filled = (index == count).nonzero().squeeze(1)
         return data.index_select(0, index.clamp(max=count - 1)).index_fill_(0, filled, fill)
     if has_fill:
         data = torch.cat([data, data.new_full((1, *data.shape[1:]), fill)])
     return data.index_select(0, index)
+
+
+def _has_index_kernels(dtype: torch.dtype) -> bool:
+    """Whether torch has `index_fill_` and `index_copy_` for these numbers on the CPU."""
+    return not (dtype.is_floating_point and dtype.itemsize == 1) and dtype not in _UNSIGNED
 
 
 def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
@@ -322,7 +328,8 @@ class _MergeRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(grads[0].index_select(0, place) for place in ctx.places)
+        needed = zip(ctx.places, ctx.needs_input_grad[1:], strict=True)
+        return None, *(grads[0].index_select(0, place) if is_needed else None for place, is_needed in needed)
 
 
 class _MoveRows(torch.autograd.Function):

@@ -161,7 +161,7 @@ def _initial_states(
 
 def _as_state_tuple(mode: str, hx: Any) -> States:
     if _is_whole(hx):
-        raise TypeError("hx must be initial states, got whole numbers: pass lengths by name, lengths=...")
+        raise TypeError("hx must be initial states, got integers; pass lengths by keyword: lengths=...")
     if mode != "LSTM":
         if not isinstance(hx, Tensor):
             raise TypeError(f"hx must be a tensor (L*D, B, H), got {type(hx).__name__}")

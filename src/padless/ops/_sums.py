@@ -47,9 +47,9 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point or dtype.is_complex else torch.int64
 
 
-def check_floating(data: Tensor, name: str) -> None:
-    """Raise TypeError unless the data are floating-point or, for "mean", complex."""
-    if not data.is_floating_point() and not (name == "mean" and data.is_complex()):
+def check_floating(data: Tensor, name: str, *, allow_complex: bool = False) -> None:
+    """Raise TypeError unless the data are floating-point, or complex if that is allowed."""
+    if not data.is_floating_point() and not (allow_complex and data.is_complex()):
         raise TypeError(f"{name} takes floating-point data, got {data.dtype}")
 
 

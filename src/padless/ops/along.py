@@ -29,7 +29,7 @@ def softmax(packed: Batch) -> Batch:
     """
     batch = as_packed(packed, "softmax")
     check_floating(batch.data, "softmax")
-    if _is_composed():
+    if _needs_composed():
         powers = shifted(Packed._of(wide(batch.data), batch._layout))[0].exp()
         rows = powers / sequence_rows(row_sums(powers, batch._layout), batch._layout)
     else:
@@ -37,8 +37,8 @@ def softmax(packed: Batch) -> Batch:
     return of_kind(Packed._of(rows.to(batch.dtype), batch._layout), packed)
 
 
-def _is_composed() -> bool:
-    """Whether torch has to see single operations: it cannot compile the functions below, and vmap cannot map them."""
+def _needs_composed() -> bool:
+    """Whether to compute with torch operations only: the autograd functions below cannot be compiled or vmapped."""
     return torch.compiler.is_compiling() or peek_interpreter_stack() is not None
 
 
@@ -106,7 +106,7 @@ def log_softmax(packed: Batch) -> Batch:
     """
     batch = as_packed(packed, "log_softmax")
     check_floating(batch.data, "log_softmax")
-    if _is_composed():
+    if _needs_composed():
         rows = shifted(Packed._of(wide(batch.data), batch._layout))[0]
         rows = rows - sequence_rows(row_sums(rows.exp(), batch._layout).log(), batch._layout)
     else:
@@ -129,7 +129,7 @@ def cumsum(packed: Batch) -> Batch:
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
-    sums = _composed_cumsum(rows, layout) if _is_composed() else _Cumsum.apply(rows, layout, False)
+    sums = _composed_cumsum(rows, layout) if _needs_composed() else _Cumsum.apply(rows, layout, False)
     return of_kind(Packed._of(sums.to(dtype), layout), packed)
 
 

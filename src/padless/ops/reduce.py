@@ -41,7 +41,7 @@ def mean(packed: Batch) -> Tensor:
     tensor([2., 0., 4.])
     """
     batch = as_packed(packed, "mean")
-    check_floating(batch.data, "mean")
+    check_floating(batch.data, "mean", allow_complex=True)
     counts = batch._layout.lengths.clamp(min=1).to(batch.device)
     sums = row_sums(batch.data, batch._layout)
     return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)

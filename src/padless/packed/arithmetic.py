@@ -33,13 +33,16 @@ class Arithmetic:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Torch's operators between a tensor and a batch, which a compiled program calls; others take tensors alone."""
+        """Arithmetic of a tensor with a batch, which a compiled program calls as methods of the tensor.
+
+        Other functions of torch raise TypeError.
+        """
         key = func.__name__ if isinstance(func, FunctionType) else func
-        function, is_reflected = _TORCHS.get(key, (None, False))
+        function, is_reflected = _TENSOR_OPERATORS.get(key, (None, False))
         if function is None or kwargs or len(args) != 2:
             raise TypeError(
-                f"{func.__name__} takes tensors, not a Packed: apply it to the rows, packed.map(lambda rows: ...), "
-                "or use padless.ops for operations on each sequence"
+                f"{func.__name__} takes tensors, not a Packed: apply it to the rows, packed.map(lambda rows: ...); "
+                "for arithmetic use the operators +, -, * and so on; padless.ops has operations on each sequence"
             )
         left, right = (args[1], args[0]) if is_reflected else args
         if isinstance(left, cls):
@@ -113,9 +116,9 @@ class Arithmetic:
         return self._of(abs(self._data), self._layout)
 
 
-# Torch's methods, also by name, because Dynamo does not find a Python function in a dictionary: the operator that they
-# compute, and whether their operands are reversed.
-_TORCHS: dict[Any, tuple[Callable[[Any, Any], Any], bool]] = {
+# For each method of a tensor, the operator that it computes and whether its operands are reversed. Keys are the methods
+# and their names, because Dynamo cannot look up a Python function in a dictionary.
+_TENSOR_OPERATORS: dict[Any, tuple[Callable[[Any, Any], Any], bool]] = {
     key: (function, name.startswith("__r"))
     for function, names in {
         operator.add: ("add", "__add__", "__radd__"),

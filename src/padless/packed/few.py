@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..layout.walks import lengths_of_slots, may_call_library
 
-__all__ = ["FEW", "FEW_OF_PADDED", "pack_few", "pad_few", "takes_torchs_operators"]
+__all__ = ["FEW", "FEW_OF_PADDED", "is_faster_in_torch", "pack_few", "pad_few"]
 
 # Sequences up to which torch's operators are faster; more if the sequences are padded already.
 FEW, FEW_OF_PADDED = 6, 12
@@ -25,7 +25,7 @@ _pack = torch._VF._pack_padded_sequence  # type: ignore[attr-defined]
 _pad = torch._VF._pad_packed_sequence  # type: ignore[attr-defined]
 
 
-def takes_torchs_operators(count: int, *given: Any, most: int = FEW) -> bool:
+def is_faster_in_torch(count: int, *given: Any, most: int = FEW) -> bool:
     """Whether torch's own operators take these `count` sequences, whose rows are in the tensors `given`."""
     return (
         0 < count <= most
@@ -78,7 +78,7 @@ def pad_few(
     data, batch_sizes, order, slots = sequence
     count = len(slots) if isinstance(slots, Tensor) and slots.dim() == 1 else 1
     if (
-        not takes_torchs_operators(count, data)
+        not is_faster_in_torch(count, data)
         or data.dim() == 0
         or (total_length is not None and type(total_length) is not int)
     ):

@@ -371,7 +371,8 @@ class Packed(Arithmetic):
                 hint = "; .to_packed_sequence() returns a PackedSequence, and .pad() a padded batch"
             elif hasattr(Tensor, name):
                 hint = "; the rows are in .data, and padless.ops has operations on each sequence"
-            raise AttributeError(f"'Packed' object has no attribute {name!r}{hint}", name=name, obj=self)
+            # Without name= and obj=, which Dynamo does not trace.
+            raise AttributeError(f"'Packed' object has no attribute {name!r}{hint}")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a Packed cannot be changed (.{name}): use .map(...) or pack(...) instead")

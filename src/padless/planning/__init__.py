@@ -78,7 +78,7 @@ def plan(
 
     Raises:
         LengthsError: lengths that are negative or not whole; fewer sequences than ranks; or sequences that
-            cannot be dealt evenly within the budget (5 to 2 ranks with `batch_size=1`).
+            cannot be distributed evenly within the budget (5 to 2 ranks with `batch_size=1`).
         ValueError: invalid options.
 
     >>> plan([4, 6, 8, 5, 4, 3, 7, 8], tokens=16, policy="binpack", seed=1)

@@ -135,7 +135,7 @@ class Planner:
         """The indices, batch after batch, and batch bounds of each pool from `first` on.
 
         Raises:
-            LengthsError: the remainder that is not a multiple of `world_size` cannot be dealt.
+            LengthsError: the remainder that is not a multiple of `world_size` cannot be distributed.
         """
         exchange = self._exchange_of(epoch)
         for number, indices in enumerate(self._indices(epoch, first), first):

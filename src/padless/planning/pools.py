@@ -46,13 +46,16 @@ def batch_in_step(rank: int, step: int, ranks: int) -> int:
 
 
 def check_count(count: int, rule: Rule, name: str = "lengths") -> None:
-    """Raise LengthsError if `count` sequences are too few for all ranks, or certainly cannot be dealt evenly."""
+    """Raise LengthsError if `count` sequences are too few for all ranks, or certainly cannot be distributed evenly."""
     if count < rule.world_size:
         raise LengthsError(
             f"{name} has {count} sequences for world_size={rule.world_size}: every rank needs at least one"
         )
     if rule.batch_size == 1 and count % rule.world_size:
-        raise LengthsError(_undealt(count, rule.world_size, "batch_size=1"))
+        raise LengthsError(
+            f"{count} sequences cannot be distributed evenly over world_size={rule.world_size} with batch_size=1: "
+            f"leave out {count % rule.world_size}, or raise batch_size"
+        )
 
 
 def plan_pool(costs: Numbers, rule: Rule, seed: int, *key: int) -> tuple[Numbers, Numbers]:
@@ -63,7 +66,7 @@ def plan_pool(costs: Numbers, rule: Rule, seed: int, *key: int) -> tuple[Numbers
         seed, key: determine the order of the steps.
 
     Raises:
-        LengthsError: too many sequences are alone in their batch for the batches to be dealt evenly.
+        LengthsError: too many sequences are alone in their batch for the batches to be distributed evenly.
     """
     order = np.arange(len(costs)) if rule.policy == "random" else (-costs).argsort(kind="stable")
     if rule.tokens is None:
@@ -107,7 +110,7 @@ def _by_tokens(costs: Numbers, rule: Rule, tokens: int) -> tuple[Numbers, Number
             order, is_packed = order[packed], True
         dealt = split_evenly(bounds, ranks)
     if dealt is None:
-        raise LengthsError(_undealt(len(costs), ranks, f"tokens={tokens}"))
+        raise LengthsError(_not_distributed(len(costs), ranks, tokens))
     if ranks > 1 and not rule.padded and not is_packed:
         return _levelled(costs, dealt, ranks, tokens)
     return order, dealt
@@ -141,9 +144,9 @@ def _shuffled_steps(
     return order[moved], np.append(0, count[steps].cumsum())
 
 
-def _undealt(count: int, ranks: int, budget: str) -> str:
+def _not_distributed(count: int, ranks: int, tokens: int) -> str:
     return (
-        f"{count % ranks} of the sequences cannot be distributed over world_size={ranks} with {budget}: too few were "
-        f"found that fit together, and ranks would have different numbers of batches; leave out {count % ranks}, or "
-        f"raise {budget.partition('=')[0]}"
+        f"{count % ranks} of the sequences cannot be distributed over world_size={ranks} with tokens={tokens}: too few "
+        f"were found that fit together, and ranks would have different numbers of batches; leave out {count % ranks}, "
+        "or raise tokens"
     )

@@ -43,8 +43,8 @@ def decode(
         The generated rows; sequence i has those after `start[i]`.
 
     Raises:
-        TypeError: `start`, scores or a state are not tensors, the rows have a dtype that the one of `start` cannot hold
-            (floating-point for integers, or more tokens than its range), or `stop` is neither a token nor a function.
+        TypeError: `start`, scores or a state are not tensors, the rows are floating-point but `start` is whole, the
+            scores have more tokens than the dtype of `start` can hold, or `stop` is neither a token nor a function.
         RuntimeError: a `stop` outside the range of the dtype of `start`.
         ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
             scores or a mask of the wrong shape.
@@ -101,9 +101,8 @@ def _checked_stop(stop: Any, dtype: torch.dtype) -> Callable[[Tensor], Any]:
             f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
             "lambda rows: torch.isin(rows, tokens)"
         )
-    token = held_number(
-        "decode: stop", stop, dtype
-    )  # one out of range would equal the token that it wraps around to
+    # Torch would compare with the token that a number out of range wraps around to.
+    token = held_number("decode: stop", stop, dtype)
     return lambda rows: rows == token
 
 
@@ -117,8 +116,10 @@ def _next_rows(scores: Any, rows: Tensor) -> Tensor:
                 f"decode: step returned rows of {scores.dtype}, which {rows.dtype}, the dtype of start, cannot hold"
             )
         return scores.to(rows.dtype, copy=True)
-    if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
-        if scores.shape[1] - 1 > torch.iinfo(rows.dtype).max:
+    is_whole = not rows.is_floating_point() and not rows.is_complex()
+    if rows.dim() == 1 and is_whole and scores.dim() == 2 and len(scores) == len(rows):
+        largest = 1 if rows.dtype == torch.bool else torch.iinfo(rows.dtype).max
+        if scores.shape[1] - 1 > largest:
             raise TypeError(
                 f"decode: step returned scores of {scores.shape[1]} tokens, more than {rows.dtype}, "
                 "the dtype of start, can hold"
