@@ -311,8 +311,8 @@ def test_it_ends_with_the_line_that_it_promises(finished):
     out, text = finished
     ratios = json.loads((out / "demo.json").read_text())["ratios"]
     assert text.splitlines()[-1] == (
-        f"padless is {ratios['torch packed']:.1f}x faster than torch packed "
-        f"and {ratios['torch padded']:.1f}x faster than torch padded"
+        f"torch packed takes {ratios['torch packed']:.1f} times as long as padless, "
+        f"torch padded {ratios['torch padded']:.1f} times"
     )
 
 

@@ -55,8 +55,8 @@ def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resum
     _write(out / "demo.json", json.dumps(report, indent=2) + "\n")
     _say(f"\npicture     {picture}\nnumbers     {out / 'demo.json'}\n")
     _say(
-        f"padless is {result.ratio('torch packed'):.1f}x faster than torch packed "
-        f"and {result.ratio('torch padded'):.1f}x faster than torch padded"
+        f"torch packed takes {result.ratio('torch packed'):.1f} times as long as padless, "
+        f"torch padded {result.ratio('torch padded'):.1f} times"
     )
 
 
