@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from numbers import Number
@@ -21,6 +23,7 @@ __all__ = [
     "near",
     "rank_of",
     "unwritable",
+    "warn",
     "whole",
 ]
 
@@ -40,7 +43,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value` as True or False; otherwise raise a ValueError that names the option."""
-    if not is_boolean(value):
+    if not is_boolean(value) or tuple(getattr(value, "shape", ())):  # arrays of several booleans
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -91,6 +94,8 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # opening a pipe may block, and closing it ends what reads from it
     target = path.resolve()  # a link that leads nowhere stays one
     is_new = not target.exists()
     try:
@@ -113,3 +118,11 @@ def near(value: Any, choices: Iterable[str]) -> str:
 
     found = get_close_matches(str(value), list(choices), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def warn(text: str) -> None:
+    """Issue a UserWarning that points to the first frame outside padless."""
+    frame, level = sys._getframe(1), 2
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "padless":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from padless import LengthsError
+from padless import LengthsError, waste
+from padless.data import LengthBatchSampler
 from padless.planning import POLICIES, Planner, PoolStarts, batches, plan, rule_of
 
 Plans = list[list[list[int]]]
@@ -280,3 +281,16 @@ def test_what_a_policy_cannot_deal_is_packed_if_it_fits(policy):
     assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(7))
     assert [len(batches) for batches in ranks] == [len(ranks[0])] * 4
     assert all(sum(lengths[i] for i in batch) <= 45 for batches in ranks for batch in batches)
+
+
+def test_warnings_of_lengths_over_the_budget_point_to_the_caller():
+    lengths = [5, 9]
+    for call in (
+        lambda: plan(lengths, tokens=6),
+        lambda: list(batches(lengths, tokens=6)),
+        lambda: LengthBatchSampler(lengths, tokens=6),
+        lambda: waste(lengths, tokens=6, policy="random"),
+    ):
+        with pytest.warns(UserWarning, match=r"lengths\[1\] = 9 is over tokens=6") as told:
+            call()
+        assert [warning.filename for warning in told] == [__file__]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import LengthsError
-from ..options import whole
+from ..lengths import as_length
+from ..options import warn, whole
 from ..planning import Rule, rule_of
 from ..planning.checks import MOST_ROWS
 from ..planning.order import shuffled
@@ -50,7 +50,7 @@ class StreamBatches(IterableDataset[list[Any]]):
 
     Raises:
         LengthsError: while iterating: fewer samples than ranks, samples that cannot be dealt evenly, or lengths that
-            are too large, as in `plan`.
+            are negative, not whole or too large, as in `plan`.
         TypeError, ValueError: invalid options.
 
     >>> words = "a sequence has a length and a batch is a rectangle".split()
@@ -146,16 +146,15 @@ class StreamBatches(IterableDataset[list[Any]]):
                 yield held[:size], lengths[:size]
                 rows -= sum(lengths[:size])
                 del held[:size], lengths[:size]
-            length = whole(f"the length of sample {count}", self.length(sample), 0)
+            length = as_length(self.length(sample), count, "the stream's lengths")
             rows += length
             if rows > MOST_ROWS:
                 raise LengthsError(f"the length of sample {count}, {length}, is too large: the sum overflows")
             if rule.tokens is not None and length > rule.tokens and not warned:
                 warned = True
-                warnings.warn(
+                warn(
                     f"sample {count} of the stream has length {length}, over tokens={rule.tokens}: "
-                    f"it is a batch of its own, and so is every other such sample",
-                    stacklevel=2,
+                    f"it is a batch of its own, and so is every other such sample"
                 )
             held.append(sample)
             lengths.append(length)

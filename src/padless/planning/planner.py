@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LengthsError
-from ..options import flag, named, whole
+from ..options import flag, named, warn, whole
 from .checks import as_lengths
 from .order import Exchange, Shuffle, longest_first, shortest
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
@@ -202,10 +201,9 @@ class Planner:
         count, first = self.lengths.over(tokens)
         if count:
             others = f", and so are {count - 1} others" if count > 2 else ", and so is 1 other" * (count - 1)
-            warnings.warn(
+            warn(
                 f"lengths[{first}] = {self.lengths.values[first]} is over tokens={tokens}: "
-                f"it is a batch of its own{others}",
-                stacklevel=4,  # past here, Planner and the public function
+                f"it is a batch of its own{others}"
             )
 
 
