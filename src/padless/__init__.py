@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import backends, data, losses, nn, onnx, ops, rnn, testing
-    from .errors import BackendError, LayoutError, LengthsError, PadlessError
+    from .errors import BackendError, LayoutError, LengthsError, PadlessError, StateError
     from .packed import Packed, pack
     from .recurrent.decoding import decode
     from .recurrent.scanning import scan
@@ -25,6 +25,7 @@ __all__ = [
     "LengthsError",
     "Packed",
     "PadlessError",
+    "StateError",
     "Waste",
     "Watch",
     "__version__",
@@ -55,6 +56,7 @@ _HOMES = {
     "LengthsError": "errors",
     "Packed": "packed",
     "PadlessError": "errors",
+    "StateError": "errors",
     "Waste": "report",
     "Watch": "watching",
     "accelerate": "swap.accelerating",
