@@ -118,9 +118,10 @@ def _draw(lengths: Any, name: str, options: Namespace) -> None:
 
         _write(options.png, lambda path: save_picture(lengths, path))
     if options.svg is options.html is options.png is None:
-        from .text import draw_text
+        from .text import NARROWEST, draw_text
 
-        width = shutil.get_terminal_size().columns  # COLUMNS, the terminal's own, or 80
+        # COLUMNS, the terminal's own width, or 80.
+        width = max(shutil.get_terminal_size().columns, NARROWEST)
         print(
             draw_text(lengths, width=width, color=_is_coloured(options.color), ascii_only=not _has_blocks())
         )
