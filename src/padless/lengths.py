@@ -1,7 +1,8 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. What is
-accepted as a length is the same as in `planning.checks`.
+Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. The
+same values are accepted as in `planning.checks`, except that one length may be up to 2**63 - 1; there the sum is
+limited to 2**61.
 """
 
 from __future__ import annotations

@@ -140,8 +140,8 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
 
     Args:
         options: of `add_arguments`.
-        measure: `padless.bench.policies.measure`, or a replacement for it. It needs torch and the layers, which are
-            above this package, so the caller passes it in.
+        measure: `padless.bench.policies.measure_policies`, or a replacement for it. It needs torch and the layers,
+            which `report` must not import, so the caller passes it in.
 
     Raises:
         UsageError: options that make no sense.
@@ -254,9 +254,8 @@ def _write(report: Report, options: Namespace) -> None:
         except OSError as error:
             raise unwritable(options.html, error) from None
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a column's name may have letters that it cannot show
+        # A column's name may have letters that it cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(json.dumps(report.as_json(), indent=2) if options.json else report.text())
 
 
