@@ -14,19 +14,23 @@ from typing import Any
 from .errors import PadlessError, UsageError
 
 __all__ = [
+    "MOST",
     "MOST_THREADS",
     "check_outputs",
     "check_writable",
+    "checked_rank",
     "flag",
     "is_boolean",
     "named",
     "near",
-    "rank_of",
     "unwritable",
     "warn",
     "whole",
 ]
 
+# Largest length in a file and largest number on the command line: no real sequence is longer, but columns of ids and of
+# times in nanoseconds are passed by mistake. It also keeps all sums and products of lengths within 64 bits.
+MOST = 2**31 - 1
 MOST_THREADS = 256  # of one call: each takes memory for its own part
 
 
@@ -68,8 +72,8 @@ def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def rank_of(rank: Any, world_size: int) -> int:
-    """`rank` as an integer below `world_size`."""
+def checked_rank(rank: Any, world_size: int) -> int:
+    """`rank` as an integer below `world_size`; otherwise raise a ValueError."""
     rank = whole("rank", rank, 0)
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}, got {rank}")

@@ -153,9 +153,9 @@ USAGE = [
     (["4", "six"], "'six' is not a length; give lengths only, or one FILE"),
     (["4,6", "foo"], "'foo' is not a length; give lengths only, or one FILE"),
     (["a.txt", "b.txt"], "'a.txt' is not a length; give lengths only, or one FILE"),
-    (["4", "--column", "n"], "--column is for a FILE, and these are lengths"),
-    (["4", "--format", "csv"], "--format is for a FILE, and these are lengths"),
-    (["4", "--words"], "--words is for a FILE, and these are lengths"),
+    (["4", "--column", "n"], "--column needs a FILE, but lengths were given"),
+    (["4", "--format", "csv"], "--format needs a FILE, but lengths were given"),
+    (["4", "--words"], "--words needs a FILE, but lengths were given"),
 ]
 
 

@@ -111,12 +111,12 @@ def test_batches_from_the_middle_are_those_of_the_whole(case, start):
         warnings.filterwarnings("ignore", "lengths.* is over tokens")
         rule = rule_of(**{"batch_size": None, "tokens": None, **options})
         planner = Planner(lengths, rule, seed=seed, pool=pool)
-    assert planner.count(epoch) == len(undisturbed)
+    assert planner.batch_count(epoch) == len(undisturbed)
     starts = PoolStarts()
     for _ in range(2):  # the second time the pools are known
         drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, starts)]
         assert drawn == undisturbed[start:]
-    assert planner.count(epoch, starts) == len(undisturbed)
+    assert planner.batch_count(epoch, starts) == len(undisturbed)
 
 
 @given(cases(), st.integers(1, 4))
@@ -262,7 +262,7 @@ def test_every_epoch_can_be_planned_if_one_can(policy, padded):
         rule = rule_of(batch_size=None, policy=policy, padded=padded, tokens=110, world_size=8)
         planner = Planner(lengths, rule, pool=32)
         starts = PoolStarts()
-        assert planner.count(epoch, starts) == 40 and starts.last() == (10, 40)
+        assert planner.batch_count(epoch, starts) == 40 and starts.last() == (10, 40)
         assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, starts)] == plans[0][30:]
 
 

@@ -60,7 +60,7 @@ def run(options: Namespace) -> None:
         PadlessError: a file cannot be read or written, what is in it cannot be drawn, or Matplotlib is missing.
     """
     if options.lang and options.html is None:
-        raise UsageError("--lang is for the page of --html")
+        raise UsageError("--lang needs --html")
     words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
     if not words:
         raise UsageError(
@@ -98,7 +98,7 @@ def _refuse_reading(options: Namespace) -> None:
     """Raise UsageError where an option would do nothing."""
     for name in ("format", "column", "words"):
         if getattr(options, name):
-            raise UsageError(f"--{name} is for a FILE, and these are lengths")
+            raise UsageError(f"--{name} needs a FILE, but lengths were given")
 
 
 def _draw(lengths: Any, name: str, options: Namespace) -> None:

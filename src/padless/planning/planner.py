@@ -85,14 +85,14 @@ class Planner:
         self._last_exchange: tuple[int, Exchange | None] = -1, None  # of this epoch
 
     @property
-    def steps(self) -> int | None:
+    def fixed_batch_count(self) -> int | None:
         """Batches per rank in every epoch; None if only planning can tell."""
         return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
-    def count(self, epoch: int, starts: PoolStarts | None = None) -> int:
+    def batch_count(self, epoch: int, starts: PoolStarts | None = None) -> int:
         """Batches per rank in this epoch. With `tokens` the pools after the last of `starts` are planned, and added."""
-        if self.steps is not None:
-            return self.steps
+        if self.fixed_batch_count is not None:
+            return self.fixed_batch_count
         starts = PoolStarts() if starts is None else starts
         pool, before = starts.last()
         if pool < len(self.bounds) - 1:

@@ -9,11 +9,9 @@ from typing import Any
 from ..lengths import host_lengths
 from ..options import flag, named, whole
 from .counts import Count, Counted
-from .given import given_batches
+from .given import POLICIES, given_batches
 
-__all__ = ["POLICIES", "BatchWaste", "Waste", "waste"]
-
-POLICIES = ("given", "random", "bucket", "sorted", "binpack")
+__all__ = ["BatchWaste", "Waste", "waste"]
 
 
 @dataclass(frozen=True)
