@@ -301,7 +301,7 @@ def test_lengths_whose_sum_overflows_are_refused(pool):
     stream = StreamBatches(lengths, lambda length: length, tokens=2**62, pool=pool)
     if pool == 1:  # so two samples are in memory at a time
         assert sum(map(len, stream)) == 5
-        stream.source = [2**61 + 1]
+        stream._source = [2**61 + 1]
     with pytest.raises(
         LengthsError, match=r"^the length of sample \d, \d+, is too large: the sum overflows$"
     ):
