@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import padless
+from padless.bench.cases import SHAPES
 from padless.rnn import pack_padded_sequence
 
-SHAPES = ((64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256))
 RUNS = 7
 
 

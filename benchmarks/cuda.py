@@ -27,8 +27,8 @@ from torch.utils._pytree import tree_leaves
 
 import padless
 from padless import Packed, losses, ops
+from padless.bench.cases import SHAPES
 
-SHAPES = ((64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256))
 CHECKED_LENGTHS = [7, 3, 12, 1, 9]
 RUNS = 9
 
