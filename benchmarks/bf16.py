@@ -1,6 +1,6 @@
 """An LSTM in bfloat16, padless beside float32 and torch padded: `python benchmarks/bf16.py [infer|train]`.
 
-Milliseconds of CPU on one thread, the least of seven runs by turns, each side warmed for 15 ms. Lengths are drawn
+Milliseconds of CPU on one thread, the least of seven runs in turns, each side warmed for 15 ms. Lengths are drawn
 between T/2 and T; torch's padded layer computes the padding. Outputs are checked first.
 """
 

@@ -118,7 +118,7 @@ def check(device: torch.device) -> bool:
 
 
 def milliseconds(sides: list[Callable[[], Any]], device: torch.device) -> list[float]:
-    """The least time of a call of each side, by turns, the device's work included."""
+    """The least time of a call of each side, in turns, the device's work included."""
 
     def wait() -> None:
         if device.type == "cuda":

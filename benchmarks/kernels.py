@@ -4,7 +4,7 @@ The product is the faster of MKL (torch.mm; on AMD it keeps to AVX2, 100 GF/s) a
 
     python benchmarks/kernels.py [--cell LSTM GRU RNN_TANH] [--threads 1] [--rounds 7] [--torch]
 
-Every round times each thing once, by turns with a 1536^3 product; a figure is the median over rounds of the ratio to
+Every round times each thing once, in turns with a 1536^3 product; a figure is the median over rounds of the ratio to
 that round's product. Weights are packed inside the timed call in training (they change) and outside it in inference.
 """
 

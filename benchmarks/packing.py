@@ -128,7 +128,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     parser.add_argument("--quick", action="store_true", help="two shapes, a tenth of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)

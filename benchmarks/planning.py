@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     parser.add_argument("--large", type=int, default=0, metavar="N", help="plan N lengths out of a file, too")
     parser.add_argument("--out-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
