@@ -98,11 +98,11 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return  # opening a pipe may block, and closing it ends what reads from it
-    target = path.resolve()  # a link that leads nowhere stays one
-    is_new = not target.exists()
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # opening a pipe may block, and closing it ends what reads from it
+        target = path.resolve()  # a link that leads nowhere stays one
+        is_new = not target.exists()
         with target.open("a"):
             pass
         if is_new:

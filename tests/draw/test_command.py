@@ -226,6 +226,11 @@ def test_a_pipe_is_opened_once(tmp_path):
     assert run(*WORDS, "--svg", "/dev/stdout").stdout == draw_svg(EIGHT) + "wrote /dev/stdout\n"
 
 
+def test_a_name_that_is_too_long_is_one_line_and_exit_code_1(tmp_path, capsys):
+    path = tmp_path / ("a" * 300)
+    failing(["4", "--svg", str(path)], f"cannot write to {path}: File name too long", capsys)
+
+
 def test_without_matplotlib_a_png_is_one_line_and_exit_code_1(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = "pictures need Matplotlib: pip install matplotlib"
