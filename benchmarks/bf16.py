@@ -1,12 +1,12 @@
 """An LSTM in bfloat16, padless beside float32 and torch padded: `python benchmarks/bf16.py [infer|train]`.
 
-Milliseconds of CPU on one thread, the least of seven runs by turns, each side warmed for 15 ms. Lengths are drawn
+Milliseconds of CPU on one thread, the least of seven runs in turns, each side warmed for 15 ms. Lengths are drawn
 between T/2 and T; torch's padded layer computes the padding. Outputs are checked first.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 import padless
-
-SHAPES = [(64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256)]
+from padless.bench.cases import SHAPES
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -28,7 +27,9 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    trains = sys.argv[1:] == ["train"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", nargs="?", choices=("infer", "train"), default="infer")
+    trains = parser.parse_args().mode == "train"
     torch.set_num_threads(1)
     torch.manual_seed(0)
     for batch, steps, width in SHAPES:

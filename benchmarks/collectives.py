@@ -1,4 +1,4 @@
-"""What ranks say to each other in a step, over the loopback of one machine by gloo, and what a checkpoint weighs.
+"""Times the collectives of a training step over gloo on one machine, and measures the size of a checkpoint.
 
     python benchmarks/collectives.py [--ranks 2] [--json FILE]
 
@@ -84,7 +84,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ranks", type=int, default=2, metavar="N", help="processes on this machine")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(measure, (options.ranks, folder), nprocs=options.ranks)  # pyright: ignore[reportPrivateImportUsage]

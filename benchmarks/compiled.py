@@ -1,6 +1,6 @@
 """A model with a padless layer, compiled against eager: from token ids and lengths to the gradients.
 
-Results are checked equal first; then both sides run by turns, one thread, CPU time, the least of several runs.
+Results are checked equal first; then both sides run in turns, one thread, CPU time, the least of several runs.
 
     python benchmarks/compiled.py
 """
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import padless
+from padless.bench.cases import SHAPES
 from padless.rnn import pack_padded_sequence
 
-SHAPES = ((64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256))
 RUNS = 7
 
 
@@ -43,7 +43,7 @@ def infer(model: Callable[..., Tensor], weights: list[Tensor], *batch: Tensor) -
 
 
 def least_seconds(sides: list[Callable[[], Any]]) -> list[float]:
-    """CPU seconds of a call of each side, by turns."""
+    """CPU seconds of a call of each side, in turns."""
     found = [float("inf")] * len(sides)
     for _ in range(RUNS):
         for i, side in enumerate(sides):

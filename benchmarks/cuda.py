@@ -27,8 +27,8 @@ from torch.utils._pytree import tree_leaves
 
 import padless
 from padless import Packed, losses, ops
+from padless.bench.cases import SHAPES
 
-SHAPES = ((64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256))
 CHECKED_LENGTHS = [7, 3, 12, 1, 9]
 RUNS = 9
 
@@ -118,7 +118,7 @@ def check(device: torch.device) -> bool:
 
 
 def milliseconds(sides: list[Callable[[], Any]], device: torch.device) -> list[float]:
-    """The least time of a call of each side, by turns, the device's work included."""
+    """The least time of a call of each side, in turns, the device's work included."""
 
     def wait() -> None:
         if device.type == "cuda":

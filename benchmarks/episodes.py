@@ -3,7 +3,7 @@
     python benchmarks/episodes.py
 
 The loop is what recurrent policies do where an episode ends somewhere in the batch: `torch.nn.LSTM` a step, with states
-set to zero where an episode begins. Forward and backward, one thread, CPU time, least of 7 by turns; outputs are
+set to zero where an episode begins. Forward and backward, one thread, CPU time, least of 7 in turns; outputs are
 checked equal first.
 """
 

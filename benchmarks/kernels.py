@@ -4,7 +4,7 @@ The product is the faster of MKL (torch.mm; on AMD it keeps to AVX2, 100 GF/s) a
 
     python benchmarks/kernels.py [--cell LSTM GRU RNN_TANH] [--threads 1] [--rounds 7] [--torch]
 
-Every round times each thing once, by turns with a 1536^3 product; a figure is the median over rounds of the ratio to
+Every round times each thing once, in turns with a 1536^3 product; a figure is the median over rounds of the ratio to
 that round's product. Weights are packed inside the timed call in training (they change) and outside it in inference.
 """
 
@@ -17,8 +17,8 @@ import time
 import torch
 
 from padless.backends import _kernels as k
+from padless.bench.cases import SHAPES
 
-SHAPES = [(64, 100, 128), (64, 200, 256), (32, 200, 512), (256, 50, 64), (8, 100, 256), (1, 200, 256)]
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
@@ -126,7 +126,9 @@ def main() -> None:
     products = 2 * 1536**3 / seconds(clock, mkl, 0.2) / 1e9, 2 * 1536**3 / seconds(clock, onednn, 0.2) / 1e9
     product = mkl if products[0] > products[1] else onednn
     print(f"sgemm, GF/s: MKL {products[0]:.0f}, oneDNN {products[1]:.0f}")
-    shapes = [tuple(map(int, s.split(","))) for s in options.shape] if options.shape else SHAPES
+    shapes = (
+        [tuple(map(int, s.split(","))) for s in options.shape] if options.shape else [*map(tuple, SHAPES)]
+    )
     print(f"{k.isa()}, {options.threads} thread(s)")
     for cell in options.cell:
         for shape in shapes:

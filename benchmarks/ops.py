@@ -2,7 +2,7 @@
 
     python benchmarks/ops.py [sequences] [mean length] [width]
 
-Forward and backward of a sum, one thread, CPU time, least of 9 calls by turns. Results are checked equal first.
+Forward and backward of a sum, one thread, CPU time, least of 9 calls in turns. Results are checked equal first.
 Columns: ms of padless; of the dense operation on the same N rows; of the padded batch; and padless over dense (at most
 2 is the goal).
 """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils import rnn as theirs
 
 from padless import rnn as ours
+from padless.bench.facts import facts
 
 Call = Callable[[ModuleType], Any]
 SHAPES = [(8, 100), (64, 200), (256, 50), (32, 2000)]
@@ -127,22 +126,9 @@ def tensors_in(value: Any) -> list[Tensor]:
     return [t for t in tensors(value) if t.requires_grad] if isinstance(value, (Tensor, list, tuple)) else []
 
 
-def commit() -> str:
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} cores)" if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     parser.add_argument("--quick", action="store_true", help="two shapes, a tenth of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -157,8 +143,7 @@ def main() -> None:
                 rows.append(row)
                 print("{:22}{:15}{:5}{:6}{:5}{:10}{:10}{:7}x{:7}x".format(*row.values()), flush=True)
     if options.json:
-        head = {"torch": torch.__version__, "machine": machine(), "threads": 1, "commit": commit()}
-        options.json.write_text(json.dumps({**head, "results": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({**facts(1), "results": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

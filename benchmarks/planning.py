@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +77,12 @@ def measure(lengths: np.ndarray, case: dict[str, Any], ranks: int) -> dict[str, 
     return {**case, "ranks": ranks, "seconds": seconds, **found}
 
 
-def distributed_sampler(lengths: np.ndarray, ranks: int) -> dict[str, Any]:
-    """How torch does it: every rank a shuffled part of its own, cut into batches of 32."""
+def torch_plans(lengths: np.ndarray, ranks: int) -> list[list[np.ndarray]]:
+    """Plans of torch's DistributedSampler: a shuffled part for each rank, cut into batches of 32."""
     from torch.utils.data import BatchSampler, DistributedSampler
 
     parts = [DistributedSampler(range(len(lengths)), ranks, rank) for rank in range(ranks)]  # type: ignore[arg-type]
-    plans = [[np.array(batch) for batch in BatchSampler(part, 32, drop_last=False)] for part in parts]
-    return {
-        "policy": "torch's DistributedSampler",
-        "batch_size": 32,
-        "ranks": ranks,
-        **counted(lengths, plans),
-    }
+    return [[np.array(batch) for batch in BatchSampler(part, 32, drop_last=False)] for part in parts]
 
 
 def pools(lengths: np.ndarray) -> list[dict[str, Any]]:
@@ -109,33 +104,38 @@ def plan_out_of(path: str, case: dict[str, Any]) -> dict[str, Any]:
         count += 1
         drawn += len(batch)
     assert drawn == len(lengths)
-    kilobytes = {
-        line.split(":")[0]: int(line.split()[1])
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith(("VmHWM", "RssFile"))
-    }
     return {
         **case,
         "sequences": drawn,
         "batches": count,
         "seconds": time.process_time() - begin,
-        "peak_megabytes": (kilobytes["VmHWM"] - kilobytes["RssFile"]) / 1024,
+        "peak_megabytes": private_megabytes(),
     }
 
 
-def large(count: int) -> list[dict[str, Any]]:
+def private_megabytes() -> float:
+    """Peak of the resident set without the pages of files (Linux)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    found = {words[0]: int(words[1]) for words in lines if words[0] in ("VmHWM:", "RssFile:")}
+    return (found["VmHWM:"] - found["RssFile:"]) / 1024
+
+
+def large(
+    count: int, script: str, cases: list[dict[str, Any]], line: Callable[[dict[str, Any]], str]
+) -> list[dict[str, Any]]:
+    """The results of `script --out-of FILE CASE` for each case; FILE has `count` lengths."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lengths.uint16"
         with path.open("wb") as file:
             for start in range(0, count, 10_000_000):
                 file.write(draw(min(10_000_000, count - start), seed=start).tobytes())
         found = []
-        for case in LARGE:
-            command = [sys.executable, __file__, "--out-of", str(path), json.dumps(case)]
+        for case in cases:
+            command = [sys.executable, script, "--out-of", str(path), json.dumps(case)]
             found.append(
                 json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             )
-            print(table_line(found[-1]), flush=True)
+            print(line(found[-1]), flush=True)
         return found
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     parser.add_argument("--large", type=int, default=0, metavar="N", help="plan N lengths out of a file, too")
     parser.add_argument("--out-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -175,7 +175,8 @@ def main() -> None:
         for ranks in (1, 4):
             rows.append(measure(lengths, case, ranks))
             print(table_line(rows[-1]), flush=True)
-    rows.append(distributed_sampler(lengths, 4))
+    torchs = {"policy": "torch's DistributedSampler", "batch_size": 32, "ranks": 4}
+    rows.append({**torchs, **counted(lengths, torch_plans(lengths, 4))})
     print(table_line(rows[-1]))
     result = {
         "lengths": f"log-normal, median {MEDIAN}, sigma {SIGMA}, 1 to {LONGEST}",
@@ -184,7 +185,7 @@ def main() -> None:
     }
     result["pools"] = pools(lengths)
     if options.large:
-        result["large"] = large(options.large)
+        result["large"] = large(options.large, __file__, LARGE, table_line)
     if options.json:
         from padless.bench.facts import facts
 

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from planning import LONGEST, MEDIAN, SIGMA, check, draw
+from planning import LONGEST, MEDIAN, SIGMA, check, draw, large, private_megabytes, torch_plans
 
 from padless.planning import batches
 
@@ -32,14 +29,6 @@ COUNT, BATCH = 1 << 18, 32
 RANKS = (2, 4, 8, 64)
 
 Plans = list[list[np.ndarray]]  # by rank, its batches
-
-
-def torch_plans(lengths: np.ndarray, ranks: int) -> Plans:
-    """A shuffled part for each rank, cut into batches."""
-    from torch.utils.data import BatchSampler, DistributedSampler
-
-    parts = [DistributedSampler(range(len(lengths)), ranks, rank) for rank in range(ranks)]  # type: ignore[arg-type]
-    return [[np.array(batch) for batch in BatchSampler(part, BATCH, drop_last=False)] for part in parts]
 
 
 def waiting(lengths: np.ndarray, plans: Plans) -> dict[str, float]:
@@ -86,35 +75,11 @@ def start_out_of(path: str, case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def private_megabytes() -> float:
-    """Peak of the resident set without the pages of files (Linux)."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    found = {words[0]: int(words[1]) for words in lines if words[0] in ("VmHWM:", "RssFile:")}
-    return (found["VmHWM:"] - found["RssFile:"]) / 1024
-
-
-def large(count: int) -> list[dict[str, Any]]:
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "lengths.uint16"
-        with path.open("wb") as file:
-            for start in range(0, count, 10_000_000):
-                file.write(draw(min(10_000_000, count - start), seed=start).tobytes())
-        for policy in ("random", "bucket"):
-            case = json.dumps({"policy": policy, "batch_size": BATCH})
-            command = [sys.executable, __file__, "--out-of", str(path), case]
-            found.append(
-                json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            )
-            print(found[-1], flush=True)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE as JSON")
     parser.add_argument(
         "--large", type=int, default=0, metavar="N", help="start on N lengths out of a file, too"
     )
@@ -147,6 +112,7 @@ def main() -> None:
                 f"{row['idle_time_steps']:18.2%}",
                 flush=True,
             )
+    started = [cases["random"], cases["bucket"]]
     if options.json:
         from padless.bench.facts import facts
 
@@ -156,7 +122,7 @@ def main() -> None:
             "batch_size": BATCH,
             "tokens": tokens,
             "plans": found,
-            "start": large(options.large) if options.large else [],
+            "start": large(options.large, __file__, started, str) if options.large else [],
         }
         options.json.write_text(json.dumps({**facts(1), **told}, indent=1) + "\n")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--cell LSTM GRU RNN] [--json FILE]
 
-Padless by its fastest backend, torch packed beside it; one thread, CPU time, by turns, medians. Memory is the growth of
+Padless by its fastest backend, torch packed beside it; one thread, CPU time, in turns, medians. Memory is the growth of
 the resident set's high-water mark (VmHWM, Linux) over one training step, each in a process of its own.
 """
 

@@ -1,6 +1,6 @@
 """Two source trees of padless against each other: `python benchmarks/two_trees.py OLD NEW`, both with kernels built.
 
-Layers on the shapes of `padless bench`, one thread, CPU time. Each tree runs in a process of its own, by turns, warmed
+Layers on the shapes of `padless bench`, one thread, CPU time. Each tree runs in a process of its own, in turns, warmed
 for 15 ms before it is timed. Prints the least of each in milliseconds, and NEW over OLD: of the least, of the medians.
 """
 

@@ -13,7 +13,7 @@ targets = torch.tensor([kind for kind, line in enumerate(WORDS.values()) for _ i
 
 
 class Reader(torch.nn.Module):
-    """Letters in, one score a class out."""
+    """Letters in, one score per class out."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

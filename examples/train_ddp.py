@@ -1,4 +1,4 @@
-"""Trains an LSTM on many processes: balanced batches, exact means, and restarts that leave no trace in the result.
+"""Trains an LSTM on many processes: balanced batches, exact means, and restarts that do not change the result.
 
     torchrun --standalone --nproc-per-node 2 --max-restarts 3 examples/train_ddp.py
 
@@ -64,15 +64,16 @@ class Reader(nn.Module):
 
 
 def meet(backend: str) -> None:
-    """Join the other processes, in a first life or a later one."""
+    """Join the process group, on the first start or after a restart."""
     store, rank, ranks = next(rendezvous("env://"))
-    # torchrun (2.13) has restarted processes meet in the store of the first ones, where the addresses of the dead stand
-    # (pytorch issue 135712). So each life has a corner of its own; machines, though, count their restarts apart.
+    # After a restart, torchrun (2.13) gives the processes the store of the first start, which still holds the old
+    # addresses (pytorch issue 135712). A prefix per restart separates them. Machines count restarts independently, so
+    # this works on one machine only.
     if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
-        store = distributed.PrefixStore("life " + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        store = distributed.PrefixStore("start " + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise SystemExit("for several machines give torchrun TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
-    # The timeout is for a machine that falls silent; a process that ends is noticed at once.
+    # The timeout is for a machine that stops responding; a process that ends is noticed at once.
     wait = timedelta(minutes=5)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=wait)
 
@@ -86,8 +87,8 @@ def over_all_ranks(reader: Reader, device: torch.device, *, fsdp: bool) -> nn.Mo
         fully_shard(reader.lstm, mesh=mesh)
         return fully_shard(reader, mesh=mesh)
     model = DistributedDataParallel(reader, device_ids=[device] if device.type == "cuda" else None)
-    # After its first backward DDP lays gradients into buckets anew, and then adds them up in another order. With that
-    # behind it, on a batch of nothing, a run that was restarted adds them up as one that was not.
+    # After the first backward DDP rebuilds its buckets and sums gradients in another order. One backward on an empty
+    # batch does this in advance, so a restarted run sums them in the same order as an uninterrupted one.
     model(padless.Packed(torch.zeros(0, dtype=torch.int64, device=device), [])).data.sum().backward()
     model.zero_grad()
     return model
@@ -108,7 +109,7 @@ def loss_on(model: nn.Module, loader: DataLoader) -> float:
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> dict[str, Tensor]:
-    """Weights of the model, written with all that the run is; at any moment `path` holds a whole checkpoint."""
+    """Save the whole run and return the weights; `path` always holds a complete checkpoint."""
     weights, moments = get_state_dict(model, optimizer, options=WHOLE)  # with FSDP, each rank gives its part
     if distributed.get_rank() == 0:
         temporary = path.with_suffix(".tmp")
@@ -140,7 +141,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         moments = {"optim_state_dict": state["optimizer"], "options": WHOLE}
         set_state_dict(model, optimizer, model_state_dict=state["model"], **moments)
         sampler.load_state_dict(state["sampler"])
-        say(f"{args.checkpoint} has {sampler.epoch} epochs and {sampler.start} steps behind it")
+        say(f"resumed {args.checkpoint}: {sampler.epoch} epochs and {sampler.start} steps done")
     for epoch in range(sampler.epoch, args.epochs):
         sampler.set_epoch(epoch)
         for done, batch in enumerate(loader, sampler.start + 1):
@@ -171,7 +172,10 @@ def main() -> None:
         "--batch-size", type=int, default=32, help="sequences per step and process (default 32)"
     )
     parser.add_argument(
-        "--checkpoint", type=Path, default="train_ddp.pt", help="a file that all machines see"
+        "--checkpoint",
+        type=Path,
+        default="train_ddp.pt",
+        help="checkpoint file, on storage shared by all machines (default train_ddp.pt)",
     )
     parser.add_argument(
         "--save-every",
@@ -192,8 +196,8 @@ def main() -> None:
         torch.cuda.set_device(device)
     meet("nccl" if device.type == "cuda" else "gloo")
     train(args, device)
-    # A process that ends while a thread of gloo lets go of its last tensor is aborted (torch 2.13). So wait for each
-    # other, and let go of the model, which holds the group in its cycles: then the threads end with the group.
+    # Gloo aborts a process that exits while one of its threads still releases a tensor (torch 2.13). So wait for all
+    # ranks, and free the model, whose reference cycles hold the group.
     distributed.barrier()
     gc.collect()
     distributed.destroy_process_group()

@@ -114,8 +114,8 @@ def run_and_kill(training: Training, killed: int) -> tuple[list[str], dict[str, 
             os.kill(training.workers()[killed], signal.SIGKILL)
             break
     result = training.result()
-    behind = [line for line in training.lines if line.startswith(str(training.checkpoint))]
-    assert re.search(r" has [01] epochs and [1-9]\d* steps behind it$", behind[0]), training.lines
+    resumed = [line for line in training.lines if line.startswith(f"resumed {training.checkpoint}: ")]
+    assert re.search(r": [01] epochs and [1-9]\d* steps done$", resumed[0]), training.lines
     return result
 
 

@@ -1,7 +1,7 @@
 """Models of other packages before and after one line: `python benchmarks/clients/run.py`.
 
 Makes an environment under build/clients with flair, stanza, speechbrain, pytorch-forecasting and sb3-contrib, runs
-`models.py` there, and writes benchmarks/results/clients.json. One thread, CPU time, by turns, losses equal first.
+`models.py` there, and writes benchmarks/results/clients.json. One thread, CPU time, in turns, losses equal first.
 """
 
 from __future__ import annotations

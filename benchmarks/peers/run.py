@@ -1,7 +1,7 @@
 """padless beside its peers, on the same rows, lengths and weights: `python benchmarks/peers/run.py`.
 
 Makes an environment for each peer under build/peers (some gigabytes), checks every output at real rows against torch
-in float64, then times all of them by turns, in CPU time on one thread. Writes benchmarks/results/peers.json and prints
+in float64, then times all of them in turns, in CPU time on one thread. Writes benchmarks/results/peers.json and prints
 a table.
 `--only NAME` (may repeat) takes fewer peers, `--turns N` other turns than 7.
 """

@@ -5,12 +5,13 @@ Every name is loaded when it is first used, so `import padless` imports neither 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy
 
 if TYPE_CHECKING:
     from . import backends, data, losses, nn, onnx, ops, rnn, testing
-    from .errors import BackendError, LayoutError, LengthsError, PadlessError
+    from .errors import BackendError, LayoutError, LengthsError, PadlessError, StateError
     from .packed import Packed, pack
     from .recurrent.decoding import decode
     from .recurrent.scanning import scan
@@ -25,6 +26,7 @@ __all__ = [
     "LengthsError",
     "Packed",
     "PadlessError",
+    "StateError",
     "Waste",
     "Watch",
     "__version__",
@@ -55,6 +57,7 @@ _HOMES = {
     "LengthsError": "errors",
     "Packed": "packed",
     "PadlessError": "errors",
+    "StateError": "errors",
     "Waste": "report",
     "Watch": "watching",
     "accelerate": "swap.accelerating",
@@ -78,21 +81,6 @@ _HOMES = {
 _LAYERS = {"Conv1d", "CRF", "GRU", "LSTM", "LockedDropout", "RNN", "Recurrent"}  # of padless.nn
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        # With `name`, Python's traceback does not add its own suggestion to ours.
-        raise AttributeError(f"module 'padless' has no attribute {name!r}{_hint(name)}", name=name)
-    module = import_module(f".{home}", __name__)
-    value = module if home == name else getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
 def _hint(name: str) -> str:
     if name.startswith("_"):
         return ""
@@ -101,3 +89,6 @@ def _hint(name: str) -> str:
     from .options import near
 
     return near(name, __all__)
+
+
+__getattr__, __dir__ = lazy(__name__, _HOMES, _hint)

@@ -1,4 +1,4 @@
-"""Keeps pickles of version 0.1 loadable: they refer to `Packed` by this module's name."""
+"""Keeps older pickles loadable: they refer to `Packed` by this module's name."""
 
 from .packed import Packed
 

@@ -1,7 +1,8 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. What is
-accepted as a length is the same as in `planning.checks`.
+Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. The
+same values are accepted as in `planning.checks`, except that one length may be up to 2**63 - 1; there the sum is
+limited to 2**61.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from .errors import LengthsError
 from .options import is_boolean
 
-__all__ = ["host_lengths"]
+__all__ = ["as_length", "host_lengths"]
 
 _LONGEST = 2**63 - 1
 
@@ -41,10 +42,11 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
         lengths = lengths.tolist()  # a tensor on a device is copied to the host here, once
     if not isinstance(lengths, Iterable):
         raise LengthsError(f"{name} must be a sequence of whole numbers, got {type(lengths).__name__}")
-    return [_whole(value, i, name) for i, value in enumerate(lengths)]
+    return [as_length(value, i, name) for i, value in enumerate(lengths)]
 
 
-def _whole(value: Any, i: int, name: str) -> int:
+def as_length(value: Any, i: int, name: str = "lengths") -> int:
+    """`value` as a non-negative integer; otherwise raise a LengthsError that calls it `name[i]`."""
     number = value if type(value) is int else _as_int(value, i, name)
     if number < 0:
         raise LengthsError(f"{name}[{i}] = {number} is negative")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from numbers import Number
@@ -12,18 +14,23 @@ from typing import Any
 from .errors import PadlessError, UsageError
 
 __all__ = [
+    "MOST",
     "MOST_THREADS",
     "check_outputs",
     "check_writable",
+    "checked_rank",
     "flag",
     "is_boolean",
     "named",
     "near",
-    "rank_of",
     "unwritable",
+    "warn",
     "whole",
 ]
 
+# Largest length in a file and largest number on the command line: no real sequence is longer, but columns of ids and of
+# times in nanoseconds are passed by mistake. It also keeps all sums and products of lengths within 64 bits.
+MOST = 2**31 - 1
 MOST_THREADS = 256  # of one call: each takes memory for its own part
 
 
@@ -40,7 +47,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
 def flag(name: str, value: Any) -> bool:
     """`value` as True or False; otherwise raise a ValueError that names the option."""
-    if not is_boolean(value):
+    if not is_boolean(value) or tuple(getattr(value, "shape", ())):  # arrays of several booleans
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -65,8 +72,8 @@ def named(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
-def rank_of(rank: Any, world_size: int) -> int:
-    """`rank` as an integer below `world_size`."""
+def checked_rank(rank: Any, world_size: int) -> int:
+    """`rank` as an integer below `world_size`; otherwise raise a ValueError."""
     rank = whole("rank", rank, 0)
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
@@ -91,9 +98,11 @@ def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
-    target = path.resolve()  # a link that leads nowhere stays one
-    is_new = not target.exists()
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # opening a pipe may block, and closing it ends what reads from it
+        target = path.resolve()  # a link that leads nowhere stays one
+        is_new = not target.exists()
         with target.open("a"):
             pass
         if is_new:
@@ -113,3 +122,11 @@ def near(value: Any, choices: Iterable[str]) -> str:
 
     found = get_close_matches(str(value), list(choices), n=1)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def warn(text: str) -> None:
+    """Issue a UserWarning that points to the first frame outside padless."""
+    frame, level = sys._getframe(1), 2
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "padless":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

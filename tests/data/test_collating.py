@@ -207,8 +207,8 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         TypeError,
         "field 'a' of sample 1 is a tuple, but field 'a' of sample 0 is a dict",
     ),
-    ([{"a": 1, "b": 1}, {"a": 1}], {}, ValueError, "sample 0 has a field 'b', but sample 1 has not"),
-    ([{"a": 1}, {"a": 1, "c": 1}], {}, ValueError, "sample 1 has a field 'c', but sample 0 has not"),
+    ([{"a": 1, "b": 1}, {"a": 1}], {}, ValueError, "sample 0 has a field 'b', but sample 1 does not"),
+    ([{"a": 1}, {"a": 1, "c": 1}], {}, ValueError, "sample 1 has a field 'c', but sample 0 does not"),
     ([(1, 2), (1,)], {}, ValueError, "sample 1 has 1 fields, but sample 0 has 2"),
     (
         [Pair(x, 1), Swapped(1, x)],

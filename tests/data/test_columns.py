@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from padless import LengthsError, Packed
+from padless import LengthsError, Packed, PadlessError
 from padless.data import LengthBatchSampler, StreamBatches, collate, column_lengths
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -19,8 +20,10 @@ IDS = [[i] * int(n) for i, n in enumerate(np.random.default_rng(0).integers(0, 9
 LENGTHS = [len(ids) for ids in IDS]
 
 
-@pytest.mark.parametrize("kind", ["list_", "large_list"])
+@pytest.mark.parametrize("kind", ["list_", "large_list", "list_view", "large_list_view"])
 def test_lengths_of_a_table_are_those_of_its_lists(kind):
+    if not hasattr(pyarrow, kind):
+        pytest.skip(f"this pyarrow has no {kind}")
     table = pyarrow.table(
         {"ids": pyarrow.array(IDS, getattr(pyarrow, kind)(pyarrow.int32())), "other": LENGTHS}
     )
@@ -51,6 +54,12 @@ def test_what_has_no_lengths_is_named(dataset, column, kind, message):
     with pytest.raises(kind) as caught:
         column_lengths(dataset, column)
     assert caught.value.args[0] == message
+
+
+def test_without_pyarrow_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(PadlessError, match=r"^column_lengths needs pyarrow: pip install pyarrow$"):
+        column_lengths([[1]], "ids")
 
 
 # ---- Hugging Face datasets ----------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from padless import StateError
 from padless.data import LengthBatchSampler, plan
-from padless.errors import StateError
 
 from .. import strategies
 

@@ -232,6 +232,7 @@ def test_a_sample_over_the_budget_is_reported_once():
             "it is a batch of its own, and so is every other such sample"
         )
     ]
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -300,7 +301,7 @@ def test_lengths_whose_sum_overflows_are_refused(pool):
     stream = StreamBatches(lengths, lambda length: length, tokens=2**62, pool=pool)
     if pool == 1:  # so two samples are in memory at a time
         assert sum(map(len, stream)) == 5
-        stream.source = [2**61 + 1]
+        stream._source = [2**61 + 1]
     with pytest.raises(
         LengthsError, match=r"^the length of sample \d, \d+, is too large: the sum overflows$"
     ):
@@ -312,8 +313,23 @@ def test_an_epoch_over_64_bits_is_refused():
         StreamBatches([], batch_size=1).set_epoch(2**63)
 
 
-@pytest.mark.parametrize("wrong", [-1, 0.5, True, None])
-def test_a_length_that_is_none_is_named_with_its_sample(wrong):
-    with pytest.raises(ValueError) as caught:
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (-1, "the stream's lengths[1] = -1 is negative"),
+        (0.5, "the stream's lengths[1] = 0.5 is not a whole number"),
+        (True, "the stream's lengths[1] = True is not a whole number"),
+        (None, "the stream's lengths[1] must be a whole number, got NoneType"),
+    ],
+)
+def test_a_length_that_is_none_is_named_with_its_sample(wrong, text):
+    with pytest.raises(LengthsError) as caught:
         list(StreamBatches([3, wrong], lambda sample: sample, batch_size=2))
-    assert str(caught.value) == f"the length of sample 1 must be a whole number of at least 0, got {wrong!r}"
+    assert str(caught.value) == text
+
+
+def test_whole_floats_are_lengths_of_a_stream_as_of_a_plan():
+    assert sorted(map(sorted, StreamBatches([4.0, 2, 3.0], lambda sample: sample, tokens=5))) == [
+        [2, 3.0],
+        [4.0],
+    ]

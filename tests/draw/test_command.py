@@ -151,10 +151,11 @@ USAGE = [
     (["99999999999999999999"], "lengths[0] = 99999999999999999999 does not fit into 64 bits"),
     ([LONG], "lengths[0] = 999999999999... does not fit into 64 bits"),
     (["4", "six"], "'six' is not a length; give lengths only, or one FILE"),
+    (["4,6", "foo"], "'foo' is not a length; give lengths only, or one FILE"),
     (["a.txt", "b.txt"], "'a.txt' is not a length; give lengths only, or one FILE"),
-    (["4", "--column", "n"], "--column is for a FILE, and these are lengths"),
-    (["4", "--format", "csv"], "--format is for a FILE, and these are lengths"),
-    (["4", "--words"], "--words is for a FILE, and these are lengths"),
+    (["4", "--column", "n"], "--column needs a FILE, but lengths were given"),
+    (["4", "--format", "csv"], "--format needs a FILE, but lengths were given"),
+    (["4", "--words"], "--words needs a FILE, but lengths were given"),
 ]
 
 
@@ -200,7 +201,9 @@ def test_too_many_sequences_for_a_page_are_one_line_and_exit_code_1(tmp_path, ca
     path = tmp_path / "lengths.txt"
     path.write_text("1\n" * 10_001, encoding="utf-8")
     message = "lengths has 10,001 sequences, but the page draws at most 10,000: draw one batch of them"
-    failing([str(path), "--html", str(tmp_path / "batch.html")], message, capsys)
+    outputs = ["--svg", str(tmp_path / "batch.svg"), "--html", str(tmp_path / "batch.html")]
+    failing([str(path), *outputs], message, capsys)
+    assert [each.name for each in tmp_path.iterdir()] == ["lengths.txt"]
 
 
 @pytest.mark.parametrize("kind", ["svg", "html", "png"])
@@ -208,7 +211,24 @@ def test_an_unwritable_path_is_one_line_and_exit_code_1(kind, tmp_path, capsys):
     if kind == "png":
         pytest.importorskip("matplotlib")
     path = tmp_path / "no" / "batch"
-    failing(["4", f"--{kind}", str(path)], f"cannot write to {path}: No such file or directory", capsys)
+    outputs = ["--svg", str(tmp_path / "written.svg"), f"--{kind}", str(path)]
+    failing(["4", *outputs], f"cannot write to {path}: No such file or directory", capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes that have a path")
+def test_a_pipe_is_opened_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert run(*WORDS, "--svg", str(pipe)).returncode == 0
+        assert reader.communicate(timeout=60)[0] == draw_svg(EIGHT)
+    assert run(*WORDS, "--svg", "/dev/stdout").stdout == draw_svg(EIGHT) + "wrote /dev/stdout\n"
+
+
+def test_a_name_that_is_too_long_is_one_line_and_exit_code_1(tmp_path, capsys):
+    path = tmp_path / ("a" * 300)
+    failing(["4", "--svg", str(path)], f"cannot write to {path}: File name too long", capsys)
 
 
 def test_without_matplotlib_a_png_is_one_line_and_exit_code_1(tmp_path, capsys, monkeypatch):

@@ -69,4 +69,4 @@ def test_a_language_that_there_is_not_is_refused(tmp_path, capsys):
     assert cli.main(["draw", "1", "2", "--html", str(tmp_path / "page.html"), "--lang", "fr"]) == 2
     assert "invalid choice: 'fr'" in capsys.readouterr().err
     assert cli.main(["draw", "1", "2", "--lang", "ko"]) == 2
-    assert capsys.readouterr().err == "padless: --lang is for the page of --html\n"
+    assert capsys.readouterr().err == "padless: --lang needs --html\n"

@@ -150,6 +150,12 @@ def test_no_line_is_wider_than_the_terminal(lengths, width, ascii_only):
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 
+@pytest.mark.parametrize("width", [39, 80.0])
+def test_a_width_that_no_picture_has_is_refused(width):
+    with pytest.raises(ValueError, match=rf"^width must be a whole number of at least 40, got {width}$"):
+        draw_text([4, 6], width=width)
+
+
 @given(drawable)
 def test_colour_adds_colour_and_nothing_else(lengths):
     plain = draw_text(lengths)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from padless import LengthsError
+from padless import LengthsError, waste
+from padless.data import LengthBatchSampler
 from padless.planning import POLICIES, Planner, PoolStarts, batches, plan, rule_of
 
 Plans = list[list[list[int]]]
@@ -110,12 +111,12 @@ def test_batches_from_the_middle_are_those_of_the_whole(case, start):
         warnings.filterwarnings("ignore", "lengths.* is over tokens")
         rule = rule_of(**{"batch_size": None, "tokens": None, **options})
         planner = Planner(lengths, rule, seed=seed, pool=pool)
-    assert planner.count(epoch) == len(undisturbed)
+    assert planner.batch_count(epoch) == len(undisturbed)
     starts = PoolStarts()
     for _ in range(2):  # the second time the pools are known
         drawn = [batch.tolist() for batch in planner.batches(epoch, 0, start, starts)]
         assert drawn == undisturbed[start:]
-    assert planner.count(epoch, starts) == len(undisturbed)
+    assert planner.batch_count(epoch, starts) == len(undisturbed)
 
 
 @given(cases(), st.integers(1, 4))
@@ -261,7 +262,7 @@ def test_every_epoch_can_be_planned_if_one_can(policy, padded):
         rule = rule_of(batch_size=None, policy=policy, padded=padded, tokens=110, world_size=8)
         planner = Planner(lengths, rule, pool=32)
         starts = PoolStarts()
-        assert planner.count(epoch, starts) == 40 and starts.last() == (10, 40)
+        assert planner.batch_count(epoch, starts) == 40 and starts.last() == (10, 40)
         assert [batch.tolist() for batch in planner.batches(epoch, 0, 30, starts)] == plans[0][30:]
 
 
@@ -280,3 +281,16 @@ def test_what_a_policy_cannot_deal_is_packed_if_it_fits(policy):
     assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(7))
     assert [len(batches) for batches in ranks] == [len(ranks[0])] * 4
     assert all(sum(lengths[i] for i in batch) <= 45 for batches in ranks for batch in batches)
+
+
+def test_warnings_of_lengths_over_the_budget_point_to_the_caller():
+    lengths = [5, 9]
+    for call in (
+        lambda: plan(lengths, tokens=6),
+        lambda: list(batches(lengths, tokens=6)),
+        lambda: LengthBatchSampler(lengths, tokens=6),
+        lambda: waste(lengths, tokens=6, policy="random"),
+    ):
+        with pytest.warns(UserWarning, match=r"lengths\[1\] = 9 is over tokens=6") as told:
+            call()
+        assert [warning.filename for warning in told] == [__file__]

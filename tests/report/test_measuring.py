@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import Namespace
+from array import array
 from pathlib import Path
 
 import pytest
 import torch
 
+from padless.bench.policies import measure_policies
 from padless.cli import command as cli
 from padless.errors import DisagreementError
 from padless.report.contents import seconds_text
@@ -105,3 +108,9 @@ def test_what_disagrees_is_not_timed(file, capsys, monkeypatch, options):
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("padless: LSTM 3 -> 4") and err.endswith("; nothing was timed\n")
     assert issubclass(DisagreementError, Exception)
+
+
+def test_a_report_without_a_network_cannot_be_measured():
+    without = Namespace(network=None, policies=())
+    with pytest.raises(ValueError, match=r"^measure_policies needs a report with a network$"):
+        measure_policies(array("i", [4, 6]), without, threads=1, seconds=1)

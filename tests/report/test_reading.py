@@ -257,8 +257,8 @@ BAD = [
     ("a.txt", b"a\nb\xffc\n", {}, "{}, line 2: byte 0xff is not UTF-8, so this is not txt"),
     ("a.txt", b"a\nb\xe2\x82", {}, "{}, line 2: byte 0xe2 is not UTF-8, so this is not txt"),
     ("a.txt", "a b".encode("utf-16"), {}, "{} is UTF-16; convert it to UTF-8 first"),
-    ("a.txt", gzip.compress(b"4\n" * 9)[:-9], {}, "{} cannot be unpacked: Compressed file ended before"),
-    ("a.txt", b"\x1f\x8b\x08junk", {}, "{} cannot be unpacked: "),
+    ("a.txt", gzip.compress(b"4\n" * 9)[:-9], {}, "{} cannot be decompressed: Compressed file ended before"),
+    ("a.txt", b"\x1f\x8b\x08junk", {}, "{} cannot be decompressed: "),
     # csv
     ("a.csv", "id,n,text\n1,2,a\n", {}, "{} has 3 columns; choose one with --column: id, n, text"),
     ("a.csv", "id,n,text\n1,2,a\n", {"column": "texts"}, f"{{}} has no column 'texts'; there are id, n, text{NEAR}"),

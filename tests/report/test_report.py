@@ -111,6 +111,7 @@ def test_json_is_what_the_contract_says(file, capsys):
         "policy": "sorted",
         "batch_size": 4,
         "tokens": None,
+        "padded": False,
         "seed": 3,
         "batches": 2,
         "rows": 45,
@@ -136,6 +137,9 @@ def test_json_is_what_the_contract_says(file, capsys):
 def test_by_tokens_json_has_no_batch_size(file, capsys):
     found = json.loads(report(capsys, file, "--json", "--tokens", "16"))
     assert {(policy["batch_size"], policy["tokens"]) for policy in found["policies"]} == {(None, 16)}
+    assert not any(policy["padded"] for policy in found["policies"])
+    found = json.loads(report(capsys, file, "--json", "--tokens", "16", "--padded"))
+    assert all(policy["padded"] for policy in found["policies"])
 
 
 # ---- against plain loops ------------------------------------------------------------------------------

@@ -348,10 +348,33 @@ BAD_OPTIONS = [
         lambda: waste([1], seed="x", policy="random"),  # type: ignore[arg-type]
         "seed must be a whole number of at least 0, got 'x'",
     ),
-    (lambda: waste([1, 9], padded=True), "padded is an option of batches: give batch_size or tokens too"),
+    (lambda: waste([1, 9], padded=True), "padded says that tokens counts cells: give tokens"),
+    (
+        lambda: waste([1, 9], batch_size=1, padded=True),
+        "padded says that tokens counts cells: give tokens",
+    ),
+    (
+        lambda: waste([1], tokens=2, padded=numpy.array([True, False])),  # type: ignore[arg-type]
+        "padded must be True or False, got array([ True, False])",
+    ),
+    (
+        lambda: waste([1]).flops("lstn", 1, 1),
+        "cell must be one of 'rnn', 'lstm', 'gru', got 'lstn'; did you mean 'lstm'?",
+    ),
+    (
+        lambda: waste([1]).flops("LSTM", 1, 1, bidirectional="no"),  # type: ignore[arg-type]
+        "bidirectional must be True or False, got 'no'",
+    ),
+    (
+        lambda: waste([1]).flops("LSTM", 1, 1, training="no"),  # type: ignore[arg-type]
+        "training must be True or False, got 'no'",
+    ),
     (lambda: waste([1], tokens=2, padded="no"), "padded must be True or False, got 'no'"),  # type: ignore[arg-type]
     (lambda: waste([1]).product(0), "width must be a whole number of at least 1, got 0"),
-    (lambda: waste([1]).flops("cnn", 1, 1), "cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'"),
+    (
+        lambda: waste([1]).flops("cnn", 1, 1),
+        "cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'; did you mean 'rnn'?",
+    ),
     (lambda: waste([1]).flops("rnn", 0, 1), "input_size must be a whole number of at least 1, got 0"),
     (lambda: waste([1]).flops("rnn", 1, -1), "hidden_size must be a whole number of at least 1, got -1"),
     (lambda: waste([1]).flops("rnn", 1, 1, 0), "num_layers must be a whole number of at least 1, got 0"),

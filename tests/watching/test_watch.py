@@ -467,6 +467,9 @@ def test_what_cannot_be_iterated_is_reported_at_once():
         padless.watch(5)
     with pytest.raises(TypeError, match="^watch: lengths must be a function of a batch, got list$"):
         padless.watch([packed], lengths=[2, 3])  # type: ignore[arg-type]
+    message = "^watch: report must be a function of a text, or None for no report, got bool$"
+    with pytest.raises(TypeError, match=message):
+        padless.watch([packed], report=False)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=4), max_size=4))

@@ -249,12 +249,10 @@ def _real_rows(grid: Tensor, packed: PackedSequence) -> Tensor:
     return grid[:, packed.sorted_indices][mask]
 
 
-def gradients(layer: torch.nn.Module, input_rows: Tensor | None) -> dict[str, Tensor]:
-    """Gradients of the input's rows and of every parameter that has one, by name.
+def gradients(layer: torch.nn.Module, input_rows: Tensor | None = None) -> dict[str, Tensor]:
+    """Gradients of every parameter that has one, by name, and those of the input's rows if they are given.
 
     Copies, because two contestants share one layer and the next step overwrites the gradients.
     """
-    if input_rows is None:
-        return {}
     named = {f"grad {name}": p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
-    return {"grad input": input_rows.clone(), **named}
+    return named if input_rows is None else {"grad input": input_rows.clone(), **named}

@@ -33,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         type=_shape,
         metavar="B,T,H",
-        help="time only this shape: sequences, steps, hidden size; may be repeated (default: six shapes)",
+        help="time only this shape: sequences, steps, hidden size; may be repeated (default: six shapes; three "
+        "with --quick; five with --steps)",
     )
     parser.add_argument(
         "--lengths",
@@ -69,7 +70,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="time calls of one to five steps instead, for every type of input",
     )
-    parser.add_argument("--quick", action="store_true", help="time three small shapes, in three rounds")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="time in three rounds, and without --shape and --steps three small shapes",
+    )
     parser.add_argument(
         "--json", metavar="FILE", help="also write all numbers to FILE as JSON ('-' for standard output)"
     )
@@ -115,14 +120,14 @@ def run(options: Namespace) -> None:
             + ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
         )
         if options.steps:
-            say(f"{options.threads} thread(s), {report['clock']} time, the least of {options.repeats} turns")
+            least = f"the least of up to {_rounds(options)} round(s)"
+            say(f"{options.threads} thread(s), {report['clock']} time, {least}")
             report["results"] = _time_steps(options, say)
         else:
             say(f"{options.threads} thread(s), {report['clock']} time, medians; lengths: {options.lengths}")
             if _is_highest_here(options.precision):
                 say(f'this machine computes precision {options.precision!r} in float32, as "highest"')
             report["results"] = _time_batches(options, rates, say)
-            say(summary(report["results"]))
     finally:
         torch.set_num_threads(before)
     text = json.dumps(report, indent=1)
@@ -134,6 +139,8 @@ def run(options: Namespace) -> None:
             path.write_text(text + "\n")
         except OSError as error:
             raise unwritable(path, error) from None
+    if not options.steps:
+        say(summary(report["results"]))
     if options.plot is not None:
         from .plot import save_plot
 
@@ -187,7 +194,7 @@ def _time_steps(options: Namespace, say: Callable[..., None]) -> list[dict[str, 
         for cell in options.cell or _CELLS:
             results = [
                 time_steps(
-                    cell, shape, train=mode == "train", dtype=dtype, repeats=3 if options.quick else options.repeats,
+                    cell, shape, train=mode == "train", dtype=dtype, repeats=_rounds(options),
                     budget_seconds=options.budget,
                 )
                 for shape in shapes
@@ -215,6 +222,10 @@ def _refuse_with_steps(options: Namespace) -> None:
             raise UsageError(f"--{name} has no effect on --steps; leave it out")
 
 
+def _rounds(options: Namespace) -> int:
+    return 3 if options.quick else options.repeats
+
+
 def _shapes(options: Namespace) -> Any:
     from .cases import SHAPES, Shape
 
@@ -236,10 +247,8 @@ def _time(cell: str, mode: str, shape: Any, options: Namespace, rates: dict[str,
             cell, shape, train=train, lengths=lengths, dtype=options.dtype, precision=options.precision
         )
     check_equal(case)
-    repeats = 3 if options.quick else options.repeats
-    timings = measure(
-        case, repeats=repeats, budget_seconds=options.budget, library=max(rates, key=lambda name: rates[name])
-    )
+    fastest = max(rates, key=lambda name: rates[name])
+    timings = measure(case, repeats=_rounds(options), budget_seconds=options.budget, library=fastest)
     product = timings.pop(SGEMM)
     rate = sgemm_flops() / product.median_seconds
     ours, *others = timings

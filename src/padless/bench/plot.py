@@ -11,6 +11,11 @@ __all__ = ["save_plot"]
 _STYLES = {
     "padless native": ("#D55E00", "o"),
     "padless portable": ("#E69F00", "s"),
+    # Only one of these three is timed at a time, and never beside "padless native".
+    "padless bf16": ("#D55E00", "o"),
+    "padless high": ("#D55E00", "o"),
+    "padless medium": ("#D55E00", "o"),
+    "padless float32": ("#E69F00", "s"),
     "torch packed": ("#0072B2", "v"),
     "torch padded": ("#56B4E9", "^"),
     "ONNX Runtime": ("#009E73", "D"),
@@ -47,10 +52,11 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
         lines, labels = panel.get_legend_handles_labels()
         shown.update(zip(labels, lines, strict=True))
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(shown), frameon=False)
+    precision = "" if report["precision"] == "highest" else f" at precision {report['precision']!r}"
     rate = max(report["sgemm_flops_per_second"].values()) / 1e9
     figure.suptitle(
-        f"{report['machine']}, {report['threads']} thread(s), float32, lengths {report['lengths']!r}; "
-        f"100 % = sgemm of {rate:.0f} GFLOP/s",
+        f"{report['machine']}, {report['threads']} thread(s), {report['dtype']}{precision}, "
+        f"lengths {report['lengths']!r}; 100 % = sgemm of {rate:.0f} GFLOP/s",
         fontsize=10,
     )
     figure.savefig(path, dpi=130)

@@ -23,7 +23,7 @@ from .timing import check_contestants, time_by_turns
 __all__ = ["measure_policies"]
 
 _SAMPLE = 16  # batches per policy, if time allows
-_TURNS = 5
+_ROUNDS = 5
 _PADDED, _OURS, _ALONE = "torch padded", "padless", "torch, one sequence at a time"
 _MOST_BYTES = 2 << 30  # approximate size of one batch; larger batches are not timed
 
@@ -49,9 +49,11 @@ def measure_policies(
 
     Raises:
         DisagreementError: the results differ.
+        ValueError: the report has no network.
     """
     network = report.network
-    assert network is not None
+    if network is None:
+        raise ValueError("measure_policies needs a report with a network")
     busy = load()  # of other processes: nothing has been measured yet
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -109,7 +111,7 @@ def _time_batches(
         # A sequence of length 0 costs a line of the grid, but torch cannot pack it, so it is left out of both.
         lengths = [length for length in lengths if length]
         padded, ours = _contestants(lengths, network, layers)
-        timed = time_by_turns({_PADDED: padded.step, _OURS: ours.step}, repeats=_TURNS, budget_seconds=left)
+        timed = time_by_turns({_PADDED: padded.step, _OURS: ours.step}, repeats=_ROUNDS, budget_seconds=left)
         padded_seconds += timed[_PADDED].median_seconds
         padless_seconds += timed[_OURS].median_seconds
         rows, cells, done = rows + sum(lengths), cells + len(lengths) * max(lengths), done + 1
@@ -181,7 +183,7 @@ def _described(report: Report, network: Network) -> list[str]:
         f"torch {torch.__version__} on the padded grid",
         f"padless {__version__} ({backends.active()})",
     )
-    sample = f"up to {_SAMPLE} random batches per policy, random rows, medians of up to {_TURNS} turns"
+    sample = f"up to {_SAMPLE} random batches per policy, random rows, medians of up to {_ROUNDS} rounds"
     lines = [
         f"measured: {network}; {padded}, {ours} on the rows; {clock}",
         f"sampled: {sample}; results were checked for equality first",

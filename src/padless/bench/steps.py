@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from .. import nn
 from ..packed import Packed
-from .cases import FLOAT32, Contestant, Shape
+from .cases import FLOAT32, Contestant, Shape, gradients
 from .timing import check_contestants, time_by_turns
 
 __all__ = ["KINDS", "STEP_SHAPES", "render_steps", "time_steps"]
@@ -122,7 +122,7 @@ def _contestant(layer: torch.nn.Module, x: Any, hx: Any, train: bool) -> Contest
         with torch.no_grad():
             return layer(x, hx)
 
-    def backward() -> Any:
+    def train_step() -> Any:
         layer.zero_grad()
         result = layer(x, hx)
         _rows(result[0]).sum().backward()
@@ -132,10 +132,9 @@ def _contestant(layer: torch.nn.Module, x: Any, hx: Any, train: bool) -> Contest
         output, final = result
         states = final if isinstance(final, tuple) else (final,)
         found = {"output": _in_time(output), **dict(zip(("h_n", "c_n"), states, strict=False))}
-        grads = {f"grad {name}": p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
-        return {**{name: value.detach() for name, value in found.items()}, **grads}
+        return {**{name: value.detach() for name, value in found.items()}, **gradients(layer)}
 
-    step: Callable[[], Any] = backward if train else infer
+    step: Callable[[], Any] = train_step if train else infer
     return Contestant(step, results)
 
 

@@ -55,11 +55,14 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> str:
-    """One line per mode: geometric means over all cells and shapes."""
+    """One line per mode: geometric means over all cells and shapes that a contestant took part in."""
     lines = []
     for mode in dict.fromkeys(result["mode"] for result in results):
         of_mode = [result["ratios"] for result in results if result["mode"] == mode]
-        means = {name: _geometric_mean([ratios[name] for ratios in of_mode]) for name in of_mode[0]}
+        names = dict.fromkeys(name for ratios in of_mode for name in ratios)
+        means = {
+            name: _geometric_mean(ratios[name] for ratios in of_mode if name in ratios) for name in names
+        }
         lines.append(f"{mode}: " + ", ".join(f"{mean:.2f} {name}" for name, mean in means.items()))
     return "\n".join(
         ["", "How many times as long the others take, geometric means over cells and shapes:", *lines]

@@ -67,8 +67,8 @@ def check_contestants(
 ) -> None:
     """Raise DisagreementError if one differs from the reference by more than rounding explains.
 
-    The bound is `64 * eps * sqrt(K + T) * scale`, where K is the number of terms of a sum (N for weight gradients,
-    2 H for everything else) and scale the largest value. If eps is over 1e-5, the factor is 2 instead of 64.
+    The bound is `64 * eps * sqrt(K + T) * scale`, where K is the number of terms of a sum (the larger of N and 2 H for
+    gradients, 2 H for outputs and states) and scale the largest value. If eps is over 1e-5, the factor is 2, not 64.
     """
     found = {name: each.results(each.step()) for name, each in contestants.items()}
     expected = found.pop(reference)
@@ -93,11 +93,11 @@ def _check_close(got: Tensor, expected: Tensor, terms: int, eps: float, where: s
 
 
 def measure(case: Case, *, repeats: int, budget_seconds: float, library: str) -> dict[str, Timing]:
-    """Times of each contestant and, as `SGEMM`, of a product by `library`, which also runs in every turn.
+    """Times of each contestant and, as `SGEMM`, of a product by `library`, which also runs in every round.
 
     Args:
         case: already checked by `check_equal`.
-        repeats: number of turns; fewer if the budget is spent, but at least three.
+        repeats: number of rounds; fewer if the budget is spent, but at least three.
         budget_seconds: time limit for this case.
         library: a key of `sgemm_flops_per_second()`; its product takes `2 * 1024**3` FLOPs.
     """

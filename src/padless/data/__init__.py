@@ -5,8 +5,9 @@ Every name is loaded when it is first used, so `plan` needs NumPy but never torc
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy
 
 if TYPE_CHECKING:
     from ..planning import plan
@@ -18,21 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["LengthBatchSampler", "StreamBatches", "collate", "column_lengths", "plan"]
 
 _HOMES = {
-    "LengthBatchSampler": ".sampling",
-    "StreamBatches": ".streaming",
-    "collate": ".collating",
-    "column_lengths": ".columns",
-    "plan": "..planning",
-}  # name -> the module that defines it
+    "LengthBatchSampler": "sampling",
+    "StreamBatches": "streaming",
+    "collate": "collating",
+    "column_lengths": "columns",
+    "plan": ".planning",
+}  # name -> the module that defines it, `.planning` one package up
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'padless.data' has no attribute {name!r}", name=name)
-    value = globals()[name] = getattr(import_module(home, __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

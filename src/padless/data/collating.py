@@ -24,7 +24,7 @@ def collate(samples: Sequence[Any], *, stack: str | int | Iterable[str | int] = 
     - an empty list: a sequence of length 0 with the dtype and width of the others. Where all lists of a batch are
       empty they are taken for ids, int64 `(0,)`; pass tensors where they are something else;
     - a number, or a tensor or array without dimensions: a tensor `(B,)`;
-    - a dict, tuple or named tuple: the same type, with each field collated;
+    - a mapping, tuple or named tuple: a dict, tuple or the same named tuple, with each field collated;
     - anything else, such as a string: a list of B values.
 
     Args:
@@ -46,9 +46,9 @@ def collate(samples: Sequence[Any], *, stack: str | int | Iterable[str | int] = 
     names = [stack] if isinstance(stack, (str, int)) else stack
     collation = _Collation({str(name) for name in names})
     batch = collation.field(samples, "")
-    for name in sorted(collation.stacked - collation.seen):
+    if unknown := sorted(collation.stacked - collation.seen):
         fields = ", ".join(sorted(collation.seen - {""})) or "none"
-        raise ValueError(f"stack names {name!r}, but the fields are: {fields}")
+        raise ValueError(f"stack names {unknown[0]!r}, but the fields are: {fields}")
     return batch
 
 
@@ -88,7 +88,7 @@ class _Collation:
             for key in keys ^ value.keys():
                 has, lacks = (i, 0) if key in value else (0, i)
                 raise ValueError(
-                    f"{_where(has, name)} has a field {key!r}, but {_where(lacks, name)} has not"
+                    f"{_where(has, name)} has a field {key!r}, but {_where(lacks, name)} does not"
                 )
         return {key: self.field([value[key] for value in values], _within(name, key)) for key in keys}
 
@@ -129,9 +129,8 @@ def _packed(values: list[Any], name: str) -> Packed:
     lengths = [len(value) for value in values]
     if all(isinstance(value, np.ndarray) for value in values):
         _check_rows(values, name)
-        return Packed(
-            _as_tensor(np.concatenate(values), 0, name), lengths
-        )  # one copy of all instead of one per array
+        # One copy of all instead of one per array.
+        return Packed(_as_tensor(np.concatenate(values), 0, name), lengths)
     tensors = _as_tensors(values, name)
     _check_rows(tensors, name)
     return Packed(torch.cat(tensors), lengths)

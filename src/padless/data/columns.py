@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LengthsError
+from ..errors import LengthsError, PadlessError
 from ..options import near
+from ..report.reading.parquet import is_list_type
 
 __all__ = ["column_lengths"]
 
@@ -31,12 +32,16 @@ def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
         KeyError: the column does not exist.
         TypeError: neither a dataset nor a table, or the column does not hold lists.
         LengthsError: a list is null.
+        PadlessError: pyarrow is not installed (extra `arrow`).
 
     >>> import pyarrow
     >>> column_lengths(pyarrow.table({"ids": [[5, 6], [], [7, 8, 9]]}), "ids")
     array([2, 0, 3])
     """
-    import pyarrow.compute
+    try:
+        import pyarrow.compute
+    except ImportError as error:
+        raise PadlessError("column_lengths needs pyarrow: pip install pyarrow") from error
 
     lengths = [np.zeros(0, np.int64)]
     done = 0
@@ -67,10 +72,6 @@ def _chunks(dataset: Any, column: str) -> Iterator[Any]:
         for chunk in table.column(column).chunks:
             array = chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk  # such as Array2D
             kind = array.type
-            if not (
-                pyarrow.types.is_list(kind)
-                or pyarrow.types.is_large_list(kind)
-                or pyarrow.types.is_fixed_size_list(kind)
-            ):
+            if not is_list_type(pyarrow, kind):
                 raise TypeError(f"column {column!r} holds {kind}, not lists")
             yield array

@@ -10,7 +10,7 @@ import torch.distributed
 from torch.utils.data import Sampler
 
 from ..errors import StateError
-from ..options import rank_of, whole
+from ..options import checked_rank, whole
 from ..planning import PLAN_VERSION, Planner, PoolStarts, rule_of
 
 __all__ = ["LengthBatchSampler", "place_among_ranks"]
@@ -94,7 +94,7 @@ class LengthBatchSampler(Sampler[list[int]]):
 
         With `tokens` the first call in an epoch plans the whole epoch.
         """
-        return self._planner.count(self._epoch, self._pool_starts)
+        return self._planner.batch_count(self._epoch, self._pool_starts)
 
     def __repr__(self) -> str:
         rule = self._planner.rule
@@ -149,7 +149,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                 f"this is not the state of a LengthBatchSampler: it is of type {type(state).__name__}"
             )
         for name in self.state_dict():
-            if name not in state and name != "place_checksum":  # which states saved by 0.1 lack
+            if name not in state and name != "place_checksum":  # which older states lack
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
         for name, own in self._identity().items():
             if state[name] != own:
@@ -168,7 +168,9 @@ class LengthBatchSampler(Sampler[list[int]]):
         except ValueError as error:
             raise StateError(f"this state is damaged: {error}") from None
         planner = self._planner
-        most = len(planner.lengths) // planner.rule.world_size if planner.steps is None else planner.steps
+        most = planner.fixed_batch_count
+        if most is None:
+            most = len(planner.lengths) // planner.rule.world_size
         if done > most:
             raise StateError(
                 f"this state is damaged: batches_done={done}, and an epoch has at most {most} batches"
@@ -224,4 +226,4 @@ def place_among_ranks(world_size: int | None, rank: int | None) -> tuple[int, in
         given = f"world_size={world_size}" if rank is None else f"rank={rank}"
         raise ValueError(f"give both world_size and rank, or neither; got {given}")
     world_size = whole("world_size", world_size, 1)
-    return world_size, rank_of(0 if rank is None else rank, world_size)
+    return world_size, checked_rank(0 if rank is None else rank, world_size)

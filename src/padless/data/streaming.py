@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import LengthsError
-from ..options import whole
+from ..lengths import as_length
+from ..options import warn, whole
 from ..planning import Rule, rule_of
 from ..planning.checks import MOST_ROWS
 from ..planning.order import shuffled
@@ -50,7 +50,7 @@ class StreamBatches(IterableDataset[list[Any]]):
 
     Raises:
         LengthsError: while iterating: fewer samples than ranks, samples that cannot be dealt evenly, or lengths that
-            are too large, as in `plan`.
+            are negative, not whole or too large, as in `plan`.
         TypeError, ValueError: invalid options.
 
     >>> words = "a sequence has a length and a batch is a rectangle".split()
@@ -79,16 +79,16 @@ class StreamBatches(IterableDataset[list[Any]]):
             )
         if not callable(length):
             raise TypeError(f"length must be a function of a sample, got {type(length).__name__}")
-        self.source = source
-        self.length = length
-        self.seed = whole("seed", seed, 0)
+        self._source = source
+        self._length = length
+        self._seed = whole("seed", seed, 0)
         world_size, self.rank = place_among_ranks(world_size, rank)
         if policy == "sorted":
             raise ValueError("policy 'sorted' needs all lengths at once, which a stream does not know")
-        self.rule = rule_of(
+        self._rule = rule_of(
             batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size
         )
-        self.pool = whole("pool", pool, 1)
+        self._pool = whole("pool", pool, 1)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with persistent workers
 
     def set_epoch(self, epoch: int) -> None:
@@ -101,20 +101,20 @@ class StreamBatches(IterableDataset[list[Any]]):
     def __iter__(self) -> Iterator[list[Any]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        epoch, ranks = int(self._epoch), self.rule.world_size
-        if hasattr(self.source, "set_epoch"):
-            self.source.set_epoch(epoch)  # type: ignore[union-attr]
-        if not isinstance(self.source, Iterable):
+        epoch, ranks = int(self._epoch), self._rule.world_size
+        if hasattr(self._source, "set_epoch"):
+            self._source.set_epoch(epoch)  # type: ignore[union-attr]
+        if not isinstance(self._source, Iterable):
             shard, shards = self.rank * workers + number, ranks * workers
-            alone = dataclasses.replace(self.rule, world_size=1)
-            yield from self._batches(self.source(shard, shards), alone, 0, epoch, shard)
+            alone = dataclasses.replace(self._rule, world_size=1)
+            yield from self._batches(self._source(shard, shards), alone, 0, epoch, shard)
             return
-        if isinstance(self.source, IterableDataset) and workers * ranks > 1:
+        if isinstance(self._source, IterableDataset) and workers * ranks > 1:
             raise TypeError(
-                f"source is an IterableDataset ({type(self.source).__name__}), which may split itself among "
+                f"source is an IterableDataset ({type(self._source).__name__}), which may split itself among "
                 f"workers and ranks: pass a function of (shard, shards) that returns it, or its part"
             )
-        for step, batch in enumerate(self._batches(self.source, self.rule, self.rank, epoch, None)):
+        for step, batch in enumerate(self._batches(self._source, self._rule, self.rank, epoch, None)):
             if step % workers == number:  # a DataLoader reads from its workers in turn
                 yield batch
 
@@ -125,8 +125,8 @@ class StreamBatches(IterableDataset[list[Any]]):
         ranks, step = rule.world_size, 0
         for number, (pool, lengths) in enumerate(self._pools(samples, rule, whole_stream=shard is None)):
             key = (epoch, shard or 0, number)
-            order = shuffled(len(pool), self.seed, *key, _ORDER)
-            planned, bounds = plan_pool(np.maximum(lengths, 1)[order], rule, self.seed, *key, _STEP_ORDER)
+            order = shuffled(len(pool), self._seed, *key, _ORDER)
+            planned, bounds = plan_pool(np.maximum(lengths, 1)[order], rule, self._seed, *key, _STEP_ORDER)
             order = order[planned]
             for here in range((len(bounds) - 1) // ranks):
                 batch = here * ranks + batch_in_step(rank, step, ranks)
@@ -139,23 +139,22 @@ class StreamBatches(IterableDataset[list[Any]]):
     ) -> Iterator[tuple[list[Any], list[int]]]:
         """Samples and their lengths, pool by pool; the last may be up to twice as large, so that none is small."""
         unit = rule.step_size or rule.world_size  # whole steps, or at least a multiple of the ranks
-        size = max(self.pool // unit, 1) * unit
+        size = max(self._pool // unit, 1) * unit
         held, lengths, rows, count, warned = [], [], 0, 0, False
         for sample in samples:
             if len(held) == 2 * size:
                 yield held[:size], lengths[:size]
                 rows -= sum(lengths[:size])
                 del held[:size], lengths[:size]
-            length = whole(f"the length of sample {count}", self.length(sample), 0)
+            length = as_length(self._length(sample), count, "the stream's lengths")
             rows += length
             if rows > MOST_ROWS:
                 raise LengthsError(f"the length of sample {count}, {length}, is too large: the sum overflows")
             if rule.tokens is not None and length > rule.tokens and not warned:
                 warned = True
-                warnings.warn(
+                warn(
                     f"sample {count} of the stream has length {length}, over tokens={rule.tokens}: "
-                    f"it is a batch of its own, and so is every other such sample",
-                    stacklevel=2,
+                    f"it is a batch of its own, and so is every other such sample"
                 )
             held.append(sample)
             lengths.append(length)

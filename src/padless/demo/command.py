@@ -32,13 +32,13 @@ def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resum
     A checkpoint that is there and is not to be resumed is kept as `checkpoint.previous.pt`.
 
     Raises:
-        UsageError: there is no training of this many epochs.
+        UsageError: `epochs` is below 1.
         PadlessError: `out` cannot be written, or its checkpoint cannot be resumed.
     """
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs must be at least 1, got {epochs}")
     checkpoint = out / "checkpoint.pt"
-    _make_writable(out)
+    _create_folder(out)
     _say("padless demo: a bidirectional LSTM reads a function and says which package it comes from\n")
     if not resume:
         _keep(checkpoint)  # at once: whoever interrupts from now on and resumes, resumes this run
@@ -55,8 +55,8 @@ def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resum
     _write(out / "demo.json", json.dumps(report, indent=2) + "\n")
     _say(f"\npicture     {picture}\nnumbers     {out / 'demo.json'}\n")
     _say(
-        f"padless is {result.ratio('torch packed'):.1f}x faster than torch packed "
-        f"and {result.ratio('torch padded'):.1f}x faster than torch padded"
+        f"torch packed takes {result.ratio('torch packed'):.1f} times as long as padless, "
+        f"torch padded {result.ratio('torch padded'):.1f} times"
     )
 
 
@@ -178,7 +178,7 @@ def _report(run: Run, data: Data, numbers: Waste, flops: Count, result: Comparis
     }
 
 
-def _make_writable(out: Path) -> None:
+def _create_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".padless-writable"

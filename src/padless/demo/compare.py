@@ -12,14 +12,14 @@ from .data import Data
 from .model import Reader, packed_twin, padded_twin
 from .train import loss_of
 
-__all__ = ["CONTENDERS", "Comparison", "compare"]
+__all__ = ["CONTESTANTS", "Comparison", "compare"]
 
-CONTENDERS = ("padless", "torch packed", "torch padded")
+CONTESTANTS = ("padless", "torch packed", "torch padded")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds that each contender took for the same steps, and how much the losses differ."""
+    """Seconds that each contestant took for the same steps, and how much the losses differ."""
 
     steps: int
     seconds: dict[str, float]  # total of all steps
@@ -38,7 +38,7 @@ def compare(
     learning_rate: float,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Comparison:
-    """Train a copy of `reader` with each contender on `batches`, in turns batch by batch.
+    """Train a copy of `reader` with each contestant on `batches`, in turns batch by batch.
 
     All start from the same weights. A step includes packing or padding, forward, loss, backward and optimizer. The
     order changes from batch to batch. `reader` itself is not changed. To warm up, temporary copies first run the
@@ -54,12 +54,12 @@ def compare(
     optimizers = {
         name: torch.optim.Adam(model.parameters(), lr=learning_rate) for name, model in models.items()
     }
-    seconds: dict[str, float] = dict.fromkeys(CONTENDERS, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(CONTESTANTS, 0.0)
     difference = 0.0
     for turn, batch in enumerate(batches):
         losses = []
-        for k in range(len(CONTENDERS)):
-            name = CONTENDERS[(turn + k) % len(CONTENDERS)]
+        for k in range(len(CONTESTANTS)):
+            name = CONTESTANTS[(turn + k) % len(CONTESTANTS)]
             begin = time.perf_counter()
             loss = loss_of(models[name], batch, tensors, labels)
             optimizers[name].zero_grad()

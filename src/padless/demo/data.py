@@ -60,7 +60,7 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all contents: a run can be resumed if and only if it is equal."""
+        """Hash of all contents; a run is resumed only with equal data."""
         parts = (
             self.sequences,
             self.labels,

@@ -175,7 +175,7 @@ def train(
     on_step: Callable[[int, int, int], None] = lambda epoch, done, steps: None,
     on_epoch: Callable[[int, Epoch], None] = lambda number, epoch: None,
 ) -> None:
-    """Train until `run` has `epochs` epochs, and save it to `path` at the start and after each epoch."""
+    """Train until `run` has `epochs` epochs, and save it to `path` at the start of a new run and after each epoch."""
     tensors = [torch.tensor(sequence) for sequence in data.sequences]
     labels = torch.tensor(data.labels)
     if not run.epochs:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LengthsError, UsageError
-from ..options import check_outputs, unwritable
+from ..options import check_outputs, check_writable, unwritable
 from ..progress import Meter
 from ..report.command import add_reading_options
 
@@ -60,14 +60,17 @@ def run(options: Namespace) -> None:
         PadlessError: a file cannot be read or written, what is in it cannot be drawn, or Matplotlib is missing.
     """
     if options.lang and options.html is None:
-        raise UsageError("--lang is for the page of --html")
+        raise UsageError("--lang needs --html")
     words = [word for argument in options.lengths for word in argument.split(",") if word.strip()]
     if not words:
         raise UsageError(
             "no lengths: give them, or a FILE, or - for standard input (see padless draw --help)"
         )
     are_lengths = all(map(_NUMBER.fullmatch, words))
-    check_outputs((options.svg, options.html, options.png), None if are_lengths else options.lengths[0])
+    outputs = [path for path in (options.svg, options.html, options.png) if path is not None]
+    check_outputs(outputs, None if are_lengths else options.lengths[0])
+    for path in outputs:
+        check_writable(path)
     if are_lengths:
         _refuse_reading(options)
         try:
@@ -76,7 +79,7 @@ def run(options: Namespace) -> None:
             raise UsageError(str(error)) from error
         return
     if len(options.lengths) > 1:
-        stranger = next(word for word in options.lengths if not _NUMBER.fullmatch(word.rstrip(",")))
+        stranger = next(word for word in words if not _NUMBER.fullmatch(word))
         raise UsageError(f"{stranger!r} is not a length; give lengths only, or one FILE")
     from ..report.reading import read_lengths
 
@@ -95,26 +98,30 @@ def _refuse_reading(options: Namespace) -> None:
     """Raise UsageError where an option would do nothing."""
     for name in ("format", "column", "words"):
         if getattr(options, name):
-            raise UsageError(f"--{name} is for a FILE, and these are lengths")
+            raise UsageError(f"--{name} needs a FILE, but lengths were given")
 
 
 def _draw(lengths: Any, name: str, options: Namespace) -> None:
+    texts = {}  # all of them before one is written, since too many sequences raise
     if options.svg is not None:
         from .svg import draw_svg
 
-        _write(options.svg, draw_svg(lengths, name=name))
+        texts[options.svg] = draw_svg(lengths, name=name)
     if options.html is not None:
         from .html import draw_html
 
-        _write(options.html, draw_html(lengths, name=name, lang=options.lang or "en"))
+        texts[options.html] = draw_html(lengths, name=name, lang=options.lang or "en")
+    for path, text in texts.items():
+        _write(path, lambda path, text=text: path.write_text(text, encoding="utf-8"))
     if options.png is not None:
         from .picture import save_picture
 
-        _wrote(options.png, lambda path: save_picture(lengths, path))
+        _write(options.png, lambda path: save_picture(lengths, path))
     if options.svg is options.html is options.png is None:
-        from .text import draw_text
+        from .text import NARROWEST, draw_text
 
-        width = shutil.get_terminal_size().columns  # COLUMNS, the terminal's own, or 80
+        # COLUMNS, the terminal's own width, or 80.
+        width = max(shutil.get_terminal_size().columns, NARROWEST)
         print(
             draw_text(lengths, width=width, color=_is_coloured(options.color), ascii_only=not _has_blocks())
         )
@@ -126,11 +133,7 @@ def _number(i: int, word: str) -> int | float:
     return int(word) if word.lstrip("+-").isdecimal() else float(word)
 
 
-def _write(path: Path, text: str) -> None:
-    _wrote(path, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _wrote(path: Path, write: Callable[[Path], object]) -> None:
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(path)
     except OSError as error:

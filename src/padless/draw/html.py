@@ -105,9 +105,8 @@ def _translated(template: str, texts: Mapping[str, str]) -> str:
 
 
 def _asset(name: str) -> str:
-    from importlib.resources import (
-        files,
-    )  # here, because it takes a tenth of the start-up time of the command line
+    # Imported here because it takes a tenth of the start-up time of the command line.
+    from importlib.resources import files
 
     return (files("padless.draw") / "page" / name).read_text(encoding="utf-8")
 

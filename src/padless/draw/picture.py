@@ -26,7 +26,8 @@ def save_picture(lengths: Any, path: str | Path) -> None:
         lengths: `(B,)`, in any form that `waste` accepts; sequences are drawn longest first and labelled by index.
 
     Raises:
-        LengthsError: there is no row to draw.
+        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than
+            a million sequences.
         PadlessError: Matplotlib is not installed (extra `plot`).
         OSError: the file cannot be written.
     """

@@ -56,7 +56,8 @@ def draw_svg(lengths: Any, *, name: str = "") -> str:
         name: the source of the lengths, for the title.
 
     Raises:
-        LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
+        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than
+            a million sequences.
 
     >>> draw_svg([4, 6, 8]).startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     True

@@ -46,7 +46,7 @@ class TerminalStyle:
         foreground = 16 if ink_on(colour) == "#000000" else 231
         return f"\033[38;5;{foreground};48;5;{background}m{text}\033[0m"
 
-    def colored(self, text: str, colour: str) -> str:
+    def coloured(self, text: str, colour: str) -> str:
         """`text` in this colour."""
         return f"\033[38;5;{terminal_colour(colour)}m{text}\033[0m" if self.color and text else text
 

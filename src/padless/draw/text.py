@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from ..options import whole
 from .arrangement import arrange
 from .colours import sequence_colours
 from .terminal import ASCII, UNICODE, TerminalStyle
@@ -12,9 +13,9 @@ from .text_grid import grid_lines
 from .text_memory import memory_lines
 from .words import saving
 
-__all__ = ["draw_text"]
+__all__ = ["NARROWEST", "draw_text"]
 
-_NARROWEST = 40
+NARROWEST = 40
 
 
 def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only: bool = False) -> str:
@@ -30,7 +31,9 @@ def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only:
         ascii_only: whether to use ASCII only, for terminals without block characters.
 
     Raises:
-        LengthsError: a length is negative, not whole or over 64 bits, or there is no row to draw.
+        LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than
+            a million sequences.
+        ValueError: `width` is not a whole number of at least 40.
 
     >>> print(draw_text([2, 3, 1]))
     padded: 3 sequences, 3 steps, 9 cells (· is padding)
@@ -49,7 +52,7 @@ def draw_text(lengths: Any, *, width: int = 80, color: bool = False, ascii_only:
     6 of 9 cells are real: 3 of 9 multiplications saved
     """
     batch = arrange(lengths)
-    style = TerminalStyle(max(width, _NARROWEST), color, ASCII if ascii_only else UNICODE)
+    style = TerminalStyle(whole("width", width, NARROWEST), color, ASCII if ascii_only else UNICODE)
     colours = sequence_colours(batch)
     lines = [
         *grid_lines(batch, colours, style),

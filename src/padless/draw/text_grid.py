@@ -103,7 +103,7 @@ def _line(batch: Arrangement, band: Band, scale: _Scale, colour: str, style: Ter
     bar = style.glyphs.full * (scale.cell * whole) + style.glyphs.some * (scale.cell * some)
     if eighths:
         bar += style.glyphs.eighths[eighths - 1]
-    return style.colored(bar, colour) + padding
+    return style.coloured(bar, colour) + padding
 
 
 def _filled(band: Band, scale: _Scale, steps: int) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import rank_of, whole
+from ..options import checked_rank, whole
 from .planner import PLAN_VERSION, Planner, PoolStarts, rule_of
 from .pools import POLICIES, Rule
 
@@ -36,7 +36,7 @@ def batches(
     [[2, 1], [3, 0]]
     """
     rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size)
-    rank, epoch = rank_of(rank, rule.world_size), whole("epoch", epoch, 0)
+    rank, epoch = checked_rank(rank, rule.world_size), whole("epoch", epoch, 0)
     return Planner(lengths, rule, seed=seed, pool=pool).batches(epoch, rank)
 
 
@@ -85,6 +85,6 @@ def plan(
     [[3, 0, 4, 5], [2, 7], [6, 1]]
     """
     rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=world_size)
-    rank, epoch = rank_of(rank, rule.world_size), whole("epoch", epoch, 0)
+    rank, epoch = checked_rank(rank, rule.world_size), whole("epoch", epoch, 0)
     steps = Planner(lengths, rule, seed=seed, pool=pool).batches(epoch, rank)
     return [batch.tolist() for batch in steps]

@@ -24,9 +24,8 @@ MOST_ROWS = 2**61  # keeps sums of lengths and budgets far from int64 overflow
 class Lengths:
     """B lengths, checked, with their sum and maximum."""
 
-    values: NDArray[
-        Any
-    ]  # (B,) whole numbers of the caller's dtype; the caller's memory if an array was given
+    # (B,) whole numbers of the caller's dtype; the caller's memory if an array was given.
+    values: NDArray[Any]
     rows: int  # N
     longest: int  # T
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LengthsError
-from ..options import flag, named, whole
+from ..options import flag, named, warn, whole
 from .checks import as_lengths
 from .order import Exchange, Shuffle, longest_first, shortest
 from .pools import POLICIES, Rule, batch_in_step, check_count, plan_pool, step_start
@@ -86,14 +85,14 @@ class Planner:
         self._last_exchange: tuple[int, Exchange | None] = -1, None  # of this epoch
 
     @property
-    def steps(self) -> int | None:
+    def fixed_batch_count(self) -> int | None:
         """Batches per rank in every epoch; None if only planning can tell."""
         return -(-len(self.lengths) // self.rule.step_size) if self.rule.step_size else None
 
-    def count(self, epoch: int, starts: PoolStarts | None = None) -> int:
+    def batch_count(self, epoch: int, starts: PoolStarts | None = None) -> int:
         """Batches per rank in this epoch. With `tokens` the pools after the last of `starts` are planned, and added."""
-        if self.steps is not None:
-            return self.steps
+        if self.fixed_batch_count is not None:
+            return self.fixed_batch_count
         starts = PoolStarts() if starts is None else starts
         pool, before = starts.last()
         if pool < len(self.bounds) - 1:
@@ -202,10 +201,9 @@ class Planner:
         count, first = self.lengths.over(tokens)
         if count:
             others = f", and so are {count - 1} others" if count > 2 else ", and so is 1 other" * (count - 1)
-            warnings.warn(
+            warn(
                 f"lengths[{first}] = {self.lengths.values[first]} is over tokens={tokens}: "
-                f"it is a batch of its own{others}",
-                stacklevel=4,  # past here, Planner and the public function
+                f"it is a batch of its own{others}"
             )
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..options import MOST_THREADS, check_outputs, check_writable, unwritable
+from ..options import MOST, MOST_THREADS, check_outputs, check_writable, unwritable
 from ..progress import Meter
+from .given import POLICIES
 
 if TYPE_CHECKING:
     from .contents import Report
@@ -42,10 +43,8 @@ examples:
   padless report lengths.txt --json | python -m json.tool"""
 
 _FORMATS = ("txt", "csv", "tsv", "json", "jsonl", "parquet")
-_POLICIES = ("given", "random", "bucket", "sorted", "binpack")
 _CELLS = ("lstm", "gru", "rnn")
 _BATCH_SIZE, _SIZE, _SECONDS = 32, 256, 5.0  # where no option says
-_MOST = 2**31 - 1  # of any number: with lengths no larger, sums and products stay inside 64 bits
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -66,7 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--policy",
         action="append",
-        choices=_POLICIES,
+        choices=POLICIES,
         help="count only this policy; may be repeated (default: all)",
     )
     group.add_argument(
@@ -140,8 +139,8 @@ def run(options: Namespace, measure: Callable[..., Any]) -> None:
 
     Args:
         options: of `add_arguments`.
-        measure: `padless.bench.policies.measure`, or a replacement for it. It needs torch and the layers, which are
-            above this package, so the caller passes it in.
+        measure: `padless.bench.policies.measure_policies`, or a replacement for it. It needs torch and the layers,
+            which `report` must not import, so the caller passes it in.
 
     Raises:
         UsageError: options that make no sense.
@@ -178,7 +177,7 @@ def _count_up(found: Collected, options: Namespace) -> Report:
     policies = []
     for batching in batchings(
         found.values,
-        dict.fromkeys(options.policy or _POLICIES),
+        dict.fromkeys(options.policy or POLICIES),
         batch_size=None if options.tokens else options.batch_size or _BATCH_SIZE,
         tokens=options.tokens,
         padded=options.padded,
@@ -204,14 +203,14 @@ def _check(options: Namespace) -> None:
     if options.tokens and options.batch_size:
         raise UsageError("--batch-size and --tokens: give one of them")
     if options.padded and not options.tokens:
-        raise UsageError("--padded says what --tokens bounds: give --tokens too")
+        raise UsageError("--padded needs --tokens")
     if not options.network and not options.measure:
         for name in ("input_size", "hidden_size", "layers", "bidirectional", "training"):
             if getattr(options, name):
-                raise UsageError(f"--{name.replace('_', '-')} is of a network: give --network too")
+                raise UsageError(f"--{name.replace('_', '-')} needs --network or --measure")
     for name in ("threads", "seconds"):
         if getattr(options, name) and not options.measure:
-            raise UsageError(f"--{name} is of --measure: give that too")
+            raise UsageError(f"--{name} needs --measure")
     if options.file is None and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("give a FILE, or lengths on standard input (see padless report --help)")
 
@@ -254,15 +253,14 @@ def _write(report: Report, options: Namespace) -> None:
         except OSError as error:
             raise unwritable(options.html, error) from None
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a column's name may have letters that it cannot show
+        # A column's name may have letters that it cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(json.dumps(report.as_json(), indent=2) if options.json else report.text())
 
 
 def count(text: str) -> int:
     """An option's text as a whole number from 1."""
-    return _up_to(_MOST, text)
+    return _up_to(MOST, text)
 
 
 def threads(text: str) -> int:

@@ -182,6 +182,7 @@ class Report:
             "policy": batching.policy,
             "batch_size": batching.batch_size,
             "tokens": batching.tokens,
+            "padded": batching.padded,
             "seed": batching.seed,
             "batches": each.batches,
             "rows": each.rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..options import whole
+from ..options import flag, named, whole
 
 __all__ = ["Count", "Counted", "Product"]
 
@@ -92,16 +92,13 @@ class Counted:
         >>> waste([3, 1]).flops("lstm", 10, 20)
         Count(needed=19200, padded=28800)
         """
-        gates = _GATES.get(str(cell).lower())
-        if gates is None:
-            raise ValueError(f"cell must be one of 'rnn', 'lstm', 'gru', got {cell!r}")
+        gates = _GATES[named("cell", str(cell).lower(), tuple(_GATES))]
         width, hidden_size = whole("input_size", input_size, 1), whole("hidden_size", hidden_size, 1)
         later_layers = whole("num_layers", num_layers, 1) - 1
-        directions = 2 if bidirectional else 1
-        widths = (
-            width + hidden_size + later_layers * (directions + 1) * hidden_size
-        )  # of inputs and states, all layers
+        directions = 2 if flag("bidirectional", bidirectional) else 1
+        # Widths of inputs and states of all layers.
+        widths = width + hidden_size + later_layers * (directions + 1) * hidden_size
         a_row = directions * 2 * gates * hidden_size * widths
-        if training:
+        if flag("training", training):
             a_row *= 3
         return Count(self.rows * a_row, self.cells * a_row)

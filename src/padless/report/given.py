@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Numbers", "given_batches", "given_bounds"]
+__all__ = ["POLICIES", "Numbers", "given_batches", "given_bounds"]
 
+POLICIES = ("given", "random", "bucket", "sorted", "binpack")  # here because `measure` takes long to import
 Numbers = tuple[int, int, int, int, int]  # the fields of a `BatchWaste`
 
 

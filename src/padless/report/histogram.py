@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .spread import Bin, Spread
+from .spread import Bin, Spread, round_step
 
 __all__ = ["bin_text", "histogram_svg"]
 
@@ -19,7 +19,7 @@ def histogram_svg(spread: Spread) -> str:
     """An `<svg>` element: one bar per bin with a title, axes, and a description."""
     bins = spread.bins
     top = max(each.count for each in bins)
-    step = _round_step(top / _TICKS)
+    step = round_step(top / _TICKS)
     ceiling = max(-(-top // step), 1) * step
     slot = (_WIDTH - _LEFT - _RIGHT) / (max(len(bins), _LABELS) + 0.5)
     floor = _HEIGHT - _BOTTOM
@@ -67,13 +67,3 @@ def _description(spread: Spread) -> str:
     highest = max(spread.bins, key=lambda each: each.count)
     most = f"Most in one bar: {highest.count:,} of length {bin_text(highest)}."
     return f"{spread.sequences:,} sequences: {spread}. {most}"
-
-
-def _round_step(least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, ... that is at least `least`."""
-    power = 1
-    while True:
-        for factor in (1, 2, 5):
-            if factor * power >= least:
-                return factor * power
-        power *= 10

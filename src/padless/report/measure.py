@@ -9,18 +9,16 @@ from typing import Any
 from ..lengths import host_lengths
 from ..options import flag, named, whole
 from .counts import Count, Counted
-from .given import given_batches
+from .given import POLICIES, given_batches
 
-__all__ = ["POLICIES", "BatchWaste", "Waste", "waste"]
-
-POLICIES = ("given", "random", "bucket", "sorted", "binpack")
+__all__ = ["BatchWaste", "Waste", "waste"]
 
 
 @dataclass(frozen=True)
 class BatchWaste(Counted):
     """One batch and its padded grid: one line per sequence, including those of length 0, and T steps.
 
-    With `policy="binpack"` the grid is a single line of `tokens` steps; the sequences share it.
+    With `policy="binpack"` and not `padded`, the grid is a single line of `tokens` steps; the sequences share it.
     """
 
     sequences: int
@@ -117,8 +115,8 @@ def waste(
     batch_size = batch_size if batch_size is None else whole("batch_size", batch_size, 1)
     tokens = tokens if tokens is None else whole("tokens", tokens, 1)
     seed, padded = whole("seed", seed, 0), flag("padded", padded)
-    if padded and tokens is None and batch_size is None:
-        raise ValueError("padded is an option of batches: give batch_size or tokens too")
+    if padded and tokens is None:
+        raise ValueError("padded says that tokens counts cells: give tokens")
     if policy == "binpack" and tokens is None:
         raise ValueError("policy 'binpack' fills rows of a fixed size: give tokens")
     if policy == "given" or (batch_size is None and tokens is None):

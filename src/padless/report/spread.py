@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Bin", "Spread", "spread_of"]
+__all__ = ["Bin", "Spread", "round_step", "spread_of"]
 
 _BINS = 40
 _TAIL = 0.995  # of the lengths have bins of the normal width; far longer ones share the last bin
@@ -66,7 +66,7 @@ def spread_of(values: array[int]) -> Spread:
 
 def _bins(ordered: np.ndarray, shortest: int, far: int, longest: int) -> tuple[Bin, ...]:
     """Bins of one round width; the last is open if reaching the longest would take many more."""
-    width = _round_width(far - shortest + 1)
+    width = round_step((far - shortest + 1) / _BINS)
     first = shortest // width * width
     closed = (longest - first) // width + 1
     is_open = closed > _BINS * 3 // 2
@@ -81,11 +81,11 @@ def _bins(ordered: np.ndarray, shortest: int, far: int, longest: int) -> tuple[B
     return tuple(bins)
 
 
-def _round_width(span: int) -> int:
-    """The smallest of 1, 2, 5, 10, 20, ... that covers `span` in `_BINS` bins."""
+def round_step(least: float) -> int:
+    """The smallest of 1, 2, 5, 10, 20, ... that is at least `least`."""
     power = 1
     while True:
         for factor in (1, 2, 5):
-            if factor * power * _BINS >= span:
+            if factor * power >= least:
                 return factor * power
         power *= 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType
@@ -12,6 +11,7 @@ from typing import Any, SupportsIndex, TypeVar
 import torch
 
 from ..nn import GRU, LSTM, RNN
+from ..options import warn
 
 __all__ = ["accelerate", "restore"]
 
@@ -59,10 +59,9 @@ def accelerate(model: Model) -> Model:
         if _twin(type(module)) is None and _is_foreign_layer(module)
     ]
     if left:  # before the first change: a warning may be an error
-        warnings.warn(
+        warn(
             f"padless.accelerate left {len(left)} recurrent layer(s) unchanged, because they are not plain "
-            f"torch.nn layers: {'; '.join(left)}",
-            stacklevel=2,
+            f"torch.nn layers: {'; '.join(left)}"
         )
     for _, module in layers:
         twin = _twin(type(module))

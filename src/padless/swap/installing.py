@@ -53,8 +53,9 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     """Run every torch RNN, LSTM and GRU on CPU tensors in this process on padless.
 
     Models need no change: subclasses, scripted modules and calls of `torch.lstm` run on padless too, in float32,
-    float64 and, with the native kernels, bfloat16 and float16. Everything else stays with torch's own kernels:
-    autocast, `torch.func`, tracing, and where oneDNN computes bfloat16, an LSTM on padded tensors of many rows.
+    float64 and, with the native kernels, bfloat16 and float16. Torch's own kernels still run under
+    autocast, `torch.func` and tracing, and where they are faster: an LSTM on a padded tensor, in bfloat16 if oneDNN
+    supports it or in any dtype with the portable backend; and training a GRU or RNN over few steps.
     Installing twice has no effect. As a context manager, `with install(): ...` restores the previous state at the
     end; the same object can be used for several blocks.
 

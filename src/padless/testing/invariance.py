@@ -29,7 +29,7 @@ class Invariance:
         module: name of the first module whose output differs; "" for the model itself; None if there is none.
         kind: class of that module.
         sequence: the sequence that differs most there.
-        difference: its largest absolute difference.
+        difference: its largest difference, relative for values over 1.
         compared: number of module outputs that were compared.
         skipped: modules with outputs that could not be compared.
     """
@@ -55,8 +55,8 @@ class Invariance:
         name = f"module {self.module!r} ({self.kind})" if self.module else f"the model itself ({self.kind})"
         return (
             f"{name} is the first whose output depends on the batch: sequence {self.sequence} differs by "
-            f"{self.difference:.3g} between alone and in the batch. Look for padding that it reads: a mean, softmax, "
-            f"normalisation, convolution or last step over padded steps{skipped}"
+            f"{self.difference:.3g} (relative for values over 1) between alone and in the batch. Look for padding that "
+            f"it reads: a mean, softmax, normalisation, convolution or last step over padded steps{skipped}"
         )
 
 

@@ -49,8 +49,8 @@ def watch(
 
     Raises:
         LengthsError: while iterating: lengths cannot be determined, or no longer fit the grid that they had before.
-        TypeError: `lengths` is not a function, or the loader cannot be watched in place, because its class is not
-            written in Python.
+        TypeError: `lengths` or `report` is not a function, or the loader cannot be watched in place, because its class
+            is not written in Python.
 
     >>> import padless, torch
     >>> sequences = [torch.ones(n) for n in (4, 6, 8, 5)]
@@ -65,6 +65,10 @@ def watch(
 
     if lengths is not None and not callable(lengths):
         raise TypeError(f"watch: lengths must be a function of a batch, got {type(lengths).__name__}")
+    if report is not None and not callable(report):
+        raise TypeError(
+            f"watch: report must be a function of a text, or None for no report, got {type(report).__name__}"
+        )
     if not hasattr(type(loader), "__iter__"):
         raise TypeError(f"watch takes an iterable loader, got {type(loader).__name__}")
     return Watch(loader, BatchReader(lengths), report)

@@ -24,7 +24,7 @@ def read_lengths(
     """The lengths in `file`, or the lengths of the sequences in it.
 
     Args:
-        file: a path, or `-` for standard input. Gzip is recognised by its first bytes and unpacked.
+        file: a path, or `-` for standard input. Gzip is recognised by its first bytes and decompressed.
         format: one of `FORMATS`; None: by the suffix, or by the first line if the suffix is unknown.
         column: the column to read, for csv, tsv, parquet and objects in json and jsonl.
         words: count words even if an integer would otherwise be a length (txt, csv, tsv).

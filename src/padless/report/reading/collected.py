@@ -8,13 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ...errors import LengthsError
-from ...options import near
+from ...options import MOST, near
 
 __all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
-
-# No real sequence is longer, but columns of ids and of times in nanoseconds are passed by mistake. It also keeps all
-# sums and products of lengths within 64 bits.
-MOST = 2**31 - 1
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _NUMBER = re.compile(

@@ -10,7 +10,7 @@ from ...errors import LengthsError, PadlessError, UsageError
 from .collected import Collected, columns_text
 from .source import Progress, Source
 
-__all__ = ["read_parquet"]
+__all__ = ["is_list_type", "read_parquet"]
 
 _ROWS = 1 << 16
 _BUFFER = 1 << 20
@@ -87,7 +87,7 @@ def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any],
     if _is_any(pa, kind, _TEXTS):
         collected.unit = "words"
         return lambda values: [len(text.split()) for text in values.to_pylist()]
-    if _is_any(pa, kind, _LISTS):
+    if is_list_type(pa, kind):
         import pyarrow.compute as pc
 
         collected.unit = "items"
@@ -95,6 +95,11 @@ def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any],
     raise UsageError(
         f"{collected.source}: column {collected.column!r} is {kind}; use one of integers, text or lists"
     )
+
+
+def is_list_type(pa: ModuleType, kind: Any) -> bool:
+    """Whether an Arrow type is one of lists, of any kind that `pa`, which is pyarrow, knows."""
+    return _is_any(pa, kind, _LISTS)
 
 
 def _is_any(pa: ModuleType, kind: Any, names: Iterable[str]) -> bool:

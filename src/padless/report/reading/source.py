@@ -43,8 +43,8 @@ class Source:
         self.path = path
         self.raw = raw
         self._size = _size_of_file(raw)
-        self._is_packed = _starts_with(raw, _GZIP)
-        if self._is_packed:
+        self._is_gzip = _starts_with(raw, _GZIP)
+        if self._is_gzip:
             import gzip
 
             self._stream: IO[bytes] = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class Source:
         if self.format == "json" and format is None and self._is_json_lines():
             self.format = "jsonl"
         if self.format == "parquet":
-            if self._is_packed:
+            if self._is_gzip:
                 raise LengthsError(f"{self.name} is Parquet compressed by gzip; decompress it first")
             return
         if self._head.startswith(_PARQUET):
@@ -99,7 +99,7 @@ class Source:
                 raise self._no_text(line + _line_ends(before), f"byte 0x{byte:02x} is not UTF-8") from None
             line += text.count("\n")
             done += len(block)
-            progress(self.raw.tell() if self._is_packed and self._size else done, self._size)
+            progress(self.raw.tell() if self._is_gzip and self._size else done, self._size)
             if text:
                 yield text
 
@@ -144,18 +144,18 @@ class Source:
 
     def _read(self, count: int) -> bytes:
         try:
-            return self._stream.read(count) if not self._is_packed else self._unpack(count)
+            return self._stream.read(count) if not self._is_gzip else self._decompress(count)
         except OSError as error:
             raise _unreadable(self.name, error) from None
 
-    def _unpack(self, count: int) -> bytes:
+    def _decompress(self, count: int) -> bytes:
         import gzip
         import zlib
 
         try:
             return self._stream.read(count)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise LengthsError(f"{self.name} cannot be unpacked: {error}") from None
+            raise LengthsError(f"{self.name} cannot be decompressed: {error}") from None
 
     def _no_text(self, lines_before: int, what: str) -> LengthsError:
         return LengthsError(f"{self.name}, line {lines_before + 1}: {what}, so this is not {self.format}")
