@@ -38,5 +38,5 @@ register_pytree_node(
     from_dumpable_context=lambda lengths: Layout(as_lengths(lengths)),
     flatten_with_keys_fn=_flatten_with_keys,
 )
-# torch.load(..., weights_only=True) may call it, also under the name in files of version 0.1.
+# torch.load(..., weights_only=True) may call it, also under the name in older files.
 torch.serialization.add_safe_globals([Packed, (Packed, "padless._packed.Packed")])
