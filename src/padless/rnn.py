@@ -263,7 +263,7 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
     [tensor([1, 2, 3]), tensor([4])]
     """
     if is_tracing():
-        return _torch_rnn.unpad_sequence(padded_sequences, lengths, batch_first)
+        return _torch_rnn.unpad_sequence(padded_sequences, torch.as_tensor(lengths), batch_first)
     if not isinstance(padded_sequences, Tensor):
         kind = type(padded_sequences).__name__
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")

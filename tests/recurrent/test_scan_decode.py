@@ -246,8 +246,13 @@ def test_more_tokens_than_the_dtype_of_start_holds_are_refused():
 
     with pytest.raises(TypeError, match=r"scores of 257 tokens, more than torch\.uint8"):
         decode(step, start, (), stop=4, max_length=3)
-    with pytest.raises(RuntimeError, match=r"decode: stop = 256 cannot be held by torch\.uint8"):
-        decode(lambda tokens, state: (tokens, state), start, (), stop=256, max_length=3)
+
+
+@pytest.mark.parametrize("stop", [256, -1, 2.5, float("inf"), 1j])
+def test_a_stop_that_no_row_equals_never_ends_a_sequence(stop):
+    start = torch.tensor([0, 255], dtype=torch.uint8)
+    result = decode(lambda tokens, state: (tokens, state), start, (), stop=stop, max_length=3)
+    assert [rows.tolist() for rows in result.unpack()] == [[0, 0, 0], [255, 255, 255]]
 
 
 def test_decisions_are_decoded():

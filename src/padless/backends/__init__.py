@@ -129,7 +129,8 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __exit__(self, *exception: Any) -> None:
         global _forced
-        _forced = self._before.pop()
+        if self._before:
+            _forced = self._before.pop()
 
 
 def _from_environment() -> str | None:

@@ -34,7 +34,8 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
 
     def __exit__(self, *exception: object) -> None:
         global _recomputes
-        _recomputes = self._before.pop()
+        if self._before:
+            _recomputes = self._before.pop()
 
 
 def is_recomputing() -> bool:

@@ -130,6 +130,17 @@ class Layout:
         shift = as_numbers(begins) - self._offsets[:-1]
         return torch.from_numpy(np.arange(self.rows) + shift.repeat(self._lengths))
 
+    def placed(self, begins: Tensor, count: int) -> RowMap:
+        """From back-to-back rows to the rows `begins[i], begins[i] + 1, ...` of `count`; for `merge_rows`."""
+
+        def walk() -> Walk:
+            back_to_back = Places(first=_plain(self.offsets))
+            return Walk(_plain(self.lengths), self.steps, back_to_back, Places(first=_plain(begins)), False)
+
+        return RowMap(
+            None, lambda: self.ranges(begins), self.rows, count, has_fill=True, has_drop=False, walk=walk
+        )
+
     @cached
     def _lengths(self) -> Numbers:
         return as_numbers(self.lengths)

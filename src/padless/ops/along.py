@@ -17,6 +17,8 @@ from .reduce import shifted
 
 __all__ = ["cumsum", "log_softmax", "softmax"]
 
+_WORTH_A_BUFFER = 1 << 20  # bytes: for less, and without gradients, a sum for each step is as fast
+
 
 def softmax(packed: Batch) -> Batch:
     """Softmax over the rows of every sequence, element by element; same kind and layout.
@@ -129,19 +131,36 @@ def cumsum(packed: Batch) -> Batch:
         sums = _GridCumsum.apply(Packed._of(rows, layout).pad()).flatten(0, 1)
         cells = layout.padded(layout.steps, batch_first=True, left=False)
         return of_kind(Packed._of(move_rows(sums, cells.inverted()).to(dtype), layout), packed)
-    sums = _composed_cumsum(rows, layout) if _needs_composed() else _Cumsum.apply(rows, layout, False)
-    return of_kind(Packed._of(sums.to(dtype), layout), packed)
+    return of_kind(Packed._of(_running_sums(rows, layout).to(dtype), layout), packed)
 
 
-def _composed_cumsum(rows: Tensor, layout: Layout) -> Tensor:
+def _running_sums(rows: Tensor, layout: Layout, *, from_last: bool = False) -> Tensor:
+    """Sums of the rows up to each row, or of those from it on."""
+    is_recorded = rows.requires_grad and torch.is_grad_enabled()
+    is_small = rows.nbytes < _WORTH_A_BUFFER and not is_recorded
+    if is_small or _needs_composed() or torch._C._len_torch_dispatch_stack() > 0:
+        return _composed_sums(rows, layout, from_last)
+    return _Cumsum.apply(rows, layout, from_last)
+
+
+def _composed_sums(rows: Tensor, layout: Layout, from_last: bool) -> Tensor:
+    steps = double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist())
+    if not steps:
+        return rows
     sums: list[Tensor] = []
-    for step in double(move_rows(rows, layout.time_major)).split(layout.batch_sizes.tolist()):
-        sums.append(step + sums[-1][: len(step)] if sums else step)
-    return move_rows(torch.cat(sums).to(rows.dtype), layout.time_major.inverted()) if sums else rows
+    if from_last:
+        for step in reversed(steps):
+            joining = step.new_zeros(len(step) - len(sums[-1]) if sums else len(step), *step.shape[1:])
+            sums.append(step + (torch.cat([sums[-1], joining]) if sums else joining))
+        sums.reverse()
+    else:
+        for step in steps:
+            sums.append(step + sums[-1][: len(step)] if sums else step)
+    return move_rows(torch.cat(sums).to(rows.dtype), layout.time_major.inverted())
 
 
 class _Cumsum(torch.autograd.Function):
-    """Running sums from the first row of each sequence, or from the last; either is the derivative of the other."""
+    """Running sums in place: one node, and no memory but the result's. Either direction is the other's derivative."""
 
     @staticmethod
     def forward(rows: Tensor, layout: Layout, from_last: bool) -> Tensor:
@@ -160,11 +179,11 @@ class _Cumsum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _Cumsum.apply(grads[0], ctx.layout, not ctx.from_last), None, None
+        return _running_sums(grads[0], ctx.layout, from_last=not ctx.from_last), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        return _Cumsum.apply(tangents[0], ctx.layout, ctx.from_last)
+        return _running_sums(tangents[0], ctx.layout, from_last=ctx.from_last)
 
 
 class _GridCumsum(torch.autograd.Function):

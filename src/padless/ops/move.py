@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, merge_rows, move_rows
+from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows
 from ..packed import Packed
 from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
@@ -149,10 +149,17 @@ def cat(batches: Iterable[Batch]) -> Batch:
         if len(part) != len(parts[0]):
             raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
-    joined = Layout(lengths.sum(1))
-    begins = joined.offsets[:-1, None] + lengths.cumsum(1) - lengths
-    places = [part._layout.ranges(begin) for part, begin in zip(parts, begins.unbind(1), strict=True)]
-    return of_kind(Packed._of(merge_rows([part.data for part in parts], places), joined), batches[0])
+    joined, data = Layout(lengths.sum(1)), [part.data for part in parts]
+    if is_mergeable(data):
+        begins = (joined.offsets[:-1, None] + lengths.cumsum(1) - lengths).unbind(1)
+        maps = [part._layout.placed(begin, joined.rows) for part, begin in zip(parts, begins, strict=True)]
+        rows = merge_rows(data, maps)
+    else:
+        sizes = torch.tensor([part._layout.rows for part in parts], device="cpu")
+        begins = torch.stack([part._layout.offsets[:-1] for part in parts], 1) + (sizes.cumsum(0) - sizes)
+        at = Layout(lengths.reshape(-1)).ranges(begins.reshape(-1))
+        rows = move_rows(torch.cat(data), RowMap.permutation(at, at.numel()))
+    return of_kind(Packed._of(rows, joined), batches[0])
 
 
 def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> list[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from numbers import Number
 from typing import Any
 
@@ -37,6 +38,7 @@ def decode(
         start: `(B, *)`, the rows before the first; not part of the result.
         state: a tensor `(B, *)` or a pytree of them.
         stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.
+            A number that no row can equal, such as infinity for tokens, ends none.
         max_length: maximum number of rows per sequence.
 
     Returns:
@@ -45,7 +47,6 @@ def decode(
     Raises:
         TypeError: `start`, scores or a state are not tensors, the rows are floating-point but `start` is whole, the
             scores have more tokens than the dtype of `start` can hold, or `stop` is neither a token nor a function.
-        RuntimeError: a `stop` outside the range of the dtype of `start`.
         ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
             scores or a mask of the wrong shape.
 
@@ -101,8 +102,10 @@ def _checked_stop(stop: Any, dtype: torch.dtype) -> Callable[[Tensor], Any]:
             f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
             "lambda rows: torch.isin(rows, tokens)"
         )
-    # Torch would compare with the token that a number out of range wraps around to.
-    token = held_number("decode: stop", stop, dtype)
+    try:
+        token = held_number("decode: stop", stop, dtype)
+    except (RuntimeError, TypeError):  # equals no row, but torch would compare with what it wraps around to
+        return lambda rows: torch.zeros_like(rows, dtype=torch.bool)
     return lambda rows: rows == token
 
 
@@ -116,9 +119,8 @@ def _next_rows(scores: Any, rows: Tensor) -> Tensor:
                 f"decode: step returned rows of {scores.dtype}, which {rows.dtype}, the dtype of start, cannot hold"
             )
         return scores.to(rows.dtype, copy=True)
-    is_whole = not rows.is_floating_point() and not rows.is_complex()
-    if rows.dim() == 1 and is_whole and scores.dim() == 2 and len(scores) == len(rows):
-        largest = 1 if rows.dtype == torch.bool else torch.iinfo(rows.dtype).max
+    if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
+        largest = inf if rows.is_complex() else 1 if rows.dtype == torch.bool else torch.iinfo(rows.dtype).max
         if scores.shape[1] - 1 > largest:
             raise TypeError(
                 f"decode: step returned scores of {scores.shape[1]} tokens, more than {rows.dtype}, "

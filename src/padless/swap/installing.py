@@ -90,7 +90,7 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._open -= 1
+        self._open = max(self._open - 1, 0)
         # If `uninstall` ran in between, the current installation belongs to another call.
         if self._open == 0 and self._library is not None and self._library is _library:
             uninstall()
