@@ -203,9 +203,9 @@ def is_mergeable(parts: Sequence[Tensor]) -> bool:
     """Whether `merge_rows` takes these tensors, and is faster than an index into all of them."""
     first = parts[0]
     return (
-        all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
+        is_walkable(*parts)
+        and all(part.dtype == first.dtype and part.shape[1:] == first.shape[1:] for part in parts)
         and sum(part.nbytes for part in parts) >= _WORTH_WALKS * len(parts)
-        and is_walkable(*parts)
     )
 
 
@@ -258,8 +258,12 @@ def _is_filled_faster(data: Tensor) -> bool:
     200,000 rows of 512 bytes, shifted by one step, one thread: 179 and 225 ms with backward. For small or narrow rows
     the index takes more time than the copy.
     """
-    is_wide = data.nbytes >= 1 << 20 and row_bytes(data) >= 256
-    return is_wide and data.dtype in (torch.float32, torch.float64) and is_walkable(data)
+    return (
+        is_walkable(data)
+        and data.nbytes >= 1 << 20
+        and row_bytes(data) >= 256
+        and data.dtype in (torch.float32, torch.float64)
+    )
 
 
 def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:

@@ -137,8 +137,11 @@ def cumsum(packed: Batch) -> Batch:
 def _running_sums(rows: Tensor, layout: Layout, *, from_last: bool = False) -> Tensor:
     """Sums of the rows up to each row, or of those from it on."""
     is_recorded = rows.requires_grad and torch.is_grad_enabled()
-    is_small = rows.nbytes < _WORTH_A_BUFFER and not is_recorded
-    if is_small or _needs_composed() or torch._C._len_torch_dispatch_stack() > 0:
+    if (
+        _needs_composed()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (rows.nbytes < _WORTH_A_BUFFER and not is_recorded)
+    ):
         return _composed_sums(rows, layout, from_last)
     return _Cumsum.apply(rows, layout, from_last)
 
