@@ -5,11 +5,14 @@ Every name is loaded when it is first used, so `import padless` imports neither 
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._lazy import lazy
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from . import backends, data, losses, nn, onnx, ops, rnn, testing
     from .errors import BackendError, LayoutError, LengthsError, PadlessError, StateError
     from .packed import Packed, pack
@@ -91,4 +94,25 @@ def _hint(name: str) -> str:
     return near(name, __all__)
 
 
-__getattr__, __dir__ = lazy(__name__, _HOMES, _hint)
+def _lazy(
+    package: str, homes: dict[str, str], hint: Callable[[str], str] = lambda name: ""
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package; `homes` has the module in it that defines each public name.
+
+    A name whose home has the same name is that module. `hint` returns the end of the error for an unknown name.
+    """
+    names = vars(sys.modules[package])
+
+    def load(name: str) -> Any:
+        home = homes.get(name)
+        if home is None:
+            # With `name`, Python's traceback does not add its own suggestion to ours.
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{hint(name)}", name=name)
+        module = import_module(f".{home}", package)
+        names[name] = module if home == name else getattr(module, name)
+        return names[name]
+
+    return load, lambda: sorted({*names, *homes})
+
+
+__getattr__, __dir__ = _lazy(__name__, _HOMES, _hint)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._lazy import lazy
+from .. import _lazy
 
 if TYPE_CHECKING:
     from ..planning import plan
@@ -26,4 +26,4 @@ _HOMES = {
     "plan": ".planning",
 }  # name -> the module that defines it, `.planning` one package up
 
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__ = _lazy(__name__, _HOMES)

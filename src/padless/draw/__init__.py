@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._lazy import lazy
+from .. import _lazy
 
 if TYPE_CHECKING:
     from .html import draw_html
@@ -18,4 +18,4 @@ __all__ = ["draw_html", "draw_svg", "draw_text"]
 
 _HOMES = {"draw_html": "html", "draw_svg": "svg", "draw_text": "text"}  # name -> the module that defines it
 
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__ = _lazy(__name__, _HOMES)

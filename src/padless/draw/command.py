@@ -79,8 +79,8 @@ def run(options: Namespace) -> None:
             raise UsageError(str(error)) from error
         return
     if len(options.lengths) > 1:
-        stranger = next(word for word in words if not _NUMBER.fullmatch(word))
-        raise UsageError(f"{stranger!r} is not a length; give lengths only, or one FILE")
+        wrong = next(word for word in words if not _NUMBER.fullmatch(word))
+        raise UsageError(f"{wrong!r} is not a length; give lengths only, or one FILE")
     from ..report.reading import read_lengths
 
     with Meter("reading") as meter:

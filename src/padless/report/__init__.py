@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._lazy import lazy
+from .. import _lazy
 
 if TYPE_CHECKING:
     from .counts import Count, Product
@@ -32,4 +32,4 @@ _HOMES = {
     "waste_table": "table",
 }  # name -> the module that defines it
 
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__ = _lazy(__name__, _HOMES)
