@@ -1,7 +1,7 @@
 // AMX on a processor without it: a tile instruction raises SIGILL, and the handler here does what the instruction says. So the
 // compiled code of the `amx` kernels runs in tests of any machine with avx512_bf16: its configuration of tiles, addresses, strides
-// and order of loads and stores, with AddressSanitizer behind each of them. Linked in place of permission.cpp; a processor with AMX runs its own instructions. Written from Intel's
-// description of the instructions, not from the emulation in cells/amx.h.
+// and order of loads and stores, with AddressSanitizer behind each of them. Linked in place of permission.cpp; a processor with AMX
+// runs its own instructions. Written from Intel's description of the instructions, not from the emulation in cells/amx.h.
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -112,7 +112,7 @@ void multiply(int c, int a, int b) {
     }
 }
 
-enum { kNone = 0, k66 = 1, kF3 = 2, kF2 = 3 };
+enum { kNone = 0, kF3 = 2, kF2 = 3 };  // prefixes
 
 void on_illegal_instruction(int, siginfo_t*, void* context) {
   greg_t* registers = ((ucontext_t*)context)->uc_mcontext.gregs;

@@ -20,10 +20,11 @@ IDS = [[i] * int(n) for i, n in enumerate(np.random.default_rng(0).integers(0, 9
 LENGTHS = [len(ids) for ids in IDS]
 
 
-@pytest.mark.parametrize("kind", ["list_", "large_list", "list_view", "large_list_view"])
+LISTS = [kind for kind in ("list_", "large_list", "list_view", "large_list_view") if hasattr(pyarrow, kind)]
+
+
+@pytest.mark.parametrize("kind", LISTS)
 def test_lengths_of_a_table_are_those_of_its_lists(kind):
-    if not hasattr(pyarrow, kind):
-        pytest.skip(f"this pyarrow has no {kind}")
     table = pyarrow.table(
         {"ids": pyarrow.array(IDS, getattr(pyarrow, kind)(pyarrow.int32())), "other": LENGTHS}
     )

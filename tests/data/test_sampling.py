@@ -375,10 +375,10 @@ def test_a_sampler_pickles_with_its_place_in_the_epoch():
 
 
 def test_lengths_over_the_budget_are_told_once_and_not_in_every_epoch():
-    with pytest.warns(UserWarning, match=r"^lengths\[1\] = 9 is over tokens=5") as told:
+    with pytest.warns(UserWarning, match=r"^lengths\[1\] = 9 is over tokens=5") as caught:
         sampler = LengthBatchSampler([1, 9, 2], tokens=5)
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
     for epoch in range(3):  # where another warning would be an error
         sampler.set_epoch(epoch)
         assert len(list(sampler)) == len(sampler) == 2

@@ -223,16 +223,16 @@ def test_a_dataset_that_may_share_itself_out_is_refused_where_there_are_several_
 
 
 def test_a_sample_over_the_budget_is_reported_once():
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as caught:
         batches = list(streamed([(0, 1), (1, 9), (2, 8), (3, 2)], tokens=5))
     assert sorted(map(len, batches)) == [1, 1, 2]
-    assert [str(warning.message) for warning in told] == [
+    assert [str(warning.message) for warning in caught] == [
         (
             "sample 1 of the stream has length 9, over tokens=5: "
             "it is a batch of its own, and so is every other such sample"
         )
     ]
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,10 @@ def test_arguments_are_checked_before_the_first_batch_is_asked_for():
 )
 def test_sequences_over_the_budget_are_told_with_the_first_of_them(lengths, message):
     for make in (plan, batches):
-        with pytest.warns(UserWarning) as told:
+        with pytest.warns(UserWarning) as caught:
             make(lengths, tokens=5)
-        assert [str(warning.message) for warning in told] == [message]
-    assert told[0].filename == __file__
+        assert [str(warning.message) for warning in caught] == [message]
+    assert caught[0].filename == __file__
 
 
 def test_planning_needs_no_torch():

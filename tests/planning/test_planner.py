@@ -291,6 +291,6 @@ def test_warnings_of_lengths_over_the_budget_point_to_the_caller():
         lambda: LengthBatchSampler(lengths, tokens=6),
         lambda: waste(lengths, tokens=6, policy="random"),
     ):
-        with pytest.warns(UserWarning, match=r"lengths\[1\] = 9 is over tokens=6") as told:
+        with pytest.warns(UserWarning, match=r"lengths\[1\] = 9 is over tokens=6") as caught:
             call()
-        assert [warning.filename for warning in told] == [__file__]
+        assert [warning.filename for warning in caught] == [__file__]
