@@ -6,13 +6,11 @@ Every name is loaded when it is first used, so `import padless` imports neither 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from . import backends, data, losses, nn, onnx, ops, rnn, testing
     from .errors import BackendError, LayoutError, LengthsError, PadlessError, StateError
     from .packed import Packed, pack
