@@ -147,7 +147,8 @@ int check_shape(const padless_problem& p) {
 int check_problem(const padless_problem& p, bool backward) {
   if (const int error = check_shape(p)) return error;
   const int64_t output = output_width(layer_of(p));
-  if (p.w_hh && !backward && !p.w_ih && p.input_size > 0) return PADLESS_BAD_NULL;
+  if (p.w_hh && !p.w_ih && p.input_size > 0) return PADLESS_BAD_NULL;
+  if (p.w_hh && backward && (p.rows < 1 || p.rows > PADLESS_STEP_ROWS || p.rows != p.batch_sizes[0])) return PADLESS_BAD_SIZE;
   if (p.rows > 0) {
     if (!p.x && p.input_size > 0) return PADLESS_BAD_NULL;
     if (!p.y || !p.x_step != !p.x_sequence || !p.y_step != !p.y_sequence) return PADLESS_BAD_NULL;

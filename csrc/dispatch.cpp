@@ -140,7 +140,9 @@ const char* padless_error_text(int error) {
     case PADLESS_OK: return "no error";
     case PADLESS_BAD_NULL: return "a required pointer is null";
     case PADLESS_BAD_ENUM: return "unknown cell, dtype or flag, a dtype that this instruction set does not have, or a flag that this dtype does not allow";
-    case PADLESS_BAD_SIZE: return "a size is negative or too large, or a cell other than LSTM has a projection";
+    case PADLESS_BAD_SIZE:
+      return "a size is negative or too large, a cell other than LSTM has a projection, or a backward pass with unpacked weights is not "
+             "of a single step of few rows";
     case PADLESS_BAD_BATCH_SIZES: return "batch_sizes must be non-increasing, lie in [0, B] and sum to the number of rows";
     case PADLESS_BAD_ROW: return "a row lies outside of its data, or a target that is not a grid is to be filled";
     case PADLESS_BAD_STRIDE: return "a row stride is smaller than the row";
@@ -232,7 +234,7 @@ static int check_and_run(const padless_problem* problem, bool backward) {
   const bool recomputes = backward && !p.gates && saved_count(p.cell) > 0;
   if (!backward || recomputes)
     if ((backward || !p.w_hh) && (!p.forward_weights || !kernels->weights_fit(p, false))) return PADLESS_BAD_WEIGHTS;
-  if (backward && (!p.backward_weights || !kernels->weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
+  if (backward && !p.w_hh && (!p.backward_weights || !kernels->weights_fit(p, true))) return PADLESS_BAD_WEIGHTS;
   const int64_t indices = index_bytes(p);
   if (!p.scratch || p.scratch_bytes < indices + kernels->scratch_bytes(p, backward) || (uintptr_t)p.scratch % 64)
     return PADLESS_BAD_SCRATCH;

@@ -22,13 +22,15 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 9 };
+enum { PADLESS_ABI_VERSION = 10 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* Arithmetic of products. BFLOAT16: bfloat16 factors with float32 sums; sigmoid and tanh are accurate to 2e-5. BFLOAT16_3: each
  * factor is split into two bfloat16 numbers, and three products are added. Everything else is float32, but in both modes db sums
  * gradients that are rounded like the factors of dW. Not every instruction set has them (padless_computes). */
 enum padless_dtype { PADLESS_FLOAT32 = 0, PADLESS_FLOAT64 = 1, PADLESS_BFLOAT16 = 2, PADLESS_BFLOAT16_3 = 3 };
+
+enum { PADLESS_STEP_ROWS = 128 }; /* most rows of a backward pass with unpacked weights */
 
 /* Every field is 8 bytes, so that a caller can fill the struct as one array of 64-bit words. */
 typedef struct padless_problem {
@@ -104,14 +106,15 @@ typedef struct padless_problem {
   int64_t narrow_states; /* 1: every state and gradient of a state is bfloat16, with the same; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with the same; else 0 */
 
-  /* Forward only, FLOAT32 and FLOAT64, no projection: where w_hh is set, weights as padless_pack_forward takes them, read instead of
-   * forward_weights. One row is multiplied by them as they are; for several rows each panel is packed just before it is multiplied.
-   * Results have the same bits. Meant for a single step of few rows, where packing all weights costs more than the product. */
+  /* FLOAT32 and FLOAT64, no projection: where w_hh is set, weights as padless_pack_forward takes them, read instead of packed ones.
+   * Results have the same bits. Meant for a single step of few rows, where packing all weights costs more than the product. Forward
+   * multiplies one row by them as they are; for several rows it packs each panel just before it multiplies it. Backward multiplies
+   * all rows by them as they are, and takes a single step of 1 to PADLESS_STEP_ROWS rows; it does not read the biases. */
   const void* w_ih;
   const void* w_hh;
   const void* b_ih; /* or null */
   const void* b_hh; /* or null */
-  int64_t narrow_weights; /* 1: these four are bfloat16; no effect without w_hh */
+  int64_t narrow_weights; /* 1: these four, dw_ih, dw_hh, db_ih and db_hh are bfloat16; no effect without w_hh */
 } padless_problem;
 
 /* Results of the int-returning functions: 0 or one of these; padless_error_text describes it. */

@@ -13,6 +13,7 @@
 constexpr int64_t chunk_rows_of(int parts) { return parts == 1 ? 256 : 384; }
 constexpr int64_t sum_rows(int parts) { return parts == 1 ? 256 : 128; }
 constexpr int64_t sum_stride(int parts) { return sum_rows(parts) + 32; }  // of transposed gradients: no power of two
+static_assert(PADLESS_STEP_ROWS <= sum_rows(0), "the weights' gradients of a single step are written once, without other rows' sums");
 
 template <class T, template <class, int> class Cell, int Parts> struct Backward {
   typedef typename ElementOf<T, Parts>::Type Element;
@@ -37,6 +38,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   Operand<T, Parts> gradient_rows[2], d_output_rows[2];
   Operand<T, Parts> sum_left;
   Element* sum_right;
+  T *step_sums, *step_rows;  // with unpacked weights: blocks of columns of sums, and of the rows that gradients are multiplied by
   bool sums_begun = false;  // whether dW and db hold the sums of earlier rows
 
   Backward(const padless_problem& problem, const padless::Team& t)
@@ -67,8 +69,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     dc = cursor.take<T>((most_active(p) + spare) * state_stride);
     zeros = cursor.take<T>(zero_count());
     gates_again = recomputes() ? cursor.take<T>(capacity * saved_count(kind) * gate_width) : nullptr;
-    sum_ih = padded(input) ? cursor.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
-    sum_hh = padded(output) ? cursor.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
+    sum_ih = padded(input) && !unpacked() ? cursor.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
+    sum_hh = padded(output) && !unpacked() ? cursor.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
     for (T*& each : unprojected) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
     sum_hr = projects() && padded(hidden) ? cursor.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
     for (int i = 0; i < 2; ++i) {
@@ -97,12 +99,16 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       sum_left = {cursor.take<Element>(Parts * rows * sum_stride(Parts)), sum_stride(Parts), rows * sum_stride(Parts)};
       sum_right = cursor.take<Element>(Parts * sum_rows(Parts) * 4 * W);
     }
+    step_sums = unpacked() ? cursor.take<T>(maximum(capacity, kStepSums) * kStepColumns) : nullptr;
+    step_rows = unpacked() ? cursor.take<T>(capacity * kStepColumns) : nullptr;
   }
   int64_t zero_count() const { return maximum(state_stride, 4 * W); }
   // dW goes to the caller's memory directly where its rows are whole vectors, else to padded rows here.
   static bool padded(int64_t columns) { return columns % W != 0; }
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
+  // Whether the weights are the caller's, for a single step.
+  bool unpacked() const { return Parts == 0 && p.w_hh; }
   // Whether forward saved no gates.
   bool recomputes() const { return saved_count(kind) > 0 && !p.gates; }
 
@@ -192,7 +198,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
                                const Operand<T, Parts>& later_rows) const {
     if (staying >= active) return;
     const int64_t n = lane.count(active), left = lane.count(staying);
-    for (int64_t panel = h_lane.panel; p.dh0 && panel < h_lane.panel_end; ++panel) {
+    for (int64_t panel = h_lane.panel; p.dh0 && !unpacked() && panel < h_lane.panel_end; ++panel) {
       const int nv = (int)weights.hidden.size(panel);
       const int64_t unit = weights.hidden.first(panel) * W, count = minimum(nv * W, output - unit);
       for (int64_t i = left; i < n; i += most_rows(Parts, 4)) {
@@ -335,6 +341,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
 
 #include "backward_projection.h"
 #include "backward_sums.h"
+#include "backward_step.h"
 
   // Zeros in the columns past the last, which are never written again: AMX reads them.
   void clear_end(const Operand<T, Parts>& rows, int64_t columns) const {
@@ -409,7 +416,9 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       write_input_gradient(chunk);
       add_weight_gradients(chunk);
     }
-    store_initial_gradients(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, steps.active(steps.count - 1), later_rows);
+    const int64_t left = steps.active(steps.count - 1);
+    if (unpacked()) store_step_gradient(later_rows, left);
+    store_initial_gradients(lane_of(mode, team, panels), lane_of(mode, team, h_panels), 0, left, later_rows);
     finish_sums();
   }
 };

@@ -11,6 +11,7 @@
 
   void write_input_gradient(const Chunk& chunk) const {
     if (!p.dx) return;
+    if (unpacked()) return write_step_input_gradient(chunk);
     const Share rows = share(chunk.rows, most_rows(Parts, 4));
     for (int64_t panel = 0; panel < weights.input.count(); ++panel) {
       const int nv = (int)weights.input.size(panel);
@@ -115,6 +116,10 @@
   // The rows that gradients are multiplied by in a sum over rows: x, h before or, with gradients of h, o tanh(c).
   enum Operands { kX, kHidden, kUnprojected };
 
+  int64_t columns_of(Operands of) const { return of == kX ? input : of == kHidden ? output : hidden; }
+  int runs_of(Operands of) const { return of == kX ? kRunsIn : 1; }
+  Run run_in(Operands of, int i) const { return of == kX ? run_in(i) : of == kHidden ? run_hidden() : Run{0, 0, output}; }
+
   StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
     if (of == kHidden) return h_row[i];
     if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
@@ -148,11 +153,11 @@
   }
 
   void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operands of, bool first) const {
-    const int64_t columns = of == kX ? input : of == kHidden ? output : hidden, vectors = vectors_of<T>(columns);
+    const int64_t columns = columns_of(of), vectors = vectors_of<T>(columns);
     T* sums = of == kX ? sum_ih : of == kHidden ? sum_hh : sum_hr;
     const Operand<T, Parts> from = (of == kUnprojected ? chunk.d_output_rows : chunk.gradient_rows).from(i);
-    const int runs = of == kX ? kRunsIn : 1;
-    const auto run_of = [&](int r) { return of == kX ? run_in(r) : of == kHidden ? run_hidden() : Run{0, 0, output}; };
+    const int runs = runs_of(of);
+    const auto run_of = [&](int r) { return run_in(of, r); };
     if constexpr (Parts == 0) {
       for (int64_t v = 0; v < vectors; v += 4) {
         const int nv = (int)minimum(4, vectors - v);
@@ -171,7 +176,7 @@
     }
   }
 
-  void sum_bias(const Operand<T, Parts>& from, const Run& run, int64_t n, T* db, bool first) const {
+  void sum_bias(const Operand<T, Parts>& from, const Run& run, int64_t n, void* db, bool first) const {
     if (!db) return;
     const Share own = share(run.count, W);
     for (int64_t g = own.begin; g < own.end; g += W) {
@@ -183,8 +188,9 @@
         else
           for (int q = 0; q < Parts; ++q) sum += widened(load_halves(column + q * from.part, count));
       }
-      T* to = db + run.row + g;
-      store_first(to, first ? sum : load_first(to, count) + sum, count);
+      const bool narrow = has_narrow_sums();
+      void* const to = element_of<T>(db, run.row + g, narrow);
+      store_stored<T>(to, first ? sum : load_stored<T>(to, count, narrow) + sum, count, narrow);
     }
   }
 
@@ -192,8 +198,13 @@
     for (int64_t i = 0; i < chunk.rows; i += sum_rows(Parts)) {
       const int64_t n = minimum(sum_rows(Parts), chunk.rows - i);
       const Operand<T, Parts> from = chunk.gradient_rows.from(i);
-      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, (T*)p.db_ih, !sums_begun);
-      sum_bias(from, run_hidden(), n, (T*)p.db_hh, !sums_begun);
+      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, p.db_ih, !sums_begun);
+      sum_bias(from, run_hidden(), n, p.db_hh, !sums_begun);
+      if (unpacked()) {
+        write_step_weight_gradient(chunk, kX);
+        write_step_weight_gradient(chunk, kHidden);
+        return;
+      }
       if (p.dw_ih) sum_products(chunk, i, n, kX, !sums_begun);
       if (p.dw_hh) sum_products(chunk, i, n, kHidden, !sums_begun);
       if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !sums_begun);
@@ -209,6 +220,7 @@
       copy_or_zero(to + g * columns, sums_begun ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
   void finish_sums() const {
+    if (unpacked()) return;
     for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
     finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
     if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output});

@@ -1,5 +1,6 @@
-// One row times weights as torch stores them, transposed in registers: where weights are used once, packing them first takes longer
-// than the product. Every output is the chain of FMAs that `tile` computes from packed weights, so the bits are the same.
+// Products with weights as torch stores them: where weights are used once, packing them first takes longer than the product. Every
+// output is the chain of FMAs that `tile` computes from packed weights, so the bits are the same. The forward pass multiplies one row
+// by weights that it transposes in registers; the backward pass needs no transposition.
 #pragma once
 
 // Columns [k, end) of NV vectors of weights, as many as whole runs of `Run` columns hold; returns where it stopped.
@@ -77,4 +78,44 @@ PADLESS_INLINE void multiply_unpacked(const Panels<T, 0>& w, const int64_t* pane
   int at = 0;
   for (; at + 2 <= total; at += 2) tile_unpacked<T, S, 2>(a, rows + at, w.k_count, starts + at, outs + at);
   if (at < total) tile_unpacked<T, S, 1>(a, rows + at, w.k_count, starts + at, outs + at);
+}
+
+// Factors of a product: that of row r and number k of its sum is at[r * row + k * next].
+template <class T> struct Factors {
+  const T* at;
+  int64_t row, next;
+};
+
+// sums[r, :] += the sum over k of factors[r, k] * terms[k, :], for n rows of sums and K rows of terms, in the order of k as in `tile`.
+// The terms are read from memory once and stay in the first-level cache for the other rows. Rows of sums are whole vectors.
+template <class T, class S, int K>
+static __attribute__((noinline)) void add_terms(const Factors<T>& factors, int64_t n, const S* terms, int64_t stride, int64_t columns,
+                                                T* sums, int64_t sums_stride) {
+  constexpr int W = kWidth<T>;
+  for (int64_t r = 0; r < n; ++r, sums += sums_stride) {
+    Vec<T> factor[K];
+#pragma GCC unroll 8
+    for (int k = 0; k < K; ++k) factor[k] = splat(factors.at[r * factors.row + k * factors.next]);
+    const auto add = [&](int64_t at, int64_t count) __attribute__((always_inline)) {
+      Vec<T> sum = load(sums + at);
+#pragma GCC unroll 8
+      for (int k = 0; k < K; ++k) sum = fma(factor[k], load_numbers(terms + k * stride + at, count), sum);
+      store(sums + at, sum);
+    };
+    int64_t at = 0;
+    for (; at + W <= columns; at += W) add(at, W);
+    if (at < columns) add(at, columns - at);
+  }
+}
+// The same for k_count rows of terms.
+template <class T, class S>
+static void add_all_terms(Factors<T> factors, int64_t n, const S* terms, int64_t stride, int64_t k_count, int64_t columns, T* sums,
+                          int64_t sums_stride) {
+  for (int64_t k = 0; k < k_count;) {
+    const int64_t size = k_count - k >= 8 ? 8 : k_count - k >= 4 ? 4 : 1;
+    const auto add = size == 8 ? add_terms<T, S, 8> : size == 4 ? add_terms<T, S, 4> : add_terms<T, S, 1>;
+    add(factors, n, terms + k * stride, stride, columns, sums, sums_stride);
+    factors.at += size * factors.next;
+    k += size;
+  }
 }

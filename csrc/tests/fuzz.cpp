@@ -176,6 +176,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.input_size = b.next(40);
   p.hidden_size = 1 + b.next(40);
   p.steps = p.batch ? b.next(10) : 0;
+  if (p.steps > 5) p.steps = 1;  // the single steps of unpacked weights
   p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
   const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element;
   const int64_t weight = narrow_weights ? 2 : element;
@@ -197,7 +198,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t state = p.narrow_states ? 2 : element, h_bytes = p.batch * out * state, c_bytes = p.batch * h * state;
   Exact h0(h_bytes), c0(c_bytes), h_n(h_bytes), c_n(c_bytes), dh_n(h_bytes), dc_n(c_bytes), dh0(h_bytes), dc0(c_bytes);
   Exact w_ih(g * in * weight), w_hh(g * out * weight), b_ih(g * weight), b_hh(g * weight), w_hr(projection * h * weight);
-  Exact dw_ih(g * in * element), dw_hh(g * out * element), db_ih(g * element), db_hh(g * element), dw_hr(projection * h * element);
+  const bool unpacked = !b.next(4);
+  const int64_t dw = unpacked ? weight : element;
+  Exact dw_ih(g * in * dw), dw_hh(g * out * dw), db_ih(g * dw), db_hh(g * dw), dw_hr(projection * h * element);
   p.batch_sizes = batch_sizes;
   p.x = x.p, p.x_rows = cells, p.x_stride = x_stride, p.x_step = (int64_t*)step.p, p.x_sequence = (int64_t*)sequence.p;
   p.y = y.p, p.y_rows = cells, p.y_stride = y_stride, p.y_step = p.x_step, p.y_sequence = p.x_sequence;
@@ -242,7 +245,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   padless_pack_backward(p.cell, p.dtype, in, h, projection, w_ih.p, w_hh.p, w_hr.p, narrow_weights, backward.p);
   p.forward_weights = forward.p, p.forward_weights_bytes = forward_bytes;
   p.backward_weights = backward.p, p.backward_weights_bytes = backward_bytes;
-  if (!b.next(4)) p.w_ih = b.next(8) ? w_ih.p : nullptr, p.w_hh = w_hh.p, p.b_ih = b_ih.p, p.b_hh = b.next(2) ? b_hh.p : nullptr;
+  if (unpacked) p.w_ih = b.next(8) ? w_ih.p : nullptr, p.w_hh = w_hh.p, p.b_ih = b_ih.p, p.b_hh = b.next(2) ? b_hh.p : nullptr;
   // Where batch_sizes are forged, rows may claim anything: saved buffers are of their true size.
   const bool saves = b.next(2);
   const int64_t gates_bytes = cells * padless_saved_width(p.cell, h) * (p.narrow_gates ? 2 : element);

@@ -31,6 +31,7 @@ Numbers draw(int64_t count, double scale = 1) {
 
 constexpr int64_t kSteps = 4;
 const int64_t kFew[kSteps] = {3, 2, 2, 1}, kMany[kSteps] = {50, 33, 17, 2};  // sequences in each step; AMX takes 16 and 32 rows at once
+const int64_t kOneRow[kSteps] = {1}, kOneStep[kSteps] = {PADLESS_STEP_ROWS};
 
 // A layer with its rows and first states: what the loss depends on.
 struct Case {
@@ -93,6 +94,7 @@ template <class T> struct Buffer {
 };
 template <> struct Buffer<uint16_t> {  // bfloat16
   std::vector<uint16_t> numbers;
+  explicit Buffer(int64_t count) : numbers(count) {}
   Buffer(const Numbers& from) {
     for (const double each : from) {
       const float wide = (float)each;
@@ -171,8 +173,41 @@ template <class T, class W> std::vector<T> check_forward(const Case& c, int64_t 
   return y.numbers;
 }
 
-// The derivative of sum(dy * y) + sum(dh * h_n) in a random direction.
-void check_backward(Case c, const char* set) {
+// Gradients of sum(dy * y) + sum(dh * h_n) in the order of Case::parts. T: all numbers but the weights and their gradients, which are W.
+template <class T, class W> struct Gradients {
+  Buffer<T> dx, dh0, dc0;
+  Buffer<W> dw_ih, dw_hh, db_ih, db_hh;
+  Gradients(const Case& c, int64_t dtype, bool unpacked, int64_t threads, const Numbers& dy, const Numbers& dh)
+      : dx((int64_t)c.x.size()), dh0((int64_t)c.h0.size()), dc0((int64_t)c.c0.size()), dw_ih((int64_t)c.w_ih.size()),
+        dw_hh((int64_t)c.w_hh.size()), db_ih((int64_t)c.b_ih.size()), db_hh((int64_t)c.b_hh.size()) {
+    Buffer<T> x(c.x), h0(c.h0), c0(c.c0), y(c.rows() * c.hidden), given_dy(dy), given_dh(dh);
+    Buffer<W> w_ih(c.w_ih), w_hh(c.w_hh), b_ih(c.b_ih), b_hh(c.b_hh);
+    padless_problem p = problem_of(c, dtype, x, y, h0, c0);
+    const int64_t gates_bytes = c.rows() * padless_saved_width(c.cell, c.hidden) * (int64_t)sizeof(T);
+    const int64_t cells_bytes = c.rows() * padless_cells_width(c.cell, c.hidden) * (int64_t)sizeof(T);
+    p.threads = threads;
+    p.forward_weights_bytes = padless_pack_forward_bytes(c.cell, p.dtype, c.input, c.hidden, 0);
+    p.backward_weights_bytes = padless_pack_backward_bytes(c.cell, p.dtype, c.input, c.hidden, 0);
+    Memory forward(p.forward_weights_bytes), backward(p.backward_weights_bytes), gates(gates_bytes), cells(cells_bytes);
+    if (unpacked) {
+      p.w_ih = w_ih.data(), p.w_hh = w_hh.data(), p.b_ih = b_ih.data(), p.b_hh = b_hh.data(), p.narrow_weights = sizeof(W) == 2;
+    } else {
+      require(padless_pack_forward(c.cell, p.dtype, c.input, c.hidden, 0, w_ih.data(), w_hh.data(), b_ih.data(), b_hh.data(), nullptr, 0,
+                                   forward.at));
+      require(padless_pack_backward(c.cell, p.dtype, c.input, c.hidden, 0, w_ih.data(), w_hh.data(), nullptr, 0, backward.at));
+      p.forward_weights = forward.at, p.backward_weights = backward.at;
+    }
+    p.gates = gates.at, p.gates_bytes = gates_bytes, p.cells = cells.at, p.cells_bytes = cells_bytes;
+    run(p, false);
+    p.dy = given_dy.data(), p.dy_stride = c.hidden, p.dh_n = given_dh.data(), p.dh_n_stride = c.hidden, p.dx_stride = c.input;
+    p.dx = dx.data(), p.dw_ih = dw_ih.data(), p.dw_hh = dw_hh.data(), p.db_ih = db_ih.data(), p.db_hh = db_hh.data();
+    p.dh0 = dh0.data(), p.dc0 = c.cell == PADLESS_LSTM ? dc0.data() : nullptr;
+    run(p, true);
+  }
+};
+
+// The derivative in a random direction, by every part of the case.
+void check_backward(Case c, bool unpacked, const char* set) {
   const Numbers dy = draw(c.rows() * c.hidden), dh = draw(c.batch() * c.hidden);
   const auto loss = [&](const Case& at) {
     const Result r = expected(at);
@@ -181,27 +216,9 @@ void check_backward(Case c, const char* set) {
     for (size_t i = 0; i < dh.size(); ++i) sum += dh[i] * r.h[i];
     return sum;
   };
-  typedef Buffer<double> B;
-  B x(c.x), h0(c.h0), c0(c.c0), y(c.rows() * c.hidden), given_dy(dy), given_dh(dh), w_ih(c.w_ih), w_hh(c.w_hh), b_ih(c.b_ih), b_hh(c.b_hh);
-  padless_problem p = problem_of(c, PADLESS_FLOAT64, x, y, h0, c0);
-  const int64_t gates_bytes = c.rows() * padless_saved_width(c.cell, c.hidden) * 8;
-  const int64_t cells_bytes = c.rows() * padless_cells_width(c.cell, c.hidden) * 8;
-  p.forward_weights_bytes = padless_pack_forward_bytes(c.cell, p.dtype, c.input, c.hidden, 0);
-  p.backward_weights_bytes = padless_pack_backward_bytes(c.cell, p.dtype, c.input, c.hidden, 0);
-  Memory forward(p.forward_weights_bytes), backward(p.backward_weights_bytes), gates(gates_bytes), cells(cells_bytes);
-  require(padless_pack_forward(c.cell, p.dtype, c.input, c.hidden, 0, w_ih.data(), w_hh.data(), b_ih.data(), b_hh.data(), nullptr, 0,
-                               forward.at));
-  require(padless_pack_backward(c.cell, p.dtype, c.input, c.hidden, 0, w_ih.data(), w_hh.data(), nullptr, 0, backward.at));
-  p.forward_weights = forward.at, p.backward_weights = backward.at;
-  p.gates = gates.at, p.gates_bytes = gates_bytes, p.cells = cells.at, p.cells_bytes = cells_bytes;
-  run(p, false);
+  const Gradients<double, double> got(c, PADLESS_FLOAT64, unpacked, 1, dy, dh);
+  const Buffer<double>* const grads[] = {&got.dx, &got.dw_ih, &got.dw_hh, &got.db_ih, &got.db_hh, &got.dh0, &got.dc0};
   const std::vector<Numbers*> parts = c.parts();
-  std::vector<B> grads;
-  for (const Numbers* part : parts) grads.emplace_back((int64_t)part->size());
-  p.dy = given_dy.data(), p.dy_stride = c.hidden, p.dh_n = given_dh.data(), p.dh_n_stride = c.hidden, p.dx_stride = c.input;
-  p.dx = grads[0].data(), p.dw_ih = grads[1].data(), p.dw_hh = grads[2].data(), p.db_ih = grads[3].data(), p.db_hh = grads[4].data();
-  p.dh0 = grads[5].data(), p.dc0 = c.cell == PADLESS_LSTM ? grads[6].data() : nullptr;
-  run(p, true);
   for (size_t part = 0; part < parts.size(); ++part) {
     const Numbers before = *parts[part], direction = draw((int64_t)before.size());
     const double step = 1e-5;
@@ -211,9 +228,41 @@ void check_backward(Case c, const char* set) {
       at[side] = loss(c);
     }
     *parts[part] = before;
-    for (size_t i = 0; i < before.size(); ++i) derivative += grads[part].numbers[i] * direction[i];
+    for (size_t i = 0; i < before.size(); ++i) derivative += grads[part]->numbers[i] * direction[i];
     static const char* const names[] = {"dx", "dw_ih", "dw_hh", "db_ih", "db_hh", "dh0", "dc0"};
     expect_below(fabs((at[1] - at[0]) / (2 * step) - derivative), 1e-6 * (1 + fabs(derivative)), names[part], c, set);
+  }
+}
+
+// Gradients of a single step by unpacked weights have the bits of those by packed weights, on one thread and on three; where the
+// weights are bfloat16, their gradients are those of float32 weights, rounded.
+void check_unpacked(const Case& c, const char* set) {
+  const Numbers dy = draw(c.rows() * c.hidden), dh = draw(c.batch() * c.hidden);
+  const Gradients<float, float> want(c, PADLESS_FLOAT32, false, 1, dy, dh);
+  for (const int64_t threads : {1, 3}) {
+    const Gradients<float, float> wide(c, PADLESS_FLOAT32, true, threads, dy, dh);
+    const Gradients<float, uint16_t> narrow(c, PADLESS_FLOAT32, true, threads, dy, dh);
+    const auto same = [&](const std::vector<float>& a, const std::vector<float>& b, const char* what) {
+      expect_below(memcmp(a.data(), b.data(), a.size() * sizeof(float)) != 0, 0, what, c, set);
+    };
+    same(wide.dx.numbers, want.dx.numbers, "dx"), same(narrow.dx.numbers, want.dx.numbers, "dx of narrow weights");
+    same(wide.dh0.numbers, want.dh0.numbers, "dh0"), same(narrow.dh0.numbers, want.dh0.numbers, "dh0 of narrow weights");
+    same(wide.dc0.numbers, want.dc0.numbers, "dc0"), same(narrow.dc0.numbers, want.dc0.numbers, "dc0 of narrow weights");
+    const auto rounded = [&](const std::vector<float>& a, const std::vector<float>& b, const std::vector<uint16_t>& half, const char* what) {
+      same(a, b, what);
+      double most = 0;
+      for (size_t i = 0; i < b.size(); ++i) {
+        const uint32_t bits = (uint32_t)half[i] << 16;
+        float wide_half;
+        memcpy(&wide_half, &bits, 4);
+        most = fmax(most, fabs(wide_half - b[i]) - fabs(b[i]) / 256);
+      }
+      expect_below(most, 1e-30, what, c, set);
+    };
+    rounded(wide.dw_ih.numbers, want.dw_ih.numbers, narrow.dw_ih.numbers, "dw_ih");
+    rounded(wide.dw_hh.numbers, want.dw_hh.numbers, narrow.dw_hh.numbers, "dw_hh");
+    rounded(wide.db_ih.numbers, want.db_ih.numbers, narrow.db_ih.numbers, "db_ih");
+    rounded(wide.db_hh.numbers, want.db_hh.numbers, narrow.db_hh.numbers, "db_hh");
   }
 }
 
@@ -256,7 +305,14 @@ int main() {
           };
           if (padless_computes(PADLESS_BFLOAT16)) keep(check_forward<float, uint16_t>(c, PADLESS_BFLOAT16, false, 5e-2, set));
           if (padless_computes(PADLESS_BFLOAT16_3)) keep(check_forward<float, float>(c, PADLESS_BFLOAT16_3, false, 2e-4, set));
-          if (cell != PADLESS_RNN_RELU) check_backward(c, set);  // whose slope may change within a step of the direction
+          if (cell != PADLESS_RNN_RELU) check_backward(c, false, set);  // whose slope may change within a step of the direction
+        }
+    for (int64_t cell = PADLESS_LSTM; cell <= PADLESS_RNN_RELU; ++cell)
+      for (const int64_t size : {1, 5, 16, 33, 70, 600})
+        for (const int64_t* sizes : {kOneRow, kOneStep}) {
+          const Case c = draw_case(cell, size == 600 ? size : size + 2, size == 600 ? 3 : size, sizes);
+          check_unpacked(c, set);
+          if (cell != PADLESS_RNN_RELU && size < 70) check_backward(c, true, set);
         }
   }
   check_emulation(products);

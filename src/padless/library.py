@@ -25,7 +25,7 @@ __all__ = [
     "supported_isas",
 ]
 
-_ABI = 9
+_ABI = 10
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",

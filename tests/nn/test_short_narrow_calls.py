@@ -169,25 +169,13 @@ def test_one_step_of_training_in_narrow_dtypes_agrees_with_float64(
 
 
 @each_cell
-@pytest.mark.parametrize(
-    ("dtype", "batch", "units", "needs_input", "inside"),
-    [
-        (torch.bfloat16, 2, 130, False, torch.bfloat16),
-        (torch.bfloat16, 2, 7, True, torch.bfloat16),
-        (torch.bfloat16, 2, 130, True, torch.float32),
-        (torch.bfloat16, 3, 7, False, torch.float32),
-        (torch.float16, 1, 7, False, torch.float32),
-    ],
-)
-def test_few_rows_train_on_torchs_cells_in_bfloat16_and_others_in_float32(
-    cell, dtype, batch, units, needs_input, inside, each_isa
-):
+@pytest.mark.parametrize(("dtype", "batch"), [(torch.bfloat16, 129), (torch.float16, 1)])
+def test_steps_that_the_kernels_do_not_take_train_in_float32(cell, dtype, batch, each_isa):
     _kernels.force_isa("baseline")  # `each_isa` forces the other again
-    layer = getattr(padless.nn, cell)(5, units, dtype=dtype)
-    x = torch.randn(1, batch, 5, dtype=dtype, requires_grad=needs_input)
+    layer, x = getattr(padless.nn, cell)(5, 7, dtype=dtype), torch.randn(1, batch, 5, dtype=dtype)
     output, _ = layer(x)
-    h = torch.zeros(batch, units, dtype=inside)
+    h = torch.zeros(batch, 7)
     cells = {"LSTM": torch.lstm_cell, "GRU": torch.gru_cell, "RNN": torch.rnn_tanh_cell}
     state = (h, h) if cell == "LSTM" else h
-    want = cells[cell](x[0].to(inside), state, *(p.to(inside) for p in layer.parameters()))
+    want = cells[cell](x[0].float(), state, *(p.float() for p in layer.parameters()))
     assert torch.equal(output[0], (want[0] if cell == "LSTM" else want).to(dtype))

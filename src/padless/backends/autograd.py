@@ -16,7 +16,16 @@ from . import reference
 from ._slots import into_slots, out_of_slots
 from .contract import Backend, Cell, Gradients, Layer, LayerWeights, Precision, States
 
-__all__ = ["is_autocasting", "is_recorded", "is_traced", "profiler_is_on", "run_layer", "without_autocast"]
+__all__ = [
+    "differentiable_backward",
+    "is_autocasting",
+    "is_batched",
+    "is_recorded",
+    "is_traced",
+    "profiler_is_on",
+    "run_layer",
+    "without_autocast",
+]
 
 profiler_is_on = torch._C._autograd._profiler_enabled  # type: ignore[attr-defined]
 
@@ -152,19 +161,19 @@ class _Layer(torch.autograd.Function):
         needs = ctx.needs_input_grad[5:]
         # Gradients are computed in the precision of the forward, whatever autocast says now.
         with _profiled(f"padless::{ctx.cell}_backward", ctx.backend), without_autocast(rows.device.type):
-            # With create_graph this gradient is itself differentiated. Batched gradients (`is_grads_batched`) have no
-            # memory that a kernel could read.
-            if torch.is_grad_enabled() or any(g is not None and _is_batched(g) for g in grads):
-                return (None,) * 5 + _differentiable_backward(ctx.backend, layer, grads, needs)
+            # With create_graph this gradient is itself differentiated.
+            if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads):
+                return (None,) * 5 + differentiable_backward(ctx.backend, layer, grads, needs)
             saved = tensors[9:]
             return (None,) * 5 + ctx.backend.backward(layer, output, saved, grads[0], grads[1:], needs)
 
 
-def _is_batched(grad: Tensor) -> bool:
+def is_batched(grad: Tensor) -> bool:
+    """Whether the gradient is one of a batch (`is_grads_batched`), without memory that a kernel could read."""
     return is_batchedtensor(grad) or is_legacy_batchedtensor(grad)
 
 
-def _differentiable_backward(
+def differentiable_backward(
     backend: Backend, layer: Layer, grads: Gradients, needs: tuple[bool, ...]
 ) -> Gradients:
     """The same gradients, computed by torch operations and so differentiable again."""

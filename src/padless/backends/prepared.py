@@ -18,17 +18,17 @@ from ..errors import BackendError
 from . import _kernels
 from .contract import Cell, Precision, States
 
-__all__ = ["PreparedLayer"]
+__all__ = ["PreparedLayer", "scratch_memory"]
 
 _FEW_ROWS = 12  # measured: docs/decisions/0029-weights-read-once.md
-_SHAPES = 32  # pairs of T and B for which a layer caches arguments
+_SHAPES = 32  # sets of T, B and threads for which a layer caches arguments
 
 _own = threading.local()
 _shapes_lock = threading.Lock()
 _KEPT_SCRATCH = 4 << 20  # bytes that a thread keeps; a call with 256 rows and H = 512 takes 3 MB
 
 
-def _scratch(size: int) -> tuple[int, int, Tensor]:
+def scratch_memory(size: int) -> tuple[int, int, Tensor]:
     """At least `size` bytes of scratch, valid until this thread's next call: size, aligned address, memory."""
     kept: tuple[int, int, Tensor] | None = getattr(_own, "scratch", None)
     if kept is not None and kept[0] >= size:
@@ -72,8 +72,8 @@ class PreparedLayer:
         # As ctypes values, which saves a quarter of the time of a fingerprint of a small tensor.
         self._spans = [(c_void_p(w.data_ptr()), c_int64(w.nbytes)) for w in weights]
         self._kept: tuple[list[int], Tensor] | None = None
-        # By T and B, the arguments that no call uses now: calls in several threads need arguments of their own.
-        self._free: dict[tuple[int, int], list[_Arguments]] = {}
+        # By T, B and threads, the arguments that no call uses now: concurrent calls need arguments of their own.
+        self._free: dict[tuple[int, int, int], list[_Arguments]] = {}
 
     def fits(self, weights: list[Tensor]) -> bool:
         """Whether the memory and shapes of the weights and the instruction set in use are those of the constructor.
@@ -113,15 +113,16 @@ class PreparedLayer:
             return output.half(), tuple([s.half() for s in finals])
         # A reference to the packed weights, since another thread may pack again.
         packed = None if self._reads_weights(steps, batch) else self._refresh(weights)
-        free = self._free_arguments((steps, batch))
+        threads = _kernels.threads_for(self._cell, steps * batch, self._input, self._hidden)
+        free = self._free_arguments((steps, batch, threads))
         try:
             arguments = free.pop()
         except IndexError:
-            arguments = self._new_arguments(steps, batch, packed)
+            arguments = self._new_arguments(steps, batch, threads, packed)
         problem = arguments.problem
         if packed is not None:
             problem.forward_weights = packed.data_ptr()
-        scratch = _scratch(problem.scratch_bytes)  # a reference for the duration of the call
+        scratch = scratch_memory(problem.scratch_bytes)  # a reference for the duration of the call
         problem.scratch = scratch[1]
         # One operator for all memory: the time of a small call depends on how much different code runs.
         output = rows.new_empty(shape)
@@ -138,8 +139,8 @@ class PreparedLayer:
         free.append(arguments)
         return output, finals
 
-    def _free_arguments(self, key: tuple[int, int]) -> list[_Arguments]:
-        """Return the arguments for T and B that no call uses; the list is empty in the first call."""
+    def _free_arguments(self, key: tuple[int, int, int]) -> list[_Arguments]:
+        """Return the arguments for T, B and threads that no call uses; the list is empty in the first call."""
         free = self._free.get(key)
         if free is None:
             with _shapes_lock:  # another thread may change the dict while this one looks for the oldest
@@ -170,13 +171,13 @@ class PreparedLayer:
         self._kept = (contents, packed)
         return packed
 
-    def _new_arguments(self, steps: int, batch: int, packed: Tensor | None) -> _Arguments:
-        """New arguments for T and B."""
+    def _new_arguments(self, steps: int, batch: int, threads: int, packed: Tensor | None) -> _Arguments:
+        """New arguments for T, B and threads."""
         batch_sizes = torch.full((steps,), batch, device="cpu")
         problem = _kernels.Problem()
         problem.cell = _kernels.CELLS[self._cell]
         problem.dtype = _kernels.arithmetic(self._dtype, self._precision)
-        problem.threads = 1
+        problem.threads = threads
         problem.batch = problem.state_rows = batch
         problem.rows = problem.x_rows = problem.y_rows = steps * batch
         problem.steps, problem.batch_sizes = steps, batch_sizes.data_ptr()

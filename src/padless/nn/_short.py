@@ -3,7 +3,7 @@
 Such calls (decoding, streaming, rollouts) take some tens of microseconds, most of them in Python, so this module
 avoids the overhead of the general path. It handles plain cases only and returns None for everything else, including
 errors: the general path then computes, or raises the error. See docs/decisions/0026-one-step-at-a-time.md,
-0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
+0037-small-calls-in-bfloat16.md and 0042-a-single-step-trains-on-the-kernels.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ._steps import (
     is_readable,
     prepared_layers,
     runs_kernels,
-    takes_torchs_cells,
     train_step,
+    trains_by_steps,
 )
 
 __all__ = ["short_forward"]
@@ -53,24 +53,23 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     is_recorded = torch.is_grad_enabled() and (
         rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
     )
-    if is_recorded and (not takes_torchs_cells(steps, rows.dtype) or is_forced()):
+    if is_recorded and (not trains_by_steps(steps, rows.dtype) or is_forced()):
         return None
     network = Network(module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias)
     prepared = prepared_layers(module, network, rows.dtype, weights)
     if prepared is None:
         return None
     width = module.hidden_size
-    if is_recorded:
-        output, finals = train_step(network, rows, batch, states, weights)
-        output = torch.stack((output,), 1 if is_sequence_major else 0) if kind is Tensor else output.clone()
+    transposes = is_sequence_major and steps > 1 and batch > 1
+    if transposes or kind is not Tensor:
+        shape: tuple[int, ...] = (steps * batch, width)
     else:
-        transposes = is_sequence_major and steps > 1 and batch > 1
+        shape = (batch, steps, width) if is_sequence_major else (steps, batch, width)
+    if is_recorded:
+        output, finals = train_step(network, rows, batch, states, weights, shape)
+    else:
         if transposes:
             rows = rows.reshape(batch, steps, -1).transpose(0, 1)
-        if transposes or kind is not Tensor:
-            shape: tuple[int, ...] = (steps * batch, width)
-        else:
-            shape = (batch, steps, width) if is_sequence_major else (steps, batch, width)
         output, finals = infer(prepared, rows, steps, batch, states, weights, shape)
         if transposes:
             output = output.view(steps, batch, width).transpose(0, 1).reshape(steps * batch, width)

@@ -1,7 +1,7 @@
-"""Small calls of plain layers: kept preparations for inference, and torch's cell functions for one training step.
+"""Small calls of plain layers: kept preparations for inference, and single training steps.
 
 Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md,
-0035-a-single-step-in-training-and-of-one-row.md and 0037-small-calls-in-bfloat16.md.
+0037-small-calls-in-bfloat16.md and 0042-a-single-step-trains-on-the-kernels.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ..backends.autograd import is_traced
 from ..backends.contract import Cell, weights_per_layer
 from ..backends.native import computes
 from ..backends.prepared import PreparedLayer
+from ..backends.single_step import STEP_ROWS
+from ..backends.single_step import train_step as train_on_kernels
 from ._weights import weight_shapes
 
 __all__ = [
@@ -29,8 +31,9 @@ __all__ = [
     "is_readable",
     "prepared_layers",
     "runs_kernels",
-    "takes_torchs_cells",
     "train_step",
+    "trains_by_steps",
+    "trains_on_kernels",
 ]
 
 _forward_ad = torch.autograd.forward_ad
@@ -41,22 +44,25 @@ SHORT_ROWS = 256  # rows (T * B) up to which avoiding the general path's Python 
 # of deleted owners. Each entry also holds the configuration that the weights were checked against.
 _prepared: dict[int, tuple[tuple[Any, ...], list[PreparedLayer]]] = {}
 
-# Measured: docs/decisions/0040-bfloat16-weights-are-read-as-they-are.md
-_ROWS_IN_BFLOAT16, _UNITS_IN_BFLOAT16 = 2, 128
+# Rows up to which the kernels train a single step; torch's matrix products are faster for more.
+_KERNEL_ROWS = 32
+_KERNEL_ROWS_IN_BFLOAT16 = 8  # where torch multiplies bfloat16 numbers by instructions for them
 
 _CELLS: dict[str, Any] = {
     "LSTM": _VF.lstm_cell, "GRU": _VF.gru_cell, "RNN_TANH": _VF.rnn_tanh_cell, "RNN_RELU": _VF.rnn_relu_cell,
 }  # fmt: skip
 
 
-def takes_torchs_cells(steps: int, dtype: torch.dtype) -> bool:
-    """Whether torch's cell functions (`torch.lstm_cell`, ...) train this layer, as they do for a single step.
-
-    For one step, packing the weights twice (forward and backward) costs more than it saves, and there is no padding
-    to skip. Torch's layers do the same work with more overhead. Only the kernels follow torch's precision switch for
-    float32.
-    """
+def trains_by_steps(steps: int, dtype: torch.dtype) -> bool:
+    """Whether `train_step` trains this layer: a single step, unless float32 follows torch's precision switch."""
     return steps == 1 and (dtype in NARROW_DTYPES or precision_of(dtype) == "highest")
+
+
+def trains_on_kernels(batch: int, dtype: torch.dtype) -> bool:
+    """Whether `train_step` uses the kernels, not torch's cell functions (`torch.lstm_cell`, ...)."""
+    if dtype is torch.bfloat16:
+        return batch <= (STEP_ROWS if precision_of(dtype) == "highest" else _KERNEL_ROWS_IN_BFLOAT16)
+    return batch <= _KERNEL_ROWS and dtype is not torch.float16
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -132,35 +138,45 @@ def infer(
     return rows, tuple(torch.cat(parts) for parts in zip(*finals, strict=True))
 
 
-def _is_widened(network: Network, rows: Tensor, batch: int, states: tuple[Tensor, ...]) -> bool:
-    """Whether `train_step` computes in float32 and rounds its results.
-
-    Without instructions for bfloat16 products, torch's cells in bfloat16 take up to 7 times as long as in float32. For
-    one or two rows they are faster, because the weights are half as large, but not where the input or the states need
-    gradients: torch's product for these takes 20 times as long in bfloat16 with large weights. In float16 torch's cells
-    were never faster where this was measured.
-    """
-    dtype = rows.dtype
-    if dtype not in NARROW_DTYPES or precision_of(dtype) != "highest":
-        return False
-    if dtype == torch.float16 or batch > _ROWS_IN_BFLOAT16:
-        return True
-    needs_inputs = network.num_layers > 1 or rows.requires_grad or any(s.requires_grad for s in states)
-    return needs_inputs and network.hidden_size > _UNITS_IN_BFLOAT16
-
-
 def train_step(
+    network: Network,
+    rows: Tensor,
+    batch: int,
+    states: tuple[Tensor, ...],
+    weights: list[Tensor],
+    shape: tuple[int, ...],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the output, of `shape` (B rows), and final states of a single step of all layers.
+
+    They share no memory, so that each can be changed in place, as with torch's layers.
+    """
+    if not trains_on_kernels(batch, rows.dtype):
+        output, finals = _train_on_cells(network, rows, batch, states, weights)
+        return output.clone().view(shape), finals
+    rows, states = rows.contiguous(), tuple([s.contiguous() for s in states])
+    cell = cast(Cell, network.mode)
+    if network.num_layers == 1:
+        return train_on_kernels(cell, rows, states, weights, shape)
+    after: list[tuple[Tensor, ...]] = []
+    count = weights_per_layer(bias=network.bias, projected=False)
+    for layer in range(network.num_layers):
+        own = weights[layer * count : (layer + 1) * count]
+        rows, final = train_on_kernels(cell, rows, tuple([s[layer : layer + 1] for s in states]), own, shape)
+        after.append(final)
+    return rows, tuple([torch.cat(parts) for parts in zip(*after, strict=True)])
+
+
+def _train_on_cells(
     network: Network, rows: Tensor, batch: int, states: tuple[Tensor, ...], weights: list[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return output `(B, H)` and final states of a single step, by torch's cell functions.
-
-    The output and the last state of the last layer share no memory once the caller has copied the output, so that each
-    can be changed in place, as with torch's layers.
-    """
+    """Output `(B, H)` and final states, by torch's cell functions."""
     dtype = rows.dtype
-    if _is_widened(network, rows, batch, states):
+    if dtype in NARROW_DTYPES and precision_of(dtype) == "highest":
+        # Without instructions for bfloat16 products torch's cells take up to 7 times as long in bfloat16.
         wide_states = tuple([s.float() for s in states])
-        output, finals = train_step(network, rows.float(), batch, wide_states, [w.float() for w in weights])
+        output, finals = _train_on_cells(
+            network, rows.float(), batch, wide_states, [w.float() for w in weights]
+        )
         return output.to(dtype), tuple([s.to(dtype) for s in finals])
     cell, is_lstm = _CELLS[network.mode], network.mode == "LSTM"
     if rows.dim() != 2:

@@ -30,8 +30,9 @@ from ..nn._steps import (
     is_readable,
     prepared_layers,
     runs_kernels,
-    takes_torchs_cells,
     train_step,
+    trains_by_steps,
+    trains_on_kernels,
 )
 from ..nn._weights import weight_shapes
 from ..recurrent import Options, reads_in_place, run
@@ -123,7 +124,7 @@ def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
         data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], *network: Any
     ) -> tuple[Tensor, ...]:
         steps, is_recorded = batch_sizes.shape[0], _is_recorded(data, hx, params)
-        if _trains_in_torch(cell, steps, data.dtype, is_recorded):
+        if _trains_in_torch(cell, steps, data.shape[0], data.dtype, is_recorded):
             return torchs_own(data, batch_sizes, hx, params, *network)
         if data.dim() == 2 and 0 < steps <= SHORT_ROWS and _are_equal(batch_sizes, data.shape[0]):
             short = _short(cell, data, steps, data.shape[0] // steps, hx, params, network, is_recorded)
@@ -151,7 +152,7 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
             return torchs_own(input, hx, params, *arguments)
         batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
         is_recorded = _is_recorded(input, hx, params)
-        if _trains_in_torch(cell, steps, input.dtype, is_recorded):
+        if _trains_in_torch(cell, steps, batch, input.dtype, is_recorded):
             return torchs_own(input, hx, params, *arguments)
         if not batch_first or steps == 1 or batch == 1:  # rows are in the order of time
             short = _short(cell, input, steps, batch, hx, params, network, is_recorded)
@@ -226,12 +227,14 @@ def _states_of(hx: Any) -> Sequence[Tensor]:
     return (hx,) if isinstance(hx, Tensor) else hx
 
 
-def _trains_in_torch(cell: Cell, steps: int, dtype: torch.dtype, is_recorded: bool) -> bool:
-    """Whether torch's own kernel takes the call: a training step of a GRU or RNN, which has no padding to skip.
+def _trains_in_torch(cell: Cell, steps: int, batch: int, dtype: torch.dtype, is_recorded: bool) -> bool:
+    """Whether torch's own kernel takes the call: a training step of many rows of a GRU or RNN.
 
-    For an LSTM that kernel is oneDNN's, and torch's cell functions are faster (`nn._steps.takes_torchs_cells`).
+    There it calls the same cell functions as `nn._steps.train_step`. For an LSTM it calls oneDNN, which is slower.
     """
-    return is_recorded and cell != "LSTM" and takes_torchs_cells(steps, dtype) and not is_forced()
+    if not is_recorded or cell == "LSTM" or not trains_by_steps(steps, dtype) or is_forced():
+        return False
+    return not trains_on_kernels(batch, dtype)
 
 
 def _are_equal(batch_sizes: Tensor, rows: int) -> bool:
@@ -262,7 +265,7 @@ def _short(
         or len(params)
         != num_layers * weights_per_layer(bias=has_biases, projected=False)  # a projection has more
         or params[1].dim() != 2
-        or (is_recorded and (not is_lstm or not takes_torchs_cells(steps, dtype) or is_forced()))
+        or (is_recorded and (not trains_by_steps(steps, dtype) or is_forced()))
     ):
         return None
     hidden, states = params[1].shape[1], (tuple(hx) if is_lstm else (hx,))
@@ -278,8 +281,7 @@ def _short(
     if prepared is None:
         return None
     if is_recorded:
-        output, finals = train_step(given, rows, batch, states, params)
-        output = output.clone().view(*rows.shape[:-1], hidden)  # shares no memory with the last state
+        output, finals = train_step(given, rows, batch, states, params, (*rows.shape[:-1], hidden))
     else:
         output, finals = infer(prepared, rows, steps, batch, states, params, (*rows.shape[:-1], hidden))
     return output, *finals
