@@ -13,6 +13,7 @@ from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ..packed.packed_sequence import layout_of_packed_sequence
+from ._sums import owners_on
 
 __all__ = ["Batch", "as_packed", "layout_of", "of_kind", "owners", "rows_in_order_of", "with_rows"]
 
@@ -57,8 +58,10 @@ def of_kind(result: Packed, batch: Batch) -> Batch:
     if batch.sorted_indices is not None or torch.compiler.is_compiling() or not layout.is_sorted:
         return cast(Batch, result.to_packed_sequence())
     in_order = Packed._of(result.data, Layout(layout.lengths, order=torch.arange(layout.batch, device="cpu")))
-    data, batch_sizes, _, _ = in_order.to_packed_sequence()
-    return cast(Batch, PackedSequence(data, batch_sizes))
+    sequence = in_order.to_packed_sequence()
+    if layout.batch and not layout.lengths[-1]:  # only the indices count sequences of length 0
+        return cast(Batch, sequence)
+    return cast(Batch, PackedSequence(sequence.data, sequence.batch_sizes))
 
 
 def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]) -> Tensor:
@@ -110,4 +113,4 @@ def _difference(a: Layout, b: Layout, names: tuple[str, str]) -> str:
 
 def owners(packed: Packed) -> Tensor:
     """`(N,)` the sequence of each row, on the data's device."""
-    return packed._layout.owners.to(packed.device)
+    return owners_on(packed._layout, packed.device)
