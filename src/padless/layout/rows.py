@@ -380,7 +380,11 @@ class _MoveRows(torch.autograd.Function):
 
 
 class _SplitRows(torch.autograd.Function):
-    """Moves rows into pieces by an index; the gradients of all pieces move back together."""
+    """Moves rows into pieces by an index; the gradients of all pieces move back together.
+
+    Autograd would free saved indices after the first backward, but pieces may be differentiated one by one, like those
+    of `torch.split`.
+    """
 
     generate_vmap_rule = True
 
@@ -392,17 +396,13 @@ class _SplitRows(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, index, inverse, ctx.has_drop, ctx.sizes = inputs
-        ctx.save_for_backward(index, inverse)
-        ctx.save_for_forward(index, inverse)
+        _, ctx.index, ctx.inverse, ctx.has_drop, ctx.sizes = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        index, inverse = ctx.saved_tensors
-        moved = _MoveRows.apply(torch.cat(grads), inverse, index, ctx.has_drop, False, 0)
+        moved = _MoveRows.apply(torch.cat(grads), ctx.inverse, ctx.index, ctx.has_drop, False, 0)
         return moved, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, ...]:
-        index, _ = ctx.saved_tensors
-        return _take_pieces(tangents[0], index, ctx.sizes)
+        return _take_pieces(tangents[0], ctx.index, ctx.sizes)

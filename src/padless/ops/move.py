@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows
+from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows, split_rows
 from ..packed import Packed
 from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
@@ -190,11 +191,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
     elif batch._layout.steps > total:
         i = int(batch._layout.lengths.argmax())
         raise LengthsError(f"split: sizes sum to {total}, but lengths[{i}] = {batch._layout.steps}")
-    pieces, begin = [], 0
-    for count in counts:
-        pieces.append(of_kind(_window(batch, begin, count), packed))
-        begin += count
-    return pieces
+    return [of_kind(piece, packed) for piece in _windows(batch, list(accumulate(counts)))]
 
 
 def chunks(packed: Batch, k: int) -> list[Batch]:
@@ -209,7 +206,9 @@ def chunks(packed: Batch, k: int) -> list[Batch]:
     batch, count = as_packed(packed, "chunks"), _count(k, "chunks: k")
     if count == 0:
         raise ValueError("chunks: k must be at least 1, got 0")
-    return [of_kind(_window(batch, at, count), packed) for at in range(0, batch._layout.steps, count)]
+    steps = batch._layout.steps
+    ends = range(count, steps + count, count)
+    return [of_kind(piece, packed) for piece in _windows(batch, ends)]
 
 
 def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
@@ -314,10 +313,33 @@ def _selected(batch: Packed, at: Tensor) -> Packed:
     return Packed._of(move_rows(batch.data, RowMap.permutation(at, at.numel())), batch._layout)
 
 
-def _window(batch: Packed, begin: int, count: int) -> Packed:
-    """Steps `[begin, begin + count)` of every sequence."""
-    lengths, end = batch._layout.lengths, _at_most(begin + count, batch)
-    return _slices(batch, lengths.clamp(max=_at_most(begin, batch)), lengths.clamp(max=end))
+def _window(batch: Packed, begin: int, end: int) -> Packed:
+    """Steps `[begin, end)` of every sequence."""
+    return _slices(batch, *_bounds(batch, begin, end))
+
+
+def _windows(batch: Packed, ends: Sequence[int]) -> list[Packed]:
+    """Every sequence cut before the steps `ends`, which ascend to T or beyond."""
+    spans = list(pairwise([0, *ends]))
+    if torch.compiler.is_compiling():
+        return [_window(batch, begin, end) for begin, end in spans]
+    layouts, rows = [], []
+    for begin, end in spans:
+        layout, at = _slice_rows(batch, *_bounds(batch, begin, end))
+        layouts.append(layout)
+        rows.append(at)
+    if not rows:
+        return []
+    # One node for all windows: with one for each, backward would write N rows of gradient per window.
+    at = RowMap.permutation(torch.cat(rows), batch._layout.rows)
+    pieces = split_rows(batch.data, at, [layout.rows for layout in layouts])
+    return [Packed._of(piece, layout) for piece, layout in zip(pieces, layouts, strict=True)]
+
+
+def _bounds(batch: Packed, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    """Where steps `[begin, end)` of every sequence begin and end, `(B,)` each."""
+    lengths = batch._layout.lengths
+    return lengths.clamp(max=_at_most(begin, batch)), lengths.clamp(max=_at_most(end, batch))
 
 
 def _at_most(count: int, batch: Packed) -> int:
@@ -327,11 +349,16 @@ def _at_most(count: int, batch: Packed) -> int:
 
 def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:
     """Rows `[begin[i], end[i])` of sequence i."""
-    layout = Layout(end - begin)
-    at = layout.ranges(batch._layout.offsets[:-1] + begin)
+    layout, at = _slice_rows(batch, begin, end)
     count = batch._layout.rows
     rows = RowMap(at, None, count, len(at), has_fill=False, has_drop=len(at) < count)
     return Packed._of(move_rows(batch.data, rows), layout)
+
+
+def _slice_rows(batch: Packed, begin: Tensor, end: Tensor) -> tuple[Layout, Tensor]:
+    """The layout of rows `[begin[i], end[i])` of sequence i, and those rows."""
+    layout = Layout(end - begin)
+    return layout, layout.ranges(batch._layout.offsets[:-1] + begin)
 
 
 def _integer(value: Any, name: str) -> int:
