@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import LayoutError
+from ..errors import LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
@@ -69,7 +69,7 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
 
     Raises:
         TypeError: `other` is of another kind.
-        LayoutError: the lengths differ; the message names the first difference.
+        LengthsError: the lengths differ; the message names the first difference.
         RuntimeError: the same in a compiled program, where two `PackedSequence` must also have the same order.
     """
     if type(other) is not type(batch):
@@ -81,7 +81,7 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
         return other.data
     ours, theirs = layout_of(batch, name), layout_of(other, name)
     if not ours.agrees_with(theirs):
-        raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
+        raise LengthsError(f"{name}: {_difference(ours, theirs, names)}")
     if isinstance(other, Packed) or torch.equal(ours.order, theirs.order):
         return other.data
     return move_rows(as_packed(other, name).data, ours.time_major)
@@ -97,7 +97,7 @@ def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) 
         pairs.append((in_order if ours is None else ours, in_order if theirs is None else theirs))
     for one, two in pairs:
         if one.shape != two.shape:
-            raise LayoutError(f"{name}: two batches have different lengths")
+            raise LengthsError(f"{name}: two batches have different lengths")
         torch.ops.aten._assert_async.msg(
             (one == two).all(), f"{name}: two batches have different lengths or order"
         )

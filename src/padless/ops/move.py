@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, cast
@@ -15,6 +14,7 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
+from ..layout.checks import whole_number
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows, split_rows
 from ..packed import Packed
@@ -37,7 +37,8 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
         default: number or tensor `(*,)` for sequences of length 0.
 
     Raises:
-        LengthsError: a sequence has length 0 and no default is given, or the default has another shape.
+        LengthsError: a sequence has length 0 and no default is given.
+        LayoutError: the default has another shape.
         TypeError, RuntimeError: a default that the dtype cannot hold.
 
     >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
@@ -74,7 +75,7 @@ def roll(packed: Batch, shift: int) -> Batch:
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
     """
-    batch, steps = as_packed(packed, "roll"), cast(Any, _integer(shift, "roll: shift"))
+    batch, steps = as_packed(packed, "roll"), cast(Any, whole_number("roll: shift", shift))
     if abs(steps) > _FAR:  # whole turns change nothing
         rests = [steps % max(n, 1) for n in batch._layout.lengths.tolist()]
         steps = torch.tensor(rests, device="cpu")[batch._layout.owners]
@@ -91,7 +92,7 @@ def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
     tensor([-1,  1,  2, -1])
     """
-    batch, steps = as_packed(packed, "shift"), _integer(n, "shift: n")
+    batch, steps = as_packed(packed, "shift"), whole_number("shift: n", n)
     fill = held_number("shift: fill", fill, batch.dtype)
     start, end, row = _places(batch)
     count = batch._layout.rows
@@ -132,11 +133,13 @@ def cat(batches: Iterable[Batch]) -> Batch:
     """Sequence i of each batch joined in time, in the order given.
 
     Args:
-        batches: at least one, each with B sequences and rows of the same shape; the result has the kind of the first.
+        batches: at least one, each with B sequences and rows of the same shape; the result has the kind of the first,
+            and the dtype that `torch.cat` gives it.
 
     Raises:
         ValueError: no batches.
-        LayoutError: batches with different numbers of sequences.
+        LengthsError: batches with different numbers of sequences.
+        LayoutError: rows of different shapes.
 
     >>> a, b = Packed(torch.tensor([1, 2, 3]), [2, 1]), Packed(torch.tensor([7, 8]), [0, 2])
     >>> cat([a, b]).unpack()
@@ -148,7 +151,10 @@ def cat(batches: Iterable[Batch]) -> Batch:
         raise ValueError("cat needs at least one batch, got none")
     for i, part in enumerate(parts):
         if len(part) != len(parts[0]):
-            raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
+            raise LengthsError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
+        shape, first = tuple(part.data.shape[1:]), tuple(parts[0].data.shape[1:])
+        if shape != first:
+            raise LayoutError(f"cat: batch {i} has rows of shape {shape}, but batch 0 has {first}")
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
     joined, data = Layout(lengths.sum(1)), [part.data for part in parts]
     if is_mergeable(data):
@@ -223,7 +229,8 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
 
     Raises:
-        LayoutError: `where` is not bool `(N,)`, or is a batch with other lengths.
+        LayoutError: `where` is not bool `(N,)`.
+        LengthsError: `where` is a batch with other lengths.
         TypeError: `where` is a batch of the other kind.
 
     >>> pieces, owner = cut(Packed(torch.arange(5), [3, 2]), torch.tensor([False, True, False, False, True]))
@@ -292,7 +299,7 @@ def _default_row(batch: Packed, default: Any, name: str) -> Tensor:
     if not isinstance(default, Tensor):
         default = held_number(f"{name}: default", default, dtype)
     elif default.dim() and default.shape != shape:
-        raise LengthsError(
+        raise LayoutError(
             f"{name}: default must be a number or have shape {tuple(shape)}, got {tuple(default.shape)}"
         )
     elif default.dtype != dtype and not torch.compiler.is_compiling() and peek_interpreter_stack() is None:
@@ -361,15 +368,8 @@ def _slice_rows(batch: Packed, begin: Tensor, end: Tensor) -> tuple[Layout, Tens
     return layout, layout.ranges(batch._layout.offsets[:-1] + begin)
 
 
-def _integer(value: Any, name: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}") from None
-
-
 def _count(value: Any, name: str) -> int:
-    count = _integer(value, name)
+    count = whole_number(name, value)
     if count < 0:
         raise ValueError(f"{name} must not be negative, got {count}")
     return count
