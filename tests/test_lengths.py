@@ -115,5 +115,10 @@ def test_both_checkers_without_torch_take_and_refuse_the_same(kind):
     "unordered", [{3, 1}, frozenset([2]), {0: 4, 1: 5}], ids=["set", "frozenset", "dict"]
 )
 def test_lengths_without_an_order_are_refused(unordered):
-    with pytest.raises(padless.LengthsError, match="in order, got"):
-        padless.Packed(torch.zeros(9, 2), unordered)
+    for take in (
+        lambda: padless.Packed(torch.zeros(9, 2), unordered),
+        lambda: padless.waste(unordered),
+        lambda: host_lengths(unordered),
+    ):
+        with pytest.raises(padless.LengthsError, match="in order, got"):
+            take()

@@ -335,7 +335,10 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
      ("Expected total_length to be at least the length of the longest sequence in input, but got "
      "total_length=3 and max sequence length being 4")),
     (lambda: ours.pad_packed_sequence(PACKED, total_length=5.0), TypeError,
-     "pad_packed_sequence: total_length must be int, not float"),
+     "pad_packed_sequence: total_length must be a whole number, got float"),
+    (lambda: ours.pad_packed_sequence(PACKED, total_length=True), TypeError,
+     "pad_packed_sequence: total_length must be a whole number, got bool"),
+    (lambda: ours.unpad_sequence(X, [1], "no"), TypeError, "unpad_sequence: batch_first must be bool, not str"),
     (lambda: ours.pack_padded_sequence([[1]], [1]), TypeError,
      "pack_padded_sequence: input must be a padded tensor, got list"),
     (lambda: ours.pack_padded_sequence(torch.ones(3), [3]), IndexError,
@@ -385,6 +388,8 @@ FORGED = [
     (forged([3, 2], [1, 0, 0], [1, 0, 2]), "sorted_indices names sequence 0 more than once"),
     (forged([3, 2], [1, 0, 7], [1, 0, 2]), "sorted_indices[2] = 7 is outside 0..2"),
     (forged([3, 2], None, [1, 0, 7]), "unsorted_indices[2] = 7 is outside 0..2"),
+    (forged([3, 2], [0, 1, 2])._replace(unsorted_indices=torch.tensor(2)),
+     "unsorted_indices must be an int64 tensor (B,), got torch.int64 ()"),
     (forged([3, 2], [0, 1, 2], [0, 1, 2, 3]), "unsorted_indices has 4 entries, sorted_indices has 3"),
     (forged([3, 2], [2, 0, 1], [2, 0, 1]),
      ("unsorted_indices is not the inverse of sorted_indices: sorted_indices[0] = 2, "

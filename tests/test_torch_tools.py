@@ -123,7 +123,9 @@ def test_a_profiler_shows_inference_of_one_step():
         ([1, 2, 0], [1, 2, 0]),
         ([0, 1, 2], [0, 1, 3]),
         ([0, 1, 2], [0, 0, 2]),
-        (None, [1, 0]),
+        ([0, 1, 2], 2),
+        (None, [1, 1]),
+        (None, [1, 2]),
     ],
 )
 def test_indices_that_are_not_inverse_are_refused(sorted_indices, unsorted_indices):
@@ -135,9 +137,28 @@ def test_indices_that_are_not_inverse_are_refused(sorted_indices, unsorted_indic
     )
     with pytest.raises(padless.LayoutError, match="unsorted_indices"):
         padless.nn.GRU(3, 4)(packed)
-    if sorted_indices is not None:
-        with pytest.raises(padless.LayoutError, match="unsorted_indices"):
-            padless.rnn.pad_packed_sequence(packed)
+    with pytest.raises(padless.LayoutError, match="unsorted_indices"):
+        padless.rnn.pad_packed_sequence(packed)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("compiler", [None, "eager"])
+def test_indices_of_one_direction_suffice(compiler):
+    layer, h0 = padless.nn.GRU(3, 4), torch.randn(1, 2, 4)
+    sequences = [torch.randn(1, 3), torch.randn(2, 3)]
+    whole = padless.rnn.pack_sequence(sequences, enforce_sorted=False)
+    half = PackedSequence(whole.data, whole.batch_sizes, None, whole.unsorted_indices)
+
+    def run(packed):
+        output, state = layer(packed, h0)
+        return padless.rnn.pad_packed_sequence(output)[0], state
+
+    for got, expected in zip(
+        (torch.compile(run, backend=compiler) if compiler else run)(half), run(whole), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+    for i, rows in enumerate(sequences):
+        torch.testing.assert_close(run(half)[1][:, i], torch.nn.GRU.forward(layer, rows, h0[:, i])[1])
 
 
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])

@@ -1,14 +1,15 @@
 """Lengths of any kind as a list of Python integers, without importing torch or NumPy.
 
-Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s; same errors. The
-same values are accepted as in `planning.checks`, except that one length may be up to 2**63 - 1; there the sum is
-limited to 2**61.
+Like `layout.checks.as_lengths`, but without torch, for commands that must start in 0.1 s. Both raise LengthsError for
+the same values and name the same length, though of two faults of one length they may name different ones. The same
+values are accepted as in `planning.checks`, except that one length may be up to 2**63 - 1; there the sum is limited to
+2**61.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import LengthsError
@@ -24,17 +25,20 @@ def host_lengths(lengths: Any, *, name: str = "lengths") -> list[int]:
 
     Args:
         lengths: list, tuple, NumPy array or tensor `(B,)` on any device, or any other iterable of whole
-            numbers; whole floats (`4.0`) are accepted.
+            numbers in order; whole floats (`4.0`) are accepted.
         name: the argument's name in error messages.
 
     Raises:
-        LengthsError: `lengths` is not one-dimensional, or one of them is negative, not whole or over 64 bits.
+        LengthsError: `lengths` is not one-dimensional, or is a set or a mapping, or one of them is negative, not whole
+            or over 64 bits.
 
     >>> host_lengths((4, 6.0, 0))
     [4, 6, 0]
     """
     if isinstance(lengths, (str, bytes, bytearray)):
         raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
+    if isinstance(lengths, (set, frozenset, Mapping)):
+        raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     shape = getattr(lengths, "shape", None)
     if shape is not None and len(shape) != 1:
         raise LengthsError(f"{name} must be one-dimensional, (B,), got shape {tuple(shape)}")

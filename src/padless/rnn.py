@@ -7,7 +7,6 @@ calls its counterpart, because a trace would keep the row indices, which come fr
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,10 +19,10 @@ from torch.nn.utils import rnn as _torch_rnn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import LayoutError
-from .layout.checks import as_lengths, check_batch_first, checked_fill
+from .layout.checks import as_lengths, check_batch_first, checked_fill, checked_total_length
 from .layout.layout import Layout
 from .layout.operators import pack_indices, pad_indices
-from .layout.rows import RowMap, join_rows, move_rows, split_rows
+from .layout.rows import RowMap, cells_of, join_rows, move_rows, split_rows
 from .packed import Packed
 from .packed.few import FEW_OF_PADDED, is_faster_in_torch, pack_few, pad_few
 from .packed.packed_sequence import layout_of_packed_sequence
@@ -141,7 +140,7 @@ def pack_padded_sequence(
         if few is not None:
             return few
     layout = _slotted(checked, enforce_sorted)
-    cells, batch_first = _cells(input, batch_first)
+    cells, batch_first = cells_of(input, batch_first)
     from_cells = layout.padded_time_major(steps, batch_first=batch_first).inverted()
     return _packed_sequence(move_rows(cells, from_cells), layout, enforce_sorted)
 
@@ -185,7 +184,9 @@ def pad_packed_sequence(
     if few is not None:
         return few
     layout = layout_of_packed_sequence(sequence)
-    steps = layout.steps if total_length is None else _at_least(layout.steps, total_length)
+    steps = layout.steps
+    if total_length is not None:
+        steps = checked_total_length("pad_packed_sequence: total_length", total_length, steps)
     to_cells = layout.padded_time_major(steps, batch_first=batch_first)
     cells = move_rows(sequence.data, to_cells, fill=fill)
     return _grid(cells, layout.batch, steps, batch_first), layout.lengths
@@ -258,6 +259,7 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
     Raises:
         LengthsError: a wrong number of lengths, or a length that is negative, not whole or longer than T.
         AttributeError, IndexError: not a tensor, or a tensor without time and batch dimensions.
+        TypeError: `batch_first` is not a bool.
 
     >>> unpad_sequence(torch.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True)
     [tensor([1, 2, 3]), tensor([4])]
@@ -267,6 +269,7 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
     if not isinstance(padded_sequences, Tensor):
         kind = type(padded_sequences).__name__
         raise AttributeError(f"unpad_sequence: padded_sequences must be a padded tensor, got {kind}")
+    check_batch_first("unpad_sequence", batch_first)
     batch, steps = _grid_shape("unpad_sequence: padded_sequences", padded_sequences, batch_first)
     checked = as_lengths(lengths, batch=batch, steps=steps)
     if is_faster_in_torch(batch, padded_sequences, most=FEW_OF_PADDED):
@@ -276,7 +279,7 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
             for rows, length in zip(sequences, checked.tolist(), strict=True)
         ]
     layout = Layout(checked)
-    cells, batch_first = _cells(padded_sequences, batch_first)
+    cells, batch_first = cells_of(padded_sequences, batch_first)
     from_cells = layout.padded(steps, batch_first=batch_first).inverted()
     return split_rows(cells, from_cells, layout.lengths.tolist())
 
@@ -331,27 +334,14 @@ def _traced_pad(
     sequence: PackedSequence, batch_first: bool, padding_value: float, total_length: int | None
 ) -> tuple[Tensor, Tensor]:
     """`pad_packed_sequence` under `torch.compile`."""
-    data, batch_sizes, order, _ = sequence
+    data, batch_sizes, order, slots = sequence
+    if order is None and slots is not None:
+        order = torch.argsort(slots)
     steps = batch_sizes.shape[0] if total_length is None else total_length
     rows, lengths = pad_indices(batch_sizes, order, data.shape[0], steps, batch_first)
     filled = torch.cat([data, data.new_full((1, *data.shape[1:]), padding_value)])
     grid = filled.index_select(0, rows.flatten().to(data.device))
     return grid.view(*rows.shape, *data.shape[1:]), lengths
-
-
-def _at_least(steps: int, total_length: Any) -> int:
-    """`total_length`, which must be an integer of at least `steps`."""
-    try:
-        total_length = operator.index(total_length)
-    except TypeError:
-        kind = type(total_length).__name__
-        raise TypeError(f"pad_packed_sequence: total_length must be int, not {kind}") from None
-    if total_length < steps:
-        raise ValueError(
-            "Expected total_length to be at least the length of the longest sequence in input, "
-            f"but got total_length={total_length} and max sequence length being {steps}"
-        )
-    return total_length
 
 
 def _packed_sequence(data: Tensor, layout: Layout, enforce_sorted: bool) -> PackedSequence:
@@ -472,16 +462,6 @@ def _grid_shape(name: str, grid: Tensor, batch_first: bool) -> tuple[int, int]:
         axes = "(B, T, *)" if batch_first else "(T, B, *)"
         raise IndexError(f"{name} must be {axes}, got shape {tuple(grid.shape)}")
     return (grid.shape[0], grid.shape[1]) if batch_first else (grid.shape[1], grid.shape[0])
-
-
-def _cells(grid: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
-    """The cells `(B * T, *)` of a padded batch, and whether they are ordered sequence by sequence.
-
-    A transposed view is read in its original order, which avoids copying the padding.
-    """
-    if not grid.is_contiguous() and grid.transpose(0, 1).is_contiguous():
-        grid, batch_first = grid.transpose(0, 1), not batch_first
-    return grid.flatten(0, 1), batch_first
 
 
 def _grid(cells: Tensor, batch: int, steps: int, batch_first: bool) -> Tensor:

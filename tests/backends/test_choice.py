@@ -220,6 +220,26 @@ def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() 
     assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")
 
 
+@needs_native
+def test_rows_are_not_moved_with_an_instruction_set_that_cannot_be_had() -> None:
+    script = """
+import torch, padless
+for _ in range(2):
+    try:
+        padless.pack([torch.zeros(2), torch.zeros(1)]).pad()
+    except padless.BackendError as error:
+        print(error)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PADLESS_ISA": "avx9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.count("'avx9' is not available here; this machine runs baseline") == 2
+
+
 def test_a_block_forces_its_own_backend_even_if_another_was_chosen_since() -> None:
     first = backends.use("portable")
     second = backends.use("torch")

@@ -128,7 +128,7 @@ def test_bad_calls_name_what_is_wrong():
         ValueError, match="reduction must be one of mean, sum, none, sequence_mean, got 'average'"
     ):
         losses.cross_entropy(rows, targets, reduction="average")
-    with pytest.raises(padless.LayoutError, match=r"lengths\[0\] is 2 in the inputs, but 1 in the targets"):
+    with pytest.raises(padless.LengthsError, match=r"lengths\[0\] is 2 in the inputs, but 1 in the targets"):
         losses.cross_entropy(rows, Packed(targets.data, [1, 2]))
     with pytest.raises(TypeError, match="two batches of one kind"):
         losses.cross_entropy(rows, targets.to_packed_sequence())

@@ -149,7 +149,7 @@ def test_a_crf_names_the_first_wrong_tag_and_length():
         with pytest.raises(ValueError, match=rf"targets.data\[3\] = {wrong} is not a tag from 0 to 2"):
             crf(emissions, targets)
     with pytest.raises(
-        padless.LayoutError, match=r"CRF: lengths\[0\] is 2 in the emissions, but 3 in the targets"
+        padless.LengthsError, match=r"CRF: lengths\[0\] is 2 in the emissions, but 3 in the targets"
     ):
         crf(emissions, Packed(targets.data, [3, 3]))
 

@@ -205,7 +205,14 @@ def test_expand_does_not_move_the_data(monkeypatch):
         (lambda p: ops.head(p, -1), ValueError, "head: k must not be negative, got -1"),
         (lambda p: ops.roll(p, 0.5), TypeError, "roll: shift must be a whole number, got float"),
         (lambda p: ops.cat([]), ValueError, "at least one batch"),
-        (lambda p: ops.cat([p, p[:1]]), padless.LayoutError, "batch 1 has 1 sequences, but batch 0 has 2"),
+        (lambda p: ops.head(p, True), TypeError, "head: k must be a whole number, got bool"),
+        (lambda p: ops.split(p, [1, True]), TypeError, r"split: sizes\[1\] must be a whole number, got bool"),
+        (lambda p: ops.cat([p, p[:1]]), padless.LengthsError, "batch 1 has 1 sequences, but batch 0 has 2"),
+        (
+            lambda p: ops.cat([p.map(lambda x: x.view(3, 1)), Packed(torch.zeros(0), [0, 0])]),
+            padless.LayoutError,
+            r"cat: batch 1 has rows of shape \(\), but batch 0 has \(1,\)",
+        ),
         (lambda p: ops.split(p, [1]), padless.LengthsError, r"sizes sum to 1, but lengths\[0\] = 2"),
         (lambda p: ops.cut(p, torch.zeros(3)), padless.LayoutError, r"where must be bool \(N,\) = \(3,\)"),
         (lambda p: ops.expand(p, torch.zeros(3)), padless.LayoutError, "with B = 2, got"),
@@ -262,7 +269,7 @@ def test_a_default_that_the_data_cannot_hold_is_refused():
     whole = Packed(torch.arange(3), [3, 0])
     with pytest.raises(TypeError, match="first: default = 0.5 cannot be held by torch.int64"):
         ops.first(whole, default=0.5)
-    with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(2,\), got \(3,\)"):
+    with pytest.raises(padless.LayoutError, match=r"must be a number or have shape \(2,\), got \(3,\)"):
         ops.last(Packed(torch.zeros(3, 2), [3, 0]), default=torch.zeros(3))
     with pytest.raises(TypeError, match="max takes data that have an order"):
         ops.max(Packed(torch.zeros(3, dtype=torch.complex64), [3]))
@@ -287,7 +294,7 @@ def test_marks_of_another_kind_or_other_lengths_are_refused():
         ops.cut(batch, marks.to_packed_sequence())
     with pytest.raises(TypeError, match="one kind, got PackedSequence and Packed"):
         ops.cut(sequence, marks)
-    with pytest.raises(padless.LayoutError, match=r"lengths\[0\] is 3 in the batch, but 1 in the where"):
+    with pytest.raises(padless.LengthsError, match=r"lengths\[0\] is 3 in the batch, but 1 in the where"):
         ops.cut(batch, Packed(marks.data, [1, 4]))
     _, owner = ops.cut(sequence, marks.to_packed_sequence())
     assert owner.tolist() == ops.cut(batch, marks)[1].tolist() == [0, 0, 1]
@@ -411,7 +418,7 @@ def test_infinity_and_whole_floats_are_held():
 
 @pytest.mark.parametrize("lengths", [[3], [3, 0]])
 def test_a_default_row_of_another_shape_or_range_is_refused_with_and_without_empty_sequences(lengths):
-    with pytest.raises(padless.LengthsError, match=r"must be a number or have shape \(\), got \(7,\)"):
+    with pytest.raises(padless.LayoutError, match=r"must be a number or have shape \(\), got \(7,\)"):
         ops.first(Packed(torch.ones(3), lengths), default=torch.zeros(7))
     whole = Packed(torch.ones(3, 2, dtype=torch.uint8), lengths)
     with pytest.raises(RuntimeError, match="last: default = -1 cannot be held by torch.uint8"):

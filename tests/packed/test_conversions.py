@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.utils import rnn as torch_rnn
 
 from padless import LayoutError, Packed, pack
+from padless.layout.rows import move_rows
+from padless.packed import packing
 
 from ..strategies import lengths as some_lengths
 
@@ -371,3 +373,21 @@ def test_without_pyarrow_the_error_says_how_to_get_it(monkeypatch: pytest.Monkey
     ):
         with pytest.raises(ImportError, match=rf"^{name} needs pyarrow: pip install pyarrow$"):
             call()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_transposed_view_is_packed_without_a_copy_of_its_padding(batch_first, monkeypatch):
+    seen = []
+
+    def note(data, rows, **options):
+        seen.append(data)
+        return move_rows(data, rows, **options)
+
+    monkeypatch.setattr(packing, "move_rows", note)
+    grid = torch.randn(5, 3, 2)
+    lengths = [2, 0, 5] if batch_first else [2, 0, 3, 1, 3]
+    view = grid.transpose(0, 1)
+    got = pack(view, lengths, batch_first=batch_first)
+    assert seen[0].data_ptr() == grid.data_ptr()
+    sequences = view if batch_first else view.transpose(0, 1)
+    assert torch.equal(got.data, torch.cat([s[:n] for s, n in zip(sequences, lengths, strict=True)]))

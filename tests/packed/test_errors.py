@@ -323,6 +323,12 @@ def test_a_total_length_that_is_no_whole_number_is_refused(total_length: Any) ->
             use(total_length=total_length)
 
 
+@pytest.mark.parametrize("index", [True, numpy.True_, torch.tensor(False)])
+def test_a_boolean_is_no_number_of_a_sequence(index: Any) -> None:
+    with pytest.raises(TypeError, match="the index of a Packed must be a number"):
+        packed()[index]
+
+
 @pytest.mark.parametrize("batch_first", ["no", 0, None])
 def test_an_order_of_dimensions_that_is_no_bool_is_refused(batch_first: Any) -> None:
     grid = torch.zeros(2, 3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,8 +27,11 @@ __all__ = [
     "check_weights",
     "checked_fill",
     "checked_lengths",
+    "checked_total_length",
+    "is_bool",
     "lengths_of_offsets",
     "traced_lengths",
+    "whole_number",
 ]
 
 _WHOLE_DTYPES = frozenset(
@@ -41,6 +45,33 @@ def check_batch_first(name: str, batch_first: Any) -> None:
     """Raise a TypeError of the function `name` unless the option is a bool."""
     if not isinstance(batch_first, bool):
         raise TypeError(f"{name}: batch_first must be bool, not {type(batch_first).__name__}")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an integer; otherwise, also for True and False, raise a TypeError that names the argument."""
+    try:
+        number = None if is_bool(value) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
+    return number
+
+
+def checked_total_length(name: str, total_length: Any, steps: int) -> int:
+    """`total_length` as an integer; raises torch's ValueError if it is below the longest length, `steps`."""
+    total_length = whole_number(name, total_length)
+    if total_length < steps:
+        raise ValueError(
+            "Expected total_length to be at least the length of the longest sequence in input, "
+            f"but got total_length={total_length} and max sequence length being {steps}"
+        )
+    return total_length
+
+
+def is_bool(value: Any) -> bool:
+    """Whether `value` is True or False, of Python, NumPy or torch; `options.is_boolean` for compiled programs."""
+    return isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
 def as_lengths(
@@ -121,10 +152,6 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
         if lengths.is_meta:
             raise LengthsError(f"{name} is on the meta device, which holds no values")
         return lengths.detach().cpu()  # synchronises if lengths are on a device
-    if isinstance(lengths, (str, bytes)):
-        raise LengthsError(f"{name} must be whole numbers, got {type(lengths).__name__}")
-    if isinstance(lengths, (set, frozenset, Mapping)):
-        raise LengthsError(f"{name} must be whole numbers in order, got {type(lengths).__name__}")
     if not isinstance(lengths, (list, tuple)) and hasattr(lengths, "__array__"):
         values = np.asarray(lengths)
         is_masked = np.ma.is_masked(lengths)
@@ -272,13 +299,11 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     raise LayoutError(f"{name} names sequence {twice} more than once")
 
 
-def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor | None, *, slots: int) -> None:
-    """Raise LayoutError unless `unsorted_indices (B,)` is the inverse of `sorted_indices`, which is already checked.
-
-    Without `sorted_indices`, sequence k of `slots` is in slot k.
-    """
-    order = list(range(slots)) if sorted_indices is None else sorted_indices.tolist()
-    if not isinstance(unsorted_indices, Tensor) or unsorted_indices.dtype != torch.int64:
+def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor) -> None:
+    """Raise LayoutError unless `unsorted_indices (B,)` is the inverse of `sorted_indices`, which is already checked."""
+    order = sorted_indices.tolist()
+    is_list = isinstance(unsorted_indices, Tensor) and unsorted_indices.dim() == 1
+    if not is_list or unsorted_indices.dtype != torch.int64:
         check_permutation(unsorted_indices, at_least=len(order), name="unsorted_indices")
     places = unsorted_indices.tolist()  # synchronises if the batch is on a device
     if len(places) == len(order) and [places[sequence] for sequence in order] == list(range(len(order))):

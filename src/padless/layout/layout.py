@@ -19,22 +19,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
 
 from ..errors import LengthsError
 from .checks import as_numbers
 from .rows import RowMap, index_dtype
 from .walks import Places, Walk, arranged
 
-__all__ = ["HostLayout", "Layout", "Numbers", "cached", "slot_steps"]
+__all__ = ["HostLayout", "Layout", "Numbers", "cached", "computed", "slot_steps"]
 
 # The arithmetic uses NumPy: an operation on a few hundred numbers takes 0.1 to 0.8 us, but 1 to 3 us in torch.
 Numbers = NDArray[np.signedinteger[Any]]
 T = TypeVar("T")
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 class cached(Generic[T]):  # noqa: N801 a decorator
-    """A property that is computed when it is first read.
+    """A property that is computed when it is first read, and kept unless `computed` says otherwise.
 
     In Python 3.10 and 3.11 `functools.cached_property` takes a lock, which Dynamo cannot trace.
     """
@@ -45,14 +46,27 @@ class cached(Generic[T]):  # noqa: N801 a decorator
         self.__doc__ = work.__doc__
 
     def __get__(self, instance: Any, owner: type) -> T:
-        # In this order, because Dynamo cannot trace the second check.
-        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
-            value = self.work(instance)
-        else:  # autograd may save the value later
-            with torch.inference_mode(False):
-                value = self.work(instance)
-        instance.__dict__[self.name] = value  # shadows this descriptor from now on
+        value, may_be_kept = computed(self.work, instance)
+        if may_be_kept:
+            instance.__dict__[self.name] = value  # shadows this descriptor from now on
         return value
+
+
+def computed(work: Callable[..., T], *args: Any) -> tuple[T, bool]:
+    """`work(*args)`, whose tensors are plain ones if possible, and whether it may be kept for later calls.
+
+    Tensors created in inference mode cannot be saved by autograd, those created inside a transform of `torch.func`
+    are wrapped by it, and fake ones have no values.
+    """
+    # In this order, because Dynamo cannot trace the other checks.
+    if torch.compiler.is_compiling() or not (
+        torch.is_inference_mode_enabled()
+        or peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack()
+    ):
+        return work(*args), True
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        return work(*args), torch._C._get_dispatch_mode(_FAKE) is None
 
 
 class Layout:
@@ -156,6 +170,19 @@ class Layout:
     @cached
     def _order(self) -> Numbers:
         return as_numbers(self.order)
+
+    def on(self, device: torch.device, work: Callable[[Layout, torch.device], T]) -> T:
+        """`work(self, device)`, a function of a module: called once per device, since a copy to a device waits."""
+        if torch.compiler.is_compiling():
+            return work(self, device)
+        known: dict[Any, T] = vars(self).setdefault("_on_devices", {})
+        key = device, work
+        if key in known:
+            return known[key]
+        found, may_be_kept = computed(work, self, device)
+        if may_be_kept:
+            known[key] = found
+        return found
 
     @cached
     def nested_offsets(self) -> dict[torch.device, Tensor]:

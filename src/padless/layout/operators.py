@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_ctx, register_fake
 
-from .checks import check_batch_sizes, check_permutation, checked_lengths
+from .checks import check_batch_sizes, check_permutation, checked_lengths, checked_total_length
 from .layout import HostLayout
 from .rows import RowMap
 
@@ -153,11 +153,7 @@ def _pad_indices(
     else:
         check_permutation(order, at_least=slots, name="sorted_indices")
     layout = HostLayout.of_batch_sizes(batch_sizes, order.cpu(), torch.argsort(order.cpu()), rows=rows)
-    if steps < layout.steps:
-        raise ValueError(
-            "Expected total_length to be at least the length of the longest sequence in input, "
-            f"but got total_length={steps} and max sequence length being {layout.steps}"
-        )
+    checked_total_length("total_length", steps, layout.steps)
     index = layout.padded_time_major(steps, batch_first=batch_first).index.long()
     return index.view((layout.batch, steps) if batch_first else (steps, layout.batch)), layout.lengths.clone()
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from .checks import as_numbers
 from .walks import Walk, copy_rows, is_walkable, row_bytes
 
-__all__ = ["RowMap", "index_dtype", "is_mergeable", "join_rows", "merge_rows", "move_rows", "split_rows"]
+__all__ = [
+    "RowMap", "cells_of", "index_dtype", "is_mergeable", "join_rows", "merge_rows", "move_rows", "split_rows",
+]  # fmt: skip
 
 _WORTH_WALKS = 64 << 10  # bytes of a part: for less, an index is faster than one more call of the library
 
@@ -170,6 +172,16 @@ def move_rows(data: Tensor, rows: RowMap, *, fill: float | complex | bool = 0) -
     if rows.has_fill and not rows.has_drop and _is_placed_faster(data):
         return _place(data, rows.inverse.to(data.device), rows.targets, fill)
     return _take(data, rows.index.to(data.device), rows.has_fill, fill)
+
+
+def cells_of(grid: Tensor, batch_first: bool) -> tuple[Tensor, bool]:
+    """The cells `(B * T, *)` of a padded batch, and whether they are ordered sequence by sequence.
+
+    A transposed view is read in its original order, which avoids copying the padding.
+    """
+    if not grid.is_contiguous() and grid.transpose(0, 1).is_contiguous():
+        grid, batch_first = grid.transpose(0, 1), not batch_first
+    return grid.flatten(0, 1), batch_first
 
 
 def split_rows(data: Tensor, rows: RowMap, sizes: list[int]) -> list[Tensor]:
@@ -380,7 +392,11 @@ class _MoveRows(torch.autograd.Function):
 
 
 class _SplitRows(torch.autograd.Function):
-    """Moves rows into pieces by an index; the gradients of all pieces move back together."""
+    """Moves rows into pieces by an index; the gradients of all pieces move back together.
+
+    Autograd would free saved indices after the first backward, but pieces may be differentiated one by one, like those
+    of `torch.split`.
+    """
 
     generate_vmap_rule = True
 
@@ -392,17 +408,13 @@ class _SplitRows(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, index, inverse, ctx.has_drop, ctx.sizes = inputs
-        ctx.save_for_backward(index, inverse)
-        ctx.save_for_forward(index, inverse)
+        _, ctx.index, ctx.inverse, ctx.has_drop, ctx.sizes = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        index, inverse = ctx.saved_tensors
-        moved = _MoveRows.apply(torch.cat(grads), inverse, index, ctx.has_drop, False, 0)
+        moved = _MoveRows.apply(torch.cat(grads), ctx.inverse, ctx.index, ctx.has_drop, False, 0)
         return moved, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, ...]:
-        index, _ = ctx.saved_tensors
-        return _take_pieces(tangents[0], index, ctx.sizes)
+        return _take_pieces(tangents[0], ctx.index, ctx.sizes)

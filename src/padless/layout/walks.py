@@ -21,7 +21,7 @@ from torch._C._functorch import (
 from torch.nn import Parameter
 
 from ..errors import BackendError
-from ..library import Move, MovedRows, check, is_forked, load
+from ..library import Move, MovedRows, check, is_forked, load, missing
 from ..options import MOST_THREADS
 
 __all__ = [
@@ -83,13 +83,9 @@ def prefer_large_pages(new: Tensor) -> Tensor:
     return new
 
 
-@cache
+@cache  # not of errors: an instruction set that is forced and cannot be had is one at every call
 def _has_library() -> bool:
-    try:
-        load()
-    except BackendError:
-        return False
-    return True
+    return missing() is None
 
 
 def is_transformed() -> bool:

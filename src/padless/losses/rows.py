@@ -44,7 +44,7 @@ def cross_entropy(
 
     Raises:
         TypeError: not two batches of one kind.
-        LayoutError: batches of different layouts.
+        LengthsError: batches of different lengths.
         ValueError: an unknown reduction, or logits without classes, `(N,)`.
 
     >>> logits, targets = Packed(torch.zeros(4, 2), [3, 1]), Packed(torch.tensor([0, 1, -100, 1]), [3, 1])

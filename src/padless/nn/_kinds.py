@@ -91,16 +91,19 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> OpenBatch:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
     module.check_input(data, batch_sizes)
     slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
-    if sorted_indices is not None:
-        check_permutation(sorted_indices, at_least=slots, name="sorted_indices")
-    if unsorted_indices is not None:
-        check_inverse(unsorted_indices, sorted_indices, slots=slots)
-    if sorted_indices is not None:
-        sorted_indices = copied(sorted_indices.to(data.device))
-    schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=sorted_indices)
+    order = sorted_indices
+    if order is not None:
+        check_permutation(order, at_least=slots, name="sorted_indices")
+        if unsorted_indices is not None:
+            check_inverse(unsorted_indices, order)
+        order = copied(order.to(data.device))
+    elif unsorted_indices is not None:
+        check_permutation(unsorted_indices, at_least=slots, name="unsorted_indices")
+        order = torch.argsort(unsorted_indices.to(data.device))
+    schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=order)
 
     def restore(output: Tensor) -> PackedSequence:
-        return PackedSequence(output, batch_sizes, packed.sorted_indices, unsorted_indices)
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
 
     return OpenBatch(data, schedule, restore)
 

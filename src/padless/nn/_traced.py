@@ -79,13 +79,14 @@ def traced_batch(module: RNNBase, input: Any, lengths: Any) -> TracedBatch:
 
 
 def _of_packed_sequence(module: RNNBase, packed: PackedSequence) -> TracedBatch:
-    data, batch_sizes, order, unsorted = (
+    data, batch_sizes, given, unsorted = (
         packed.data,
         packed.batch_sizes,
         packed.sorted_indices,
         packed.unsorted_indices,
     )
     module.check_input(data, batch_sizes)
+    order = torch.argsort(unsorted) if given is None and unsorted is not None else given
     batch = None if order is None else order.shape[0]
     if batch is None:
         batch = batch_sizes[0].item()
@@ -98,7 +99,7 @@ def _of_packed_sequence(module: RNNBase, packed: PackedSequence) -> TracedBatch:
         None,
         None,
         batch,
-        lambda output: PackedSequence(output, batch_sizes, order, unsorted),
+        lambda output: PackedSequence(output, batch_sizes, given, unsorted),
     )
 
 

@@ -56,7 +56,7 @@ class CRF(torch.nn.Module):
             targets: tags `(N,)`, int64, of the same layout, in a batch of either kind.
 
         Raises:
-            LayoutError: emissions and targets have different layouts.
+            LengthsError: emissions and targets have different lengths.
             ValueError: emissions of the wrong width, or tags outside 0..C-1; the message names the first.
         """
         scores, tags = self._checked(emissions), as_packed(targets, "CRF")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import LayoutError
+from ..errors import LengthsError
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 from ..packed import Packed
 from ..packed.packed_sequence import layout_of_packed_sequence
+from ._sums import owners_on
 
 __all__ = ["Batch", "as_packed", "layout_of", "of_kind", "owners", "rows_in_order_of", "with_rows"]
 
@@ -57,8 +58,10 @@ def of_kind(result: Packed, batch: Batch) -> Batch:
     if batch.sorted_indices is not None or torch.compiler.is_compiling() or not layout.is_sorted:
         return cast(Batch, result.to_packed_sequence())
     in_order = Packed._of(result.data, Layout(layout.lengths, order=torch.arange(layout.batch, device="cpu")))
-    data, batch_sizes, _, _ = in_order.to_packed_sequence()
-    return cast(Batch, PackedSequence(data, batch_sizes))
+    sequence = in_order.to_packed_sequence()
+    if layout.batch and not layout.lengths[-1]:  # only the indices count sequences of length 0
+        return cast(Batch, sequence)
+    return cast(Batch, PackedSequence(sequence.data, sequence.batch_sizes))
 
 
 def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]) -> Tensor:
@@ -66,7 +69,7 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
 
     Raises:
         TypeError: `other` is of another kind.
-        LayoutError: the lengths differ; the message names the first difference.
+        LengthsError: the lengths differ; the message names the first difference.
         RuntimeError: the same in a compiled program, where two `PackedSequence` must also have the same order.
     """
     if type(other) is not type(batch):
@@ -78,7 +81,7 @@ def rows_in_order_of(batch: Batch, other: Any, name: str, names: tuple[str, str]
         return other.data
     ours, theirs = layout_of(batch, name), layout_of(other, name)
     if not ours.agrees_with(theirs):
-        raise LayoutError(f"{name}: {_difference(ours, theirs, names)}")
+        raise LengthsError(f"{name}: {_difference(ours, theirs, names)}")
     if isinstance(other, Packed) or torch.equal(ours.order, theirs.order):
         return other.data
     return move_rows(as_packed(other, name).data, ours.time_major)
@@ -94,7 +97,7 @@ def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) 
         pairs.append((in_order if ours is None else ours, in_order if theirs is None else theirs))
     for one, two in pairs:
         if one.shape != two.shape:
-            raise LayoutError(f"{name}: two batches have different lengths")
+            raise LengthsError(f"{name}: two batches have different lengths")
         torch.ops.aten._assert_async.msg(
             (one == two).all(), f"{name}: two batches have different lengths or order"
         )
@@ -110,4 +113,4 @@ def _difference(a: Layout, b: Layout, names: tuple[str, str]) -> str:
 
 def owners(packed: Packed) -> Tensor:
     """`(N,)` the sequence of each row, on the data's device."""
-    return packed._layout.owners.to(packed.device)
+    return owners_on(packed._layout, packed.device)

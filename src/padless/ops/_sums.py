@@ -8,7 +8,9 @@ from torch import Tensor
 
 from ..layout.layout import Layout, Numbers
 
-__all__ = ["check_floating", "double", "row_sums", "sequence_rows", "sum_dtype", "wide"]
+__all__ = [
+    "check_floating", "double", "lengths_on", "owners_on", "row_sums", "sequence_rows", "sum_dtype", "wide",
+]  # fmt: skip
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -27,8 +29,8 @@ def row_sums(data: Tensor, layout: Layout) -> Tensor:
         doubles = double(rows)
         sums = doubles.new_zeros(layout.batch, *rows.shape[1:])
         return sums.index_add(0, layout.owners.to(rows.device), doubles).to(rows.dtype)
-    for owners, count in _levels(layout):
-        rows = rows.new_zeros(count, *rows.shape[1:]).index_add(0, owners.to(rows.device), rows)
+    for owners, count in layout.on(rows.device, _levels):
+        rows = rows.new_zeros(count, *rows.shape[1:]).index_add(0, owners, rows)
     return rows
 
 
@@ -37,8 +39,8 @@ def sequence_rows(values: Tensor, layout: Layout) -> Tensor:
     if torch.compiler.is_compiling():
         return double(values).index_select(0, layout.owners.to(values.device)).to(values.dtype)
     rows = wide(values) if values.requires_grad and torch.is_grad_enabled() else values
-    for owners, _ in reversed(_levels(layout)):
-        rows = rows.index_select(0, owners.to(rows.device))
+    for owners, _ in reversed(layout.on(rows.device, _levels)):
+        rows = rows.index_select(0, owners)
     return rows.to(values.dtype)
 
 
@@ -67,14 +69,31 @@ def double(rows: Tensor) -> Tensor:
     return rows.double() if rows.is_floating_point() else rows
 
 
-def _levels(layout: Layout) -> list[tuple[Tensor, int]]:
+def owners_on(layout: Layout, device: torch.device) -> Tensor:
+    """`(N,)` the sequence of each back-to-back row, on the device."""
+    return layout.on(device, _owners)
+
+
+def lengths_on(layout: Layout, device: torch.device) -> Tensor:
+    """The lengths `(B,)` on the device; not to be changed."""
+    return layout.on(device, _lengths)
+
+
+def _owners(layout: Layout, device: torch.device) -> Tensor:
+    return layout.owners.to(device)
+
+
+def _lengths(layout: Layout, device: torch.device) -> Tensor:
+    return layout.lengths.to(device)
+
+
+def _levels(layout: Layout, device: torch.device) -> list[tuple[Tensor, int]]:
     """The steps of a sum: the block of each row and the number of blocks, and so on up to the sequences."""
-    levels = []
-    while layout.steps > _LONG:
-        blocks, counts = _blocks(layout._lengths)
-        levels.append((Layout(torch.from_numpy(blocks)).owners, len(blocks)))
-        layout = Layout(torch.from_numpy(counts))
-    return [*levels, (layout.owners, layout.batch)]
+    if layout.steps <= _LONG:
+        return [(owners_on(layout, device), layout.batch)]
+    blocks, counts = _blocks(layout._lengths)
+    owners = Layout(torch.from_numpy(blocks)).owners.to(device)
+    return [(owners, len(blocks)), *_levels(Layout(torch.from_numpy(counts)), device)]
 
 
 def _blocks(lengths: Numbers) -> tuple[Numbers, Numbers]:

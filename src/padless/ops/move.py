@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError, LengthsError
+from ..layout.checks import whole_number
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows
+from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows, split_rows
 from ..packed import Packed
 from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
@@ -36,7 +37,8 @@ def first(packed: Batch, *, default: Any = None) -> Tensor:
         default: number or tensor `(*,)` for sequences of length 0.
 
     Raises:
-        LengthsError: a sequence has length 0 and no default is given, or the default has another shape.
+        LengthsError: a sequence has length 0 and no default is given.
+        LayoutError: the default has another shape.
         TypeError, RuntimeError: a default that the dtype cannot hold.
 
     >>> first(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]), default=-1)
@@ -73,7 +75,7 @@ def roll(packed: Batch, shift: int) -> Batch:
     >>> roll(Packed(torch.tensor([1, 2, 3, 4, 5]), [3, 2]), 1).data
     tensor([3, 1, 2, 5, 4])
     """
-    batch, steps = as_packed(packed, "roll"), cast(Any, _integer(shift, "roll: shift"))
+    batch, steps = as_packed(packed, "roll"), cast(Any, whole_number("roll: shift", shift))
     if abs(steps) > _FAR:  # whole turns change nothing
         rests = [steps % max(n, 1) for n in batch._layout.lengths.tolist()]
         steps = torch.tensor(rests, device="cpu")[batch._layout.owners]
@@ -90,7 +92,7 @@ def shift(packed: Batch, n: int, fill: float = 0) -> Batch:
     >>> shift(Packed(torch.tensor([1, 2, 3, 4]), [3, 1]), 1, fill=-1).data
     tensor([-1,  1,  2, -1])
     """
-    batch, steps = as_packed(packed, "shift"), _integer(n, "shift: n")
+    batch, steps = as_packed(packed, "shift"), whole_number("shift: n", n)
     fill = held_number("shift: fill", fill, batch.dtype)
     start, end, row = _places(batch)
     count = batch._layout.rows
@@ -131,11 +133,13 @@ def cat(batches: Iterable[Batch]) -> Batch:
     """Sequence i of each batch joined in time, in the order given.
 
     Args:
-        batches: at least one, each with B sequences and rows of the same shape; the result has the kind of the first.
+        batches: at least one, each with B sequences and rows of the same shape; the result has the kind of the first,
+            and the dtype that `torch.cat` gives it.
 
     Raises:
         ValueError: no batches.
-        LayoutError: batches with different numbers of sequences.
+        LengthsError: batches with different numbers of sequences.
+        LayoutError: rows of different shapes.
 
     >>> a, b = Packed(torch.tensor([1, 2, 3]), [2, 1]), Packed(torch.tensor([7, 8]), [0, 2])
     >>> cat([a, b]).unpack()
@@ -147,7 +151,10 @@ def cat(batches: Iterable[Batch]) -> Batch:
         raise ValueError("cat needs at least one batch, got none")
     for i, part in enumerate(parts):
         if len(part) != len(parts[0]):
-            raise LayoutError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
+            raise LengthsError(f"cat: batch {i} has {len(part)} sequences, but batch 0 has {len(parts[0])}")
+        shape, first = tuple(part.data.shape[1:]), tuple(parts[0].data.shape[1:])
+        if shape != first:
+            raise LayoutError(f"cat: batch {i} has rows of shape {shape}, but batch 0 has {first}")
     lengths = torch.stack([part._layout.lengths for part in parts], 1)  # (B, parts)
     joined, data = Layout(lengths.sum(1)), [part.data for part in parts]
     if is_mergeable(data):
@@ -190,11 +197,7 @@ def split(packed: Batch, sizes: int | Sequence[int] | Tensor | NDArray[Any]) -> 
     elif batch._layout.steps > total:
         i = int(batch._layout.lengths.argmax())
         raise LengthsError(f"split: sizes sum to {total}, but lengths[{i}] = {batch._layout.steps}")
-    pieces, begin = [], 0
-    for count in counts:
-        pieces.append(of_kind(_window(batch, begin, count), packed))
-        begin += count
-    return pieces
+    return [of_kind(piece, packed) for piece in _windows(batch, list(accumulate(counts)))]
 
 
 def chunks(packed: Batch, k: int) -> list[Batch]:
@@ -209,7 +212,9 @@ def chunks(packed: Batch, k: int) -> list[Batch]:
     batch, count = as_packed(packed, "chunks"), _count(k, "chunks: k")
     if count == 0:
         raise ValueError("chunks: k must be at least 1, got 0")
-    return [of_kind(_window(batch, at, count), packed) for at in range(0, batch._layout.steps, count)]
+    steps = batch._layout.steps
+    ends = range(count, steps + count, count)
+    return [of_kind(piece, packed) for piece in _windows(batch, ends)]
 
 
 def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
@@ -224,7 +229,8 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
         A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
 
     Raises:
-        LayoutError: `where` is not bool `(N,)`, or is a batch with other lengths.
+        LayoutError: `where` is not bool `(N,)`.
+        LengthsError: `where` is a batch with other lengths.
         TypeError: `where` is a batch of the other kind.
 
     >>> pieces, owner = cut(Packed(torch.arange(5), [3, 2]), torch.tensor([False, True, False, False, True]))
@@ -293,7 +299,7 @@ def _default_row(batch: Packed, default: Any, name: str) -> Tensor:
     if not isinstance(default, Tensor):
         default = held_number(f"{name}: default", default, dtype)
     elif default.dim() and default.shape != shape:
-        raise LengthsError(
+        raise LayoutError(
             f"{name}: default must be a number or have shape {tuple(shape)}, got {tuple(default.shape)}"
         )
     elif default.dtype != dtype and not torch.compiler.is_compiling() and peek_interpreter_stack() is None:
@@ -314,10 +320,33 @@ def _selected(batch: Packed, at: Tensor) -> Packed:
     return Packed._of(move_rows(batch.data, RowMap.permutation(at, at.numel())), batch._layout)
 
 
-def _window(batch: Packed, begin: int, count: int) -> Packed:
-    """Steps `[begin, begin + count)` of every sequence."""
-    lengths, end = batch._layout.lengths, _at_most(begin + count, batch)
-    return _slices(batch, lengths.clamp(max=_at_most(begin, batch)), lengths.clamp(max=end))
+def _window(batch: Packed, begin: int, end: int) -> Packed:
+    """Steps `[begin, end)` of every sequence."""
+    return _slices(batch, *_bounds(batch, begin, end))
+
+
+def _windows(batch: Packed, ends: Sequence[int]) -> list[Packed]:
+    """Every sequence cut before the steps `ends`, which ascend to T or beyond."""
+    spans = list(pairwise([0, *ends]))
+    if torch.compiler.is_compiling():
+        return [_window(batch, begin, end) for begin, end in spans]
+    layouts, rows = [], []
+    for begin, end in spans:
+        layout, at = _slice_rows(batch, *_bounds(batch, begin, end))
+        layouts.append(layout)
+        rows.append(at)
+    if not rows:
+        return []
+    # One node for all windows: with one for each, backward would write N rows of gradient per window.
+    at = RowMap.permutation(torch.cat(rows), batch._layout.rows)
+    pieces = split_rows(batch.data, at, [layout.rows for layout in layouts])
+    return [Packed._of(piece, layout) for piece, layout in zip(pieces, layouts, strict=True)]
+
+
+def _bounds(batch: Packed, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    """Where steps `[begin, end)` of every sequence begin and end, `(B,)` each."""
+    lengths = batch._layout.lengths
+    return lengths.clamp(max=_at_most(begin, batch)), lengths.clamp(max=_at_most(end, batch))
 
 
 def _at_most(count: int, batch: Packed) -> int:
@@ -327,22 +356,20 @@ def _at_most(count: int, batch: Packed) -> int:
 
 def _slices(batch: Packed, begin: Tensor, end: Tensor) -> Packed:
     """Rows `[begin[i], end[i])` of sequence i."""
-    layout = Layout(end - begin)
-    at = layout.ranges(batch._layout.offsets[:-1] + begin)
+    layout, at = _slice_rows(batch, begin, end)
     count = batch._layout.rows
     rows = RowMap(at, None, count, len(at), has_fill=False, has_drop=len(at) < count)
     return Packed._of(move_rows(batch.data, rows), layout)
 
 
-def _integer(value: Any, name: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}") from None
+def _slice_rows(batch: Packed, begin: Tensor, end: Tensor) -> tuple[Layout, Tensor]:
+    """The layout of rows `[begin[i], end[i])` of sequence i, and those rows."""
+    layout = Layout(end - begin)
+    return layout, layout.ranges(batch._layout.offsets[:-1] + begin)
 
 
 def _count(value: Any, name: str) -> int:
-    count = _integer(value, name)
+    count = whole_number(name, value)
     if count < 0:
         raise ValueError(f"{name} must not be negative, got {count}")
     return count

@@ -11,7 +11,7 @@ from ..layout.layout import Layout
 from ..layout.walks import is_transformed
 from ..packed import Packed
 from ._kinds import Batch, as_packed, owners
-from ._sums import check_floating, row_sums, sum_dtype, wide
+from ._sums import check_floating, lengths_on, owners_on, row_sums, sum_dtype, wide
 
 __all__ = ["logsumexp", "max", "mean", "min", "prod", "shifted", "sum"]
 
@@ -42,7 +42,7 @@ def mean(packed: Batch) -> Tensor:
     """
     batch = as_packed(packed, "mean")
     check_floating(batch.data, "mean", allow_complex=True)
-    counts = batch._layout.lengths.clamp(min=1).to(batch.device)
+    counts = lengths_on(batch._layout, batch.device).clamp(min=1)
     sums = row_sums(batch.data, batch._layout)
     return (sums / counts.view(-1, *(1,) * (sums.dim() - 1))).to(batch.dtype)
 
@@ -136,8 +136,8 @@ class _Prod(torch.autograd.Function):
                 products = _tree_of_products(leaf, ctx.layout)
                 create_graph = rows.requires_grad or grads[0].requires_grad
                 return torch.autograd.grad(products, leaf, grads[0], create_graph=create_graph)[0], None
-        owners = ctx.layout.owners.to(rows.device)
-        return (grads[0] * product).index_select(0, owners).div_(rows), None
+        of_row = owners_on(ctx.layout, rows.device)
+        return (grads[0] * product).index_select(0, of_row).div_(rows), None
 
 
 def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:
@@ -204,7 +204,7 @@ def _extreme(batch: Packed, kind: Literal["amax", "amin"]) -> Tensor:
     if rows.is_floating_point():
         # Start with NaN, which ties with nothing: otherwise torch would give the start a share of the gradient.
         result = rows.new_full(shape, torch.nan).scatter_reduce(0, index, rows, kind, include_self=False)
-        is_empty = (batch._layout.lengths == 0).to(rows.device).view(-1, *(1,) * (rows.dim() - 1))
+        is_empty = (lengths_on(batch._layout, rows.device) == 0).view(-1, *(1,) * (rows.dim() - 1))
         return result.masked_fill(is_empty, -torch.inf if is_max else torch.inf)
     info = torch.iinfo(rows.dtype)
     return rows.new_full(shape, info.min if is_max else info.max).scatter_reduce(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layout.checks import is_bool
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
 
@@ -18,6 +19,8 @@ def one_sequence(data: Tensor, layout: Layout, index: Any) -> Tensor:
     """Return sequence `index`, `(len, *)`, as a view of the data; negative numbers count from the end."""
     batch = layout.lengths.shape[0]
     try:
+        if is_bool(index):
+            raise TypeError
         i = operator.index(index)  # synchronises if the index is a tensor on a device
     except TypeError:
         raise TypeError(

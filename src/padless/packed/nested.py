@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import LayoutError
 from ..layout.checks import as_lengths, lengths_of_offsets
-from ..layout.layout import Layout
+from ..layout.layout import Layout, computed
 from ..layout.rows import RowMap, move_rows
 
 __all__ = ["nested_of_rows", "rows_of_nested"]
@@ -39,13 +39,13 @@ def rows_of_nested(nested: Tensor) -> tuple[Tensor, Layout]:
 
 def nested_of_rows(data: Tensor, layout: Layout) -> Tensor:
     """Jagged nested tensor `(B, len, *)` that is a view of `data (N, *)`."""
-    offsets_of = layout.nested_offsets
-    if data.device not in offsets_of:
-        offsets_of[data.device] = layout.offsets.to(data.device, copy=True)
+    offsets = layout.nested_offsets.get(data.device)
+    if offsets is None:
+        offsets, may_be_kept = computed(lambda: layout.offsets.to(data.device, copy=True))
+        if may_be_kept:
+            layout.nested_offsets[data.device] = offsets
     shortest = int(layout.lengths.min()) if layout.batch else 0
-    return torch.nested.nested_tensor_from_jagged(
-        data, offsets_of[data.device], min_seqlen=shortest, max_seqlen=layout.steps
-    )
+    return torch.nested.nested_tensor_from_jagged(data, offsets, min_seqlen=shortest, max_seqlen=layout.steps)
 
 
 def _rows_between_holes(values: Tensor, starts: Tensor, lengths: Tensor) -> tuple[Tensor, Layout]:

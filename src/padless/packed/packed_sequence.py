@@ -65,7 +65,7 @@ def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
 
 def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
     """Return `unsorted_indices` on the host, checked to be the inverse of `order`."""
-    check_inverse(unsorted_indices, order, slots=order.numel())
+    check_inverse(unsorted_indices, order)
     return unsorted_indices.detach().cpu()  # synchronises if the batch is on a device
 
 

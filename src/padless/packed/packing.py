@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..layout.checks import as_lengths, check_batch_first
 from ..layout.layout import Layout
-from ..layout.rows import move_rows
+from ..layout.rows import cells_of, move_rows
 from .value import Packed
 
 __all__ = ["pack"]
@@ -61,8 +61,8 @@ def _pack_padded(padded: Tensor, lengths: Any, batch_first: bool) -> Packed:
         raise ValueError(f"a padded tensor must be (B, T, *) or (T, B, *), got shape {tuple(padded.shape)}")
     batch, steps = padded.shape[:2] if batch_first else (padded.shape[1], padded.shape[0])
     layout = Layout(as_lengths(lengths, batch=batch, steps=steps))
-    cells = layout.padded(steps, batch_first=batch_first)
-    return Packed._of(move_rows(padded.flatten(0, 1), cells.inverted()), layout)
+    cells, batch_first = cells_of(padded, batch_first)
+    return Packed._of(move_rows(cells, layout.padded(steps, batch_first=batch_first).inverted()), layout)
 
 
 def _check_sequence(i: int, tensor: Any, first: Tensor) -> None:

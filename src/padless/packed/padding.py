@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from math import inf, isfinite
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..layout.checks import checked_total_length
 from ..layout.layout import Layout
 from ..layout.rows import move_rows
 
@@ -71,16 +71,7 @@ def _total_length(layout: Layout, total_length: int | None) -> int:
     if torch.compiler.is_compiling():
         torch._check(layout.steps <= total_length, lambda: "total_length is less than the longest length")
         return total_length
-    try:
-        total_length = operator.index(total_length)
-    except TypeError:
-        raise TypeError(f"total_length must be a whole number, got {type(total_length).__name__}") from None
-    if total_length < layout.steps:
-        raise ValueError(
-            f"Expected total_length to be at least the length of the longest sequence in input, "
-            f"but got total_length={total_length} and max sequence length being {layout.steps}"
-        )
-    return total_length
+    return checked_total_length("total_length", total_length, layout.steps)
 
 
 def _is_left(side: str) -> bool:
