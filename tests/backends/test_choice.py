@@ -9,13 +9,14 @@ import sys
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
 import padless
-from padless import backends
-from padless.backends import is_forced
+from padless import backends, library
+from padless.backends import _kernels, is_forced
 from padless.backends._recompute import is_recomputing
 
 from ..nn.layer_kit import by_hand, twins
@@ -223,6 +224,45 @@ def test_the_forced_instruction_set_is_the_one_that_runs(name: str) -> None:
 @needs_native
 def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() -> None:
     assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")
+
+
+ROWS_SCRIPT = """
+import torch, padless
+for _ in range(2):
+    try:
+        print(padless.pack([torch.ones(3), torch.ones(2)]).pad().sum())
+    except padless.BackendError as error:
+        print("BackendError:", error)
+"""
+
+
+@needs_native
+def test_rows_are_not_copied_otherwise_if_an_instruction_set_cannot_be_had() -> None:
+    environment = os.environ | {"PADLESS_ISA": "avx9"}
+    script = [sys.executable, "-c", ROWS_SCRIPT]
+    answers = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+    assert answers.count("BackendError: instruction set 'avx9' is not available here") == 2
+
+
+@needs_native
+def test_the_library_is_shared_only_once_its_instruction_set_is_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, force = [], library._force
+
+    def noted(loaded: Any, name: str | None) -> None:
+        shared.append(library._library)
+        force(loaded, name)
+
+    before = _kernels.isa()
+    monkeypatch.setattr(library, "_force", noted)
+    monkeypatch.setattr(library, "_library", None)
+    monkeypatch.setenv("PADLESS_ISA", "baseline")
+    try:
+        assert _kernels.isa() == "baseline"
+        assert shared == [None]
+    finally:
+        library.force_isa(before)
 
 
 @pytest.fixture

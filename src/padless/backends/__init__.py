@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from .. import library
 from ..errors import BackendError
 from ..options import near
 from ._recompute import recompute
@@ -50,7 +51,7 @@ def choose(device_type: str) -> str:
     if forced is not None:
         return forced
     if device_type == "cpu":
-        return "native" if _has_kernels() else "portable"
+        return "native" if library.is_available() else "portable"
     return "torch" if device_type == "cuda" else "portable"
 
 
@@ -61,17 +62,7 @@ def is_forced() -> bool:
 
 def is_native() -> bool:
     """Whether layers on CPU tensors run on the native kernels; a faster `choose("cpu") == "native"`."""
-    return choose("cpu") == "native" if is_forced() else _has_kernels()
-
-
-def _has_kernels() -> bool:
-    global _native_is_here
-    if _native_is_here is None:
-        _native_is_here = _missing("native") is None
-    return _native_is_here
-
-
-_native_is_here: bool | None = None
+    return choose("cpu") == "native" if is_forced() else library.is_available()
 
 
 def instruction_set() -> str | None:
@@ -80,9 +71,7 @@ def instruction_set() -> str | None:
     >>> instruction_set() in ("amx", "avx512_bf16", "avx512", "avx2", "baseline", None)
     True
     """
-    from . import _kernels
-
-    return None if _missing("native") is not None else _kernels.isa()
+    return library.isa() if library.missing() is None else None
 
 
 def why() -> str:
@@ -140,8 +129,4 @@ def _check(name: str, source: str) -> None:
 
 def _missing(name: str) -> str | None:
     """The reason why a backend is not available here, or None if it is."""
-    if name != "native":
-        return None
-    from . import _kernels
-
-    return _kernels.missing()
+    return library.missing() if name == "native" else None
