@@ -152,6 +152,7 @@ def test_the_citation_names_this_version():
     assert f"version: {padless.__version__}\n" in citation.read_text(encoding="utf-8")
 
 
-def test_a_layer_asked_of_the_package_itself_is_pointed_to():
-    with pytest.raises(AttributeError, match=r"did you mean 'padless\.nn\.LSTM'"):
-        _ = padless.LSTM
+@pytest.mark.parametrize("name", padless.nn.__all__)
+def test_a_layer_asked_of_the_package_itself_is_pointed_to(name):
+    with pytest.raises(AttributeError, match=rf"did you mean 'padless\.nn\.{name}'"):
+        getattr(padless, name)

@@ -79,7 +79,10 @@ _HOMES = {
     "waste": "report",
     "watch": "watching",
 }  # name -> the module that defines it, or the module itself
-_LAYERS = {"Conv1d", "CRF", "GRU", "LSTM", "LockedDropout", "RNN", "Recurrent"}  # of padless.nn
+_LAYERS = {
+    "CRF", "GRU", "LSTM", "RNN", "Conv1d", "LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell",
+    "LockedDropout", "Recurrent",
+}  # of padless.nn, which would import torch  # fmt: skip
 
 
 def _hint(name: str) -> str:

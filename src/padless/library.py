@@ -18,6 +18,7 @@ __all__ = [
     "compiled_isas",
     "computes_dtype",
     "force_isa",
+    "is_available",
     "is_forked",
     "isa",
     "load",
@@ -68,6 +69,7 @@ class Move(ctypes.Structure):
 
 _SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 _library: ctypes.CDLL | None = None
+_is_available: bool | None = None
 _computed: dict[int, bool] = {}  # cache of `computes_dtype` for the instruction set in use
 _forked = False
 
@@ -97,29 +99,37 @@ def load() -> ctypes.CDLL:
     """
     global _library
     if _library is None:
-        path = Path(__file__).parent / "backends" / f"libpadless_kernels{_SUFFIX}"
-        if not path.exists():
-            raise BackendError(f"this build has no native kernels: {path} is missing")
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise BackendError(f"the native kernels cannot be loaded: {error}") from error
-        _declare(library)
-        if (
-            library.padless_abi_version() != _ABI
-            or library.padless_problem_bytes() != ctypes.sizeof(Problem)
-            or library.padless_move_bytes() != ctypes.sizeof(Move)
-        ):
-            raise BackendError(f"{path} is of another version of padless; install padless again")
-        _library = library
-        name = os.environ.get("PADLESS_ISA")
-        if name:
-            try:
-                force_isa(name)
-            except BackendError:
-                _library = None
-                raise
+        _library = _loaded()  # only now may other threads use it: the instruction set is chosen
     return _library
+
+
+def _loaded() -> ctypes.CDLL:
+    path = Path(__file__).parent / "backends" / f"libpadless_kernels{_SUFFIX}"
+    if not path.exists():
+        raise BackendError(f"this build has no native kernels: {path} is missing")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendError(f"the native kernels cannot be loaded: {error}") from error
+    _declare(library)
+    if (
+        library.padless_abi_version() != _ABI
+        or library.padless_problem_bytes() != ctypes.sizeof(Problem)
+        or library.padless_move_bytes() != ctypes.sizeof(Move)
+    ):
+        raise BackendError(f"{path} is of another version of padless; install padless again")
+    name = os.environ.get("PADLESS_ISA")
+    if name:
+        _force(library, name)
+    return library
+
+
+def is_available() -> bool:
+    """Whether the kernels are available here, which is found out once; raises like `missing`."""
+    global _is_available
+    if _is_available is None:
+        _is_available = missing() is None
+    return _is_available
 
 
 def missing() -> str | None:
@@ -184,7 +194,11 @@ def isa() -> str:
 
 def compiled_isas() -> tuple[str, ...]:
     """Instruction sets in this build, from the most basic to the most advanced."""
-    library, names = load(), []
+    return _compiled(load())
+
+
+def _compiled(library: ctypes.CDLL) -> tuple[str, ...]:
+    names = []
     while name := library.padless_isa_compiled(len(names)):
         names.append(name.decode())
     return tuple(names)
@@ -192,16 +206,23 @@ def compiled_isas() -> tuple[str, ...]:
 
 def supported_isas() -> tuple[str, ...]:
     """Sets that this machine can run; "..._emulated" ones are for tests and only used if forced by name."""
-    return tuple(name for name in compiled_isas() if load().padless_isa_supported(name.encode()))
+    return _supported(load())
+
+
+def _supported(library: ctypes.CDLL) -> tuple[str, ...]:
+    return tuple(name for name in _compiled(library) if library.padless_isa_supported(name.encode()))
 
 
 def force_isa(name: str | None) -> None:
     """Use this instruction set from now on; None: the best one. Weights are packed per set, so pack them again."""
-    library = load()
+    _force(load(), name)
+
+
+def _force(library: ctypes.CDLL, name: str | None) -> None:
     refused = library.padless_isa_force(None if name is None else name.encode())
     _computed.clear()
     if refused:
-        runs = [each for each in supported_isas() if not each.endswith("_emulated")]
+        runs = [each for each in _supported(library) if not each.endswith("_emulated")]
         raise BackendError(
             f"instruction set {name!r} is not available here; this machine runs {', '.join(runs)}"
         )

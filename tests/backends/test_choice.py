@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 
 import padless
-from padless import backends
+from padless import backends, library
+from padless.backends import _kernels, is_forced
 from padless.backends._recompute import is_recomputing
 
 from ..nn.layer_kit import by_hand, twins
@@ -220,31 +226,133 @@ def test_an_instruction_set_that_cannot_be_had_is_an_error_that_says_what_can() 
     assert "'avx9' is not available here; this machine runs baseline" in _with_instruction_set("avx9")
 
 
-@needs_native
-def test_rows_are_not_moved_with_an_instruction_set_that_cannot_be_had() -> None:
-    script = """
+ROWS_SCRIPT = """
 import torch, padless
 for _ in range(2):
     try:
-        padless.pack([torch.zeros(2), torch.zeros(1)]).pad()
+        print(padless.pack([torch.ones(3), torch.ones(2)]).pad().sum())
     except padless.BackendError as error:
-        print(error)
+        print("BackendError:", error)
 """
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PADLESS_ISA": "avx9"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.count("'avx9' is not available here; this machine runs baseline") == 2
 
 
-def test_a_block_forces_its_own_backend_even_if_another_was_chosen_since() -> None:
+@needs_native
+def test_rows_are_not_copied_otherwise_if_an_instruction_set_cannot_be_had() -> None:
+    environment = os.environ | {"PADLESS_ISA": "avx9"}
+    script = [sys.executable, "-c", ROWS_SCRIPT]
+    answers = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+    assert answers.count("BackendError: instruction set 'avx9' is not available here") == 2
+
+
+@needs_native
+def test_the_library_is_shared_only_once_its_instruction_set_is_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, force = [], library._force
+
+    def noted(loaded: Any, name: str | None) -> None:
+        shared.append(library._library)
+        force(loaded, name)
+
+    before = _kernels.isa()
+    monkeypatch.setattr(library, "_force", noted)
+    monkeypatch.setattr(library, "_library", None)
+    monkeypatch.setenv("PADLESS_ISA", "baseline")
+    try:
+        assert _kernels.isa() == "baseline"
+        assert shared == [None]
+    finally:
+        library.force_isa(before)
+
+
+@pytest.fixture
+def unforced() -> Iterator[None]:
+    """Takes back what the calls of a test force."""
+    with backends.use(None):
+        yield
+
+
+def test_a_block_forces_its_own_backend_even_if_another_was_chosen_since(unforced: None) -> None:
     first = backends.use("portable")
     second = backends.use("torch")
     with first:
         assert backends.active() == "portable"
+    assert backends.active() == "torch"
     with second:
         assert backends.active() == "torch"
-    backends.use(None)
+    assert not is_forced()
+
+
+def test_a_call_stays_in_force_after_the_block_of_an_older_object(unforced: None) -> None:
+    older = backends.use("portable")
+    backends.use("torch")
+    with older:
+        pass
+    assert backends.active() == "torch"
+
+
+@pytest.mark.parametrize("ends_first", [0, 1])
+def test_blocks_may_end_in_any_order(ends_first: int) -> None:
+    """As those of two threads or two generators do."""
+    blocks = [(backends.use(name), backends.recompute()) for name in ("portable", "torch")]
+    for choice, again in blocks:
+        choice.__enter__()
+        again.__enter__()
+    assert backends.active() == "torch"
+    for at, left in ((ends_first, ["torch", "portable"][ends_first]), (1 - ends_first, None)):
+        assert is_recomputing()
+        for each in blocks[at]:
+            each.__exit__()
+        assert left in (None, backends.active())
+    assert not is_recomputing()
+    assert not is_forced()
+
+
+def test_a_call_in_a_block_lasts_until_the_end_of_that_block(unforced: None) -> None:
+    outer, inner = backends.use("torch"), backends.use("torch")
+    with outer:
+        inner.__enter__()
+        backends.use("portable")
+    assert backends.active() == "portable"
+    inner.__exit__()
+    assert not is_forced()
+
+
+def test_an_object_that_is_only_left_takes_back_its_call() -> None:
+    with contextlib.ExitStack() as stack:
+        stack.push(backends.use("torch"))
+        assert backends.active() == "torch"
+    assert not is_forced()
+
+
+def test_calls_do_not_accumulate(unforced: None) -> None:
+    kept = [weakref.ref(backends.use("torch")) for _ in range(100)]
+    assert sum(call() is not None for call in kept) < 10
+
+
+def test_threads_that_choose_at_the_same_time_leave_nothing_behind() -> None:
+    def choose(name: str) -> None:
+        for _ in range(500):
+            with backends.use(name), backends.recompute():
+                assert is_recomputing()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(choose, ["portable", "torch"] * 2))
+    finally:
+        sys.setswitchinterval(before)
+    assert not is_recomputing()
+    assert not is_forced()
+
+
+def test_compiled_calls_and_blocks_leave_what_eager_ones_do(unforced: None) -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        backends.use("torch")
+        with backends.use("portable"), backends.recompute():
+            return x + 1
+
+    torch.compile(function, fullgraph=True, backend="eager")(torch.zeros(2))
+    assert backends.active() == "torch"
+    assert not is_recomputing()

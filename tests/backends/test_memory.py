@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import partial
+
 import pytest
 import torch
 
@@ -71,6 +75,47 @@ def test_kept_weights_are_bounded_and_fresh_for_another_instruction_set():
     for one in weights:
         _kept_weights.packed_forward("LSTM", *one)
     assert len(_kept_weights._kept) == _kept_weights._KEPT
+
+
+def _kept_for(call) -> list[torch.Tensor]:
+    """The packed weights that a call adds to the cache."""
+    before = {id(entry.packed) for entry in _kept_weights._kept.values()}
+    with torch.no_grad():
+        call()
+    return [entry.packed for entry in list(_kept_weights._kept.values()) if id(entry.packed) not in before]
+
+
+def test_packed_weights_are_freed_with_their_layer(monkeypatch):
+    monkeypatch.setattr(_kept_weights, "_KEPT_BYTES", 1)  # the layer is larger than the limit
+    layer, batch = layer_and_batch()
+    packed = [weakref.ref(each) for each in _kept_for(partial(layer, batch))]
+    assert packed
+    assert all(each() is not None for each in packed)
+    del layer
+    gc.collect()
+    assert all(each() is None for each in packed)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("way", ["layer", "scripted", "aliases", "compiled"])
+def test_packed_weights_are_kept_as_long_as_their_layer(way, monkeypatch):
+    """Also if the weights of each call are other tensors with the same memory."""
+    layer, _ = layer_and_batch()
+    padded = torch.randn(300, 2, 128)  # more rows than take the short path
+    call = lambda: layer(padded)  # noqa: E731
+    if way == "scripted":
+        call = partial(torch.jit.script(torch.nn.Sequential(torch.nn.LSTM(128, 128))), padded)
+    elif way == "aliases":
+        call = lambda: torch.func.functional_call(  # noqa: E731
+            layer, {name: p.detach() for name, p in layer.named_parameters()}, (padded,)
+        )
+    elif way == "compiled":
+        call = torch.compile(call, backend="aot_eager")
+    with padless.install():
+        assert _kept_for(call)
+        gc.collect()
+        monkeypatch.setattr(_kernels, "pack_forward", None)  # not called again
+        assert not _kept_for(call)
 
 
 @pytest.mark.parametrize(

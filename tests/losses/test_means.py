@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -145,6 +146,42 @@ def test_nothing_counted_anywhere_is_0_and_a_sum_over_a_count_of_0_is_infinite(
         assert nothing == 0 and gradient == 0
         assert not np.isfinite(infinite)
         assert np.isnan(nan)
+
+
+def infinities_of_a_rank() -> Any:
+    rank = distributed.get_rank()
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    results = []
+    for factor, count in ((rank, 0), (float("inf") if rank == 0 else 1.0, 1), (-1.0, 0)):
+        mean = global_mean(weight * factor, count)
+        results.append((mean.item(), torch.autograd.grad(mean, weight)[0].item()))
+    return results
+
+
+def test_an_infinite_mean_is_that_of_one_process_on_every_rank(ranks: Callable[[int], Ranks]) -> None:
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    expected = []
+    for factor, count in ((0 + 1, 0), (float("inf") + 1, 2), (-1.0 + -1.0, 0)):
+        mean = global_mean(weight * factor, count)
+        expected.append((mean.item(), torch.autograd.grad(mean, weight)[0].item()))
+    answers = ranks(2).run(infinities_of_a_rank)
+    for answer in answers:
+        assert [value for value, _ in answer] == [value for value, _ in expected]
+    sums = [sum(answer[i][1] for answer in answers) for i in range(1, 3)]
+    assert sums == [gradient for _, gradient in expected[1:]]  # what DDP averages
+
+
+def forward_derivative_of_a_rank() -> float:
+    rank = distributed.get_rank()
+    with warnings.catch_warnings(), torch.autograd.forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit's own
+        dual = torch.autograd.forward_ad.make_dual(torch.tensor(3.0), torch.tensor(1.0))
+        mean = global_mean(dual * (rank + 1), 1 + 2 * rank)
+        return torch.autograd.forward_ad.unpack_dual(mean).tangent.item()
+
+
+def test_it_has_a_forward_derivative(ranks: Callable[[int], Ranks]) -> None:
+    assert ranks(2).run(forward_derivative_of_a_rank) == [0.5, 1.0]
 
 
 def means_of_groups() -> Any:

@@ -219,6 +219,13 @@ def test_uint8_targets_are_classes_not_a_mask(kind, reduction, function):
     torch.testing.assert_close(narrow, whole)
 
 
+def test_ctc_names_the_label_where_it_is_in_a_packed_sequence():
+    targets = torch.nn.utils.rnn.pack_sequence([torch.tensor([2, 9]), torch.tensor([1, 1])])
+    assert targets.data.tolist() == [2, 1, 9, 1]
+    with pytest.raises(ValueError, match=r"targets.data\[2\] = 9 is not a class"):
+        losses.ctc_loss(Packed(torch.zeros(6, 3), [3, 3]), targets)
+
+
 @each_kind
 def test_ctc_of_no_sequences_is_what_the_other_losses_are(kind):
     logits = torch.zeros(0, 3, requires_grad=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from itertools import pairwise, product
 
 import pytest
@@ -318,3 +319,28 @@ def test_a_crf_takes_emissions_and_targets_of_different_kinds():
     targets = Packed(torch.tensor([0, 2, 1, 1]), [1, 3])
     for mixed in ((emissions.to_packed_sequence(), targets), (emissions, targets.to_packed_sequence())):
         torch.testing.assert_close(crf(*mixed), crf(emissions, targets))
+
+
+def test_initial_states_of_a_stack_may_be_a_list():
+    stack, batch = (
+        padless.nn.Recurrent(torch.nn.LSTMCell, 3, 4, num_layers=2),
+        Packed(torch.randn(4, 3), [3, 1]),
+    )
+    h, c = torch.randn(2, 2, 4), torch.randn(2, 2, 4)
+    (output, finals), (expected, states) = stack(batch, [h, c]), stack(batch, (h, c))
+    assert torch.equal(output.data, expected.data)
+    assert all(torch.equal(a, b) for a, b in zip(finals, states, strict=True))
+
+
+def test_a_likelihood_waits_for_a_device_twice(monkeypatch):
+    """Once for the tags and once for scores of -inf."""
+    read, callers = torch.Tensor.__bool__, []
+
+    def noted(tensor):
+        callers.append(sys._getframe(1).f_globals["__name__"])
+        return read(tensor)
+
+    crf, emissions = padless.nn.CRF(3), Packed(torch.randn(4, 3), [3, 1])
+    monkeypatch.setattr(torch.Tensor, "__bool__", noted)
+    crf(emissions, Packed(torch.tensor([0, 2, 1, 1]), [3, 1]))
+    assert callers.count("padless.nn.crf") == 2

@@ -97,6 +97,24 @@ def test_gradients_are_right_twice(name, kind):
     assert torch.autograd.gradgradcheck(run, data)
 
 
+@pytest.mark.parametrize(
+    ("factors", "gradient"),
+    [
+        ([1e-30, 1e-30], 1.0),
+        ([1e-38, 1e-3, 5.0], 1.0),
+        ([1e-30], 1e-20),
+        ([1e30, 3.0], 1e20),
+        ([2.0, 3.0], 0.0),
+    ],
+)
+def test_the_gradient_of_a_product_that_underflows_is_exact(factors, gradient):
+    rows = torch.tensor(factors, requires_grad=True)
+    exact = rows.detach().double().requires_grad_()
+    exact.prod().backward(torch.tensor(gradient, dtype=torch.float64))
+    ops.prod(Packed(rows, [len(factors)])).backward(torch.tensor([gradient]))
+    torch.testing.assert_close(rows.grad, exact.grad.float(), rtol=4e-7, atol=0)
+
+
 def test_the_gradient_of_a_product_with_zeros_is_exact_twice():
     data = torch.tensor([0.0, 2, 3, 0, 0, 5], dtype=torch.float64, requires_grad=True)
     run = lambda d: ops.prod(Packed(d, [3, 3]))  # noqa: E731

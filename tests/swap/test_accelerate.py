@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -459,3 +461,21 @@ def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():
         with pytest.raises(UserWarning, match="left 1 recurrent layer"):
             padless.accelerate(model)
     assert type(model["plain"]) is torch.nn.LSTM
+
+
+def test_classes_that_no_layer_has_any_longer_are_freed() -> None:
+    def freed() -> list[weakref.ref[type]]:
+        class Own(nn.LSTM):
+            def forward(self, input: Any, hx: Any = None) -> Any:
+                return super().forward(input, hx)
+
+        layer, other = (padless.accelerate(Own(3, 4)) for _ in range(2))
+        assert type(layer) is type(other) is not Own
+        joined = weakref.ref(type(layer))
+        assert type(copy.deepcopy(layer)) is type(layer)
+        assert type(padless.restore(layer)) is Own
+        return [weakref.ref(Own), joined]
+
+    classes = freed()
+    gc.collect()
+    assert [each() for each in classes] == [None, None]

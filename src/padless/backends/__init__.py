@@ -7,18 +7,19 @@ operators. By default CPU tensors use the fastest backend that was built, CUDA t
 
 from __future__ import annotations
 
-import difflib
 import os
-from typing import Any
 
+from .. import library
 from ..errors import BackendError
+from ..options import near
 from ._recompute import recompute
+from ._setting import Choice, Setting
 
 __all__ = ["active", "available", "choose", "instruction_set", "recompute", "use", "why"]
 
 NAMES = ("native", "portable", "torch")
 
-_forced: str | None = None
+_forced: Setting[str | None] = Setting(None)
 
 
 def available() -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def choose(device_type: str) -> str:
         BackendError: `PADLESS_BACKEND` names a backend that does not exist or is not available, or the native backend
             is forced for tensors that are not on the CPU.
     """
-    forced = _forced or _from_environment()
+    forced = _forced.now or _from_environment()
     if forced == "native" and device_type == "meta":
         return "portable"  # shapes only; nothing is computed there
     if forced == "native" and device_type != "cpu":
@@ -50,28 +51,18 @@ def choose(device_type: str) -> str:
     if forced is not None:
         return forced
     if device_type == "cpu":
-        return "native" if _has_kernels() else "portable"
+        return "native" if library.is_available() else "portable"
     return "torch" if device_type == "cuda" else "portable"
 
 
 def is_forced() -> bool:
     """Whether a backend was chosen by `use` or by `PADLESS_BACKEND`."""
-    return _forced is not None or bool(os.environ.get("PADLESS_BACKEND"))
+    return _forced.now is not None or bool(os.environ.get("PADLESS_BACKEND"))
 
 
 def is_native() -> bool:
     """Whether layers on CPU tensors run on the native kernels; a faster `choose("cpu") == "native"`."""
-    return choose("cpu") == "native" if is_forced() else _has_kernels()
-
-
-def _has_kernels() -> bool:
-    global _native_is_here
-    if _native_is_here is None:
-        _native_is_here = _missing("native") is None
-    return _native_is_here
-
-
-_native_is_here: bool | None = None
+    return choose("cpu") == "native" if is_forced() else library.is_available()
 
 
 def instruction_set() -> str | None:
@@ -80,14 +71,12 @@ def instruction_set() -> str | None:
     >>> instruction_set() in ("amx", "avx512_bf16", "avx512", "avx2", "baseline", None)
     True
     """
-    from . import _kernels
-
-    return None if _missing("native") is not None else _kernels.isa()
+    return library.isa() if library.missing() is None else None
 
 
 def why() -> str:
     """One sentence that says why the active backend was chosen."""
-    if _forced is not None:
+    if _forced.now is not None:
         return "chosen by padless.backends.use"
     if _from_environment() is not None:
         return "chosen by PADLESS_BACKEND"
@@ -97,10 +86,12 @@ def why() -> str:
     return f"the native backend is not available: {missing}"
 
 
-class use:  # noqa: N801 - called like a function, like torch.no_grad
+class use(Choice[str | None]):  # noqa: N801 - called like a function, like torch.no_grad
     """Force a backend for the process: `use("portable")`, or for a block: `with use("portable"): ...`.
 
-    The choice applies to the whole process, even in a `with` block, so threads cannot use different backends.
+    The choice applies to the whole process, even in a `with` block, so threads cannot use different backends. Of
+    several open blocks, the one entered last counts, in whichever order they end. A call in a block lasts until the
+    end of that block.
 
     Args:
         name: one of `available()`, or None for the default choice.
@@ -114,23 +105,9 @@ class use:  # noqa: N801 - called like a function, like torch.no_grad
     """
 
     def __init__(self, name: str | None) -> None:
-        global _forced
         if name is not None:
             _check(name, "backend")
-        self._name, self._before, self._is_new = name, [_forced], True
-        _forced = name
-
-    def __enter__(self) -> use:
-        global _forced
-        if not self._is_new:  # the same object in another block
-            self._before.append(_forced)
-        _forced, self._is_new = self._name, False
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        global _forced
-        if self._before:
-            _forced = self._before.pop()
+        super().__init__(_forced, name)
 
 
 def _from_environment() -> str | None:
@@ -142,9 +119,9 @@ def _from_environment() -> str | None:
 
 def _check(name: str, source: str) -> None:
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BackendError(f"{source}: there is no backend {name!r}, only {', '.join(NAMES)}{hint}")
+        raise BackendError(
+            f"{source}: there is no backend {name!r}, only {', '.join(NAMES)}{near(name, NAMES)}"
+        )
     missing = _missing(name)
     if missing is not None:
         raise BackendError(f"{source}: {name!r} is not available here: {missing}")
@@ -152,8 +129,4 @@ def _check(name: str, source: str) -> None:
 
 def _missing(name: str) -> str | None:
     """The reason why a backend is not available here, or None if it is."""
-    if name != "native":
-        return None
-    from . import _kernels
-
-    return _kernels.missing()
+    return library.missing() if name == "native" else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,7 +20,15 @@ _KEPT, _KEPT_BYTES = 64, 1 << 28  # limits of the cache: entries, and bytes of a
 # too, which makes 25 us, and its fingerprint takes 6.
 _WORTH_KEEPING = 1 << 18
 _WORTH_KEEPING_NARROW = 1 << 15
-_kept: OrderedDict[tuple[object, ...], tuple[tuple[int, ...], Tensor]] = OrderedDict()
+
+
+class _Entry(NamedTuple):
+    contents: tuple[int, ...]
+    packed: Tensor
+    memory: list[weakref.ref[Any]]  # of the weights; the first that is freed drops the entry
+
+
+_kept: OrderedDict[tuple[object, ...], _Entry] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -43,8 +53,8 @@ def packed_forward(
 ) -> Tensor:
     """Like `_kernels.pack_forward`, cached as long as the contents of the weights do not change.
 
-    Contents are compared by fingerprint, since version counters miss writes through `.data`. The cache does
-    not keep the weights alive.
+    Contents are compared by fingerprint, since version counters miss writes through `.data`. The cache does not keep
+    the weights alive, and drops what it packed when their memory is freed.
     """
     least = _WORTH_KEEPING_NARROW if w_ih.dtype in _kernels.NARROW_DTYPES else _WORTH_KEEPING
     if w_ih.nbytes + w_hh.nbytes < least:
@@ -62,16 +72,22 @@ def packed_forward(
     )
     contents = tuple(_kernels.fingerprint(w) for w in weights)
     with _lock:
-        found = _kept.get(key)
-        if found is not None and found[0] == contents:
-            _kept.move_to_end(key)
-            return found[1]
+        found = _kept.pop(key, None)
+        if found is not None and found.contents == contents:
+            _kept[key] = found  # now the latest
+            return found.packed
     packed = _kernels.pack_forward(cell, w_ih, w_hh, b_ih, b_hh, w_hr, precision=precision)
+    # Storages, because a weight may be an alias that ends with this call. They are dropped without the lock, which this
+    # thread may hold when memory is freed.
+    memory = [weakref.ref(w.untyped_storage(), lambda _: _kept.pop(key, None)) for w in weights]
     with _lock:
-        _kept[key] = (contents, packed)
-        _kept.move_to_end(key)
-        while len(_kept) > _KEPT or (
-            len(_kept) > 1 and sum(p.nbytes for _, p in _kept.values()) > _KEPT_BYTES
-        ):
+        _kept.pop(key, None)
+        _kept[key] = _Entry(contents, packed, memory)
+        # The last one may be larger than the limit: it is needed in every call, and freed with its layer.
+        while len(_kept) > _KEPT or (len(_kept) > 1 and _bytes() > _KEPT_BYTES):
             _kept.popitem(last=False)
     return packed
+
+
+def _bytes() -> int:
+    return sum(entry.packed.nbytes for entry in list(_kept.values()))

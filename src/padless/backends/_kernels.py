@@ -27,13 +27,13 @@ from ..library import (
     missing,
     supported_isas,
 )
-from .contract import Precision
+from .contract import GATES, Precision
 
 __all__ = [
     "CELLS",
     "DTYPES",
-    "GATES",
     "NARROW_DTYPES",
+    "PRECISIONS",
     "Problem",
     "Rows",
     "States",
@@ -43,6 +43,7 @@ __all__ = [
     "cells_width",
     "check",
     "compiled_isas",
+    "computes",
     "empty",
     "fingerprint",
     "force_isa",
@@ -65,7 +66,6 @@ DTYPES = {torch.float32: 0, torch.float64: 1}
 PRECISIONS: dict[Precision, int] = {"highest": 0, "high": 3, "medium": 2}
 # Layers of these dtypes have float32 sums and cells.
 NARROW_DTYPES = frozenset({torch.bfloat16, torch.float16})
-GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _TEAM_MULTIPLICATIONS = 1 << 21  # about 30 us; for fewer, a second thread may cost more than it saves
 
 

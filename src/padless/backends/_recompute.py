@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from ._setting import Choice, Setting
+
 __all__ = ["is_recomputing", "recompute"]
 
-_recomputes = False
+_recomputes = Setting(False)
 
 
-class recompute:  # noqa: N801 - called like a function, like torch.no_grad
+class recompute(Choice[bool]):  # noqa: N801 - called like a function, like torch.no_grad
     """Recompute gates in backward instead of keeping them: `recompute(True)`, or `with recompute(): ...`.
 
     Applies to the native backend and is read in the forward pass (compiled functions recompile when it changes).
     Gradients stay bit-identical, except in bfloat16 and float16, where they change by a rounding. An LSTM keeps 2
-    numbers per row and unit instead of 6, for a third more multiplications in training.
+    numbers per row and unit instead of 6, for a third more multiplications in training. Blocks and calls may be mixed
+    as those of `use`.
 
     >>> import torch, padless
     >>> with recompute():
@@ -21,23 +24,9 @@ class recompute:  # noqa: N801 - called like a function, like torch.no_grad
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        global _recomputes
-        self._enabled, self._before, self._is_new = enabled, [_recomputes], True
-        _recomputes = enabled
-
-    def __enter__(self) -> recompute:
-        global _recomputes
-        if not self._is_new:  # the same object in another block
-            self._before.append(_recomputes)
-        _recomputes, self._is_new = self._enabled, False
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        global _recomputes
-        if self._before:
-            _recomputes = self._before.pop()
+        super().__init__(_recomputes, enabled)
 
 
 def is_recomputing() -> bool:
     """Whether gates are recomputed in backward."""
-    return _recomputes
+    return _recomputes.now

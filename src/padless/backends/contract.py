@@ -25,6 +25,7 @@ from torch import Tensor
 from ..layout.schedule import Schedule
 
 __all__ = [
+    "GATES",
     "Backend",
     "Cell",
     "Gradients",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 Cell = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]  # the names of torch's `module.mode`
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # rows of the weights per hidden unit
 Precision = Literal["highest", "high", "medium"]  # of products, in torch's names
 States = tuple[Tensor, ...]
 Saved = tuple[Tensor, ...]

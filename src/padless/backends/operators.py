@@ -32,7 +32,7 @@ from ._precision import precision_of
 from ._saved import KEEPS, new_saved, opened, saved_size, zero_unused
 from ._slots import into_slots, out_of_slots
 from .autograd import without_autocast
-from .contract import Gradients, Layer, LayerWeights, States
+from .contract import GATES, Gradients, Layer, LayerWeights, States
 
 __all__ = ["layer"]
 
@@ -132,7 +132,7 @@ def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights
     ):
         raise RuntimeError("w_hh and w_hr must be matrices, and biases come in pairs; only an LSTM has w_hr")
     hidden, width = weights.hidden, weights.output
-    gates = _kernels.GATES[cell] * hidden
+    gates = GATES[cell] * hidden
     shapes = ((gates, rows.shape[1]), (gates, width), (gates,), (gates,), (width, hidden))
     given = [each for each in zip(weights, LayerWeights._fields, shapes, strict=True) if each[0] is not None]
     check_weights(*zip(*given, strict=True), rows.device)  # type: ignore[call-arg]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from ctypes import Array, addressof, c_int64
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from torch._C._functorch import (
 from torch.nn import Parameter
 
 from ..errors import BackendError
-from ..library import Move, MovedRows, check, is_forked, load, missing
+from ..library import Move, MovedRows, check, is_available, is_forked, load
 from ..options import MOST_THREADS
 
 __all__ = [
@@ -83,11 +82,6 @@ def prefer_large_pages(new: Tensor) -> Tensor:
     return new
 
 
-@cache  # not of errors: an instruction set that is forced and cannot be had is one at every call
-def _has_library() -> bool:
-    return missing() is None
-
-
 def is_transformed() -> bool:
     """Whether a `torch.func` transform or forward-mode AD is active."""
     return peek_interpreter_stack() is not None or _forward_ad._current_level >= 0
@@ -97,13 +91,16 @@ def may_call_library() -> bool:
     """Whether the library may write to new tensors without torch noticing.
 
     Not while torch tracks every operator: transforms, forward-mode AD, tracing, fake tensors.
+
+    Raises:
+        BackendError: `PADLESS_ISA` forces an instruction set that is not available.
     """
     return (
         not torch.compiler.is_compiling()
         and not is_transformed()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._is_tracing()
-        and _has_library()
+        and is_available()
     )
 
 

@@ -60,9 +60,29 @@ def global_mean(loss_sum: Tensor, count: Any, *, process_group: Any = None) -> T
     totals = torch.stack([local_sum.detach(), local_count])
     torch.distributed.all_reduce(totals, group=process_group)
     divisor = _divisor(totals[0], totals[1])
-    share = local_sum * (ranks / divisor)  # DDP divides it by the number of ranks
-    # The gradient of this rank's share, but the value of all, so the value is bit-identical on all ranks.
-    return (totals[0] / divisor + (share - share.detach())).to(loss_sum.dtype)
+    # DDP divides the gradient by the number of ranks.
+    return _Mean.apply(local_sum, totals[0] / divisor, ranks / divisor).to(loss_sum.dtype)
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over all ranks, bit-identical on each, with the gradient of this rank's share in it."""
+
+    @staticmethod
+    def forward(local_sum: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        return mean.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.save_for_forward(inputs[2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0] * ctx.saved_tensors[0], None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return tangents[0] * ctx.saved_tensors[0]
 
 
 def _check_loss_sum(loss_sum: Any) -> None:

@@ -165,7 +165,7 @@ def ctc_loss(
     frames, labels = as_packed(logits, "ctc_loss"), as_packed(targets, "ctc_loss")
     if len(frames) != len(labels):
         raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
-    _check_labels(frames.data, labels.data, blank)
+    _check_labels(frames.data, targets.data, blank)
     if len(frames) == 0:  # torch refuses it
         none = frames.data.sum(1)
         return none if reduction == "none" else none.sum() if reduction == "sum" else none.mean()

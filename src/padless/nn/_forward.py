@@ -205,8 +205,8 @@ def _autocasted(
     """`compute(rows, states)` with the dtypes of autocast: rows and states in, output and final states out."""
     device_type = rows.device.type
     low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
-    # `_forced` is read here so that Dynamo recompiles when it changes.
-    lowers = full == torch.float32 and _lowers_rows(device_type, low, backends._forced)
+    # `_forced.now` is read here so that Dynamo recompiles when it changes.
+    lowers = full == torch.float32 and _lowers_rows(device_type, low, backends._forced.now)
     output, finals = compute(rows.to(low if lowers else full), tuple(s.to(full) for s in states))
     output_dtype, *state_dtypes = _autocast_dtypes(
         cast(Cell, module.mode), low, is_padded=is_padded, projected=module.proj_size > 0

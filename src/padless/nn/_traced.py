@@ -171,8 +171,12 @@ def run_traced(
     directions = 2 if module.bidirectional else 1
     keep, exact = "nothing", False
     # Exported programs are mostly for inference. If one is trained anyway, backward recomputes what it needs.
-    # `_forced` is read here so that Dynamo recompiles when it changes.
-    if torch.is_grad_enabled() and not _is_exporting() and _runs_native(rows.device.type, backends._forced):
+    # `_forced.now` is read here so that Dynamo recompiles when it changes.
+    if (
+        torch.is_grad_enabled()
+        and not _is_exporting()
+        and _runs_native(rows.device.type, backends._forced.now)
+    ):
         keep = "cells" if is_recomputing() else "gates"
         exact = _takes_sizes_from_values()
     finals: list[tuple[Tensor, ...]] = []

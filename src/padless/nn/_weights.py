@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ..backends.contract import GATES
+
 __all__ = ["weight_shapes"]
 
 
@@ -18,7 +20,7 @@ def weight_shapes(
     bidirectional: bool,
 ) -> tuple[tuple[int, ...], ...]:
     """The shapes of the flat weights as torch's constructor creates them."""
-    gates = {"LSTM": 4, "GRU": 3}.get(mode, 1) * hidden_size
+    gates = GATES[mode] * hidden_size
     directions, width = 2 if bidirectional else 1, proj_size or hidden_size
     shapes: list[tuple[int, ...]] = []
     for layer in range(num_layers):

@@ -113,11 +113,10 @@ class CRF(torch.nn.Module):
         """Logarithm of the sum over all taggings of every sequence, `(B,)`; 0 for length 0."""
         alpha, later = self._first_and_later(scores)
         # torch.logsumexp is up to twice as fast, but has NaN gradients at -inf.
-        forbids = any(
-            bool(each.isneginf().any())  # synchronises if the scores are on a device
-            for each in (self.transitions, self.start, self.end, scores.data)
-        )
-        logsumexp = _logsumexp if forbids else torch.logsumexp
+        all_scores = (self.transitions, self.start, self.end, scores.data)
+        forbids = torch.stack([each.isneginf().any() for each in all_scores]).any()
+        # Synchronises, once, if the scores are on a device.
+        logsumexp = _logsumexp if bool(forbids) else torch.logsumexp
 
         def cell(row: Tensor, alpha: Tensor) -> tuple[tuple[()], Tensor]:
             return (), logsumexp(alpha[:, :, None] + self.transitions, 1) + row

@@ -23,7 +23,8 @@ class Recurrent(torch.nn.Module):
     Args:
         cell: `cell(input_size, hidden_size) -> module`, whose output is `hidden_size` wide: `torch.nn.LSTMCell`,
             `GRUCell`, `RNNCell`, or a class with `forward(rows, state) -> (output, state)`. Initial states come from
-            `module.initial_state(rows)`, for `rows (B, I)`, if it exists, and are otherwise zeros `(B, hidden_size)`.
+            `module.initial_state(zeros)` if it exists, where `zeros (B, I)` give the number of sequences, the dtype and
+            the device, and are otherwise zeros `(B, hidden_size)`.
         input_size, hidden_size, num_layers, bidirectional, dropout: as in `torch.nn.LSTM`.
 
     >>> rnn = Recurrent(torch.nn.GRUCell, 3, 4, num_layers=2, bidirectional=True)
@@ -63,7 +64,7 @@ class Recurrent(torch.nn.Module):
         Args:
             packed: `Packed` or `PackedSequence`, data `(N, I)`.
             hx: initial states, a pytree like the cell's with one more leading dimension, `(L*D, B, *)`, in the
-                caller's order; those of the cell if None.
+                caller's order; those of the cell if None. As in torch, an LSTM's `(h, c)` may also be a list.
 
         Returns:
             The output, of the kind and layout of `packed`, and the final states, like `hx`.
@@ -78,6 +79,8 @@ class Recurrent(torch.nn.Module):
             raise ValueError(f"{name} takes data (N, {self.input_size}), got {tuple(batch.data.shape)}")
         if hx is not None:
             self._check_states(hx, batch)
+            if isinstance(hx, list) and _state_count(self.cells[0]) == 2:
+                hx = tuple(hx)
         directions = 2 if self.bidirectional else 1
         finals = []
         for layer in range(self.num_layers):

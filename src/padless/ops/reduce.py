@@ -72,7 +72,7 @@ def min(packed: Batch) -> Tensor:  # noqa: A001
 def prod(packed: Batch) -> Tensor:
     """Product of every sequence's rows, `(B, *)`; 1 for length 0.
 
-    Gradients are exact even if factors are 0.
+    Gradients are exact even if factors are 0 or a product underflows.
 
     >>> from padless import Packed
     >>> prod(Packed(torch.tensor([1, 2, 3, 4]), [3, 0, 1]))
@@ -126,9 +126,7 @@ class _Prod(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, product = ctx.saved_tensors
-        # Synchronises if the rows are on a device.
-        is_divisible = int(torch.count_nonzero(rows)) == rows.numel() and bool(product.isfinite().all())
-        if torch.is_grad_enabled() or rows.is_complex() or not is_divisible:
+        if torch.is_grad_enabled() or rows.is_complex() or not _can_be_divided(product, grads[0]):
             with torch.enable_grad():
                 leaf = (
                     rows if torch.is_grad_enabled() and rows.requires_grad else rows.detach().requires_grad_()
@@ -138,6 +136,14 @@ class _Prod(torch.autograd.Function):
                 return torch.autograd.grad(products, leaf, grads[0], create_graph=create_graph)[0], None
         of_row = owners_on(ctx.layout, rows.device)
         return (grads[0] * product).index_select(0, of_row).div_(rows), None
+
+
+def _can_be_divided(product: Tensor, grad: Tensor) -> bool:
+    """Whether no product is 0 or has lost bits, alone or multiplied by its gradient."""
+    info, scaled = torch.finfo(product.dtype), (product * grad).abs()
+    is_exact = (product.abs() >= info.tiny) & product.isfinite()
+    is_exact &= ((scaled >= info.tiny) & (scaled <= info.max)) | (grad == 0)
+    return bool(is_exact.all())  # synchronises if the rows are on a device
 
 
 def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..layout.walks import lengths_of_slots, may_call_library
 
-__all__ = ["FEW", "FEW_OF_PADDED", "is_faster_in_torch", "pack_few", "pad_few"]
+__all__ = ["FEW_OF_PADDED", "is_faster_in_torch", "pack_few", "pad_few"]
 
 # Sequences up to which torch's operators are faster; more if the sequences are padded already.
 FEW, FEW_OF_PADDED = 6, 12

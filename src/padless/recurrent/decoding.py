@@ -33,8 +33,9 @@ def decode(
     Args:
         step: `step(rows, state) -> (scores, state)`, called on the n sequences that continue. For tokens, `rows` is
             `(n,)` int64, and `scores` is `(n, V)`, whose argmax is the next token, or, if `step` samples, the next
-            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`. What it
-            returns is copied, and so are `start` and `state`, so it may work in place.
+            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`. The rows
+            that it returns are copied, and so are `start` and `state`, so it may work in place. The state that it
+            returns is passed to the next call as it is, or with the rows of the sequences that continue.
         start: `(B, *)`, the rows before the first; not part of the result.
         state: a tensor `(B, *)` or a pytree of them.
         stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.

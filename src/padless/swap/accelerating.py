@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import cache
 from types import CodeType
 from typing import Any, SupportsIndex, TypeVar
 
@@ -83,7 +82,7 @@ def restore(model: Model) -> Model:
     """
     _check_module("restore", model)
     for module in model.modules():
-        original = _ORIGINALS.get(type(module))
+        original = _original(type(module))
         if original is not None:
             module.__class__ = original
     return model
@@ -100,8 +99,8 @@ _OF_TORCHS_FORWARD = ("check_forward_args", "check_hidden_size", "get_expected_h
 
 def _twin(kind: type[torch.nn.Module]) -> type[torch.nn.Module] | None:
     """The class that runs a layer of class `kind` on padless, or None."""
-    if kind in _TWINS or kind in _ORIGINALS:
-        return _TWINS.get(kind)
+    if kind in _TWINS:
+        return _TWINS[kind]
     base = next(
         (base for base in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU) if issubclass(kind, base)), None
     )
@@ -154,23 +153,30 @@ def _codes(function: Any) -> Iterator[CodeType]:
             pending += code.co_consts
 
 
-@cache
 def _joined(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    """A subclass of `kind` and the padless layer, in which `super().forward` in `kind` calls the padless layer."""
+    """A subclass of `kind` and the padless layer, in which `super().forward` in `kind` calls the padless layer.
+
+    There is one per class; it is not kept alive once no layer has it.
+    """
+    for known in type.__subclasses__(kind):
+        if vars(known).get("_padless_original") is kind:
+            return known
     base = next(base for base in _TWINS if issubclass(kind, base))
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    added = {"_padless_original": kind, "__reduce_ex__": _reduce_joined}
     metaclass: Any = type(kind)
-    joined = metaclass(
-        kind.__name__, (_Quiet, kind, _TWINS[base]), {**names, "__reduce_ex__": _reduce_joined}
-    )
-    _ORIGINALS[joined] = kind
-    return joined
+    return metaclass(kind.__name__, (_Quiet, kind, _TWINS[base]), {**names, **added})
+
+
+def _original(kind: type[torch.nn.Module]) -> type[torch.nn.Module] | None:
+    """The class whose layers `accelerate` gave the class `kind`, or None."""
+    return _ORIGINALS.get(kind) or vars(kind).get("_padless_original")
 
 
 def _reduce_joined(self: torch.nn.Module, protocol: SupportsIndex) -> str | tuple[Any, ...]:
     """Reduce for pickle and `copy`: the construction of the user's class, which can be imported, and the state."""
-    joined = type(self)
-    kind = _ORIGINALS[joined]
+    joined: Any = type(self)
+    kind = joined._padless_original
     reduced = kind.__reduce_ex__(self, protocol)
     if not isinstance(reduced, tuple):
         return reduced

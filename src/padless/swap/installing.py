@@ -19,7 +19,7 @@ from torch._C._functorch import peek_interpreter_stack
 from ..backends import choose, is_forced, is_native
 from ..backends._kernels import DTYPES, NARROW_DTYPES
 from ..backends.autograd import is_traced
-from ..backends.contract import Cell, weights_per_layer
+from ..backends.contract import GATES, Cell, weights_per_layer
 from ..layout.checks import check_batch_sizes, check_state, check_weights
 from ..layout.schedule import Schedule, copied
 from ..nn._kinds import OpenBatch, in_time_major, open_grid
@@ -45,7 +45,6 @@ _OPERATORS: dict[str, Cell] = {
     "rnn_tanh": "RNN_TANH",
     "rnn_relu": "RNN_RELU",
 }
-_GATES = {"LSTM": 4, "GRU": 3}
 
 _library: torch.library.Library | None = None
 
@@ -289,7 +288,7 @@ def _short(
 
 def _run(batch: OpenBatch, hx: Any, params: list[Tensor], options: Options) -> tuple[Tensor, ...]:
     states = tuple(hx) if options.cell == "LSTM" else (hx,)
-    hidden = params[0].shape[0] // _GATES.get(options.cell, 1)
+    hidden = params[0].shape[0] // GATES[options.cell]
     projected = params[1].shape[1] if options.projected else 0
     shapes = weight_shapes(
         options.cell,
