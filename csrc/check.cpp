@@ -116,7 +116,7 @@ int check_move(const padless_move& m) {
 int check_layer(const Layer& layer, int64_t dtype) {
   if (layer.cell < PADLESS_LSTM || layer.cell > PADLESS_RNN_RELU || dtype < 0 || dtype > PADLESS_BFLOAT16_3) return PADLESS_BAD_ENUM;
   if (layer.input < 0 || layer.hidden < 1 || layer.projection < 0) return PADLESS_BAD_SIZE;
-  if (layer.input > (1 << 20) || layer.hidden > (1 << 20) || layer.projection > (1 << 20)) return PADLESS_BAD_SIZE;
+  if (layer.input > (1 << 30) || layer.hidden > (1 << 20) || layer.projection > (1 << 20)) return PADLESS_BAD_SIZE;
   return layer.projection > 0 && layer.cell != PADLESS_LSTM ? PADLESS_BAD_SIZE : PADLESS_OK;
 }
 

@@ -262,7 +262,8 @@ uint64_t padless_fingerprint(const void* data, int64_t bytes) {
 
 void padless_advise_large_pages(void* data, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
-  const uintptr_t page = 4096, begin = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + bytes) / page * page;
+  static const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + bytes) / page * page;
   if (data && bytes > 0 && begin < end) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // may fail: it is advice
 #else
   (void)data, (void)bytes;

@@ -8,11 +8,12 @@ int padless_arrange(const int64_t* lengths, int64_t batch, int64_t steps, const 
   if (batch < 0 || steps < 0) return PADLESS_BAD_SIZE;
   if (!offsets || (batch > 0 && (!lengths || !order || !slots)) || (steps > 0 && !batch_sizes)) return PADLESS_BAD_NULL;
   for (int64_t t = 0; t < steps; ++t) batch_sizes[t] = 0;
+  for (int64_t b = 0; b < batch; ++b) slots[b] = -1;
   offsets[0] = 0;
   for (int64_t b = 0; b < batch; ++b) {
     const int64_t length = lengths[b], at = order[b];
     if (length < 0 || length > steps) return PADLESS_BAD_SIZE;
-    if (at < 0 || at >= batch) return PADLESS_BAD_STATE_INDEX;
+    if (at < 0 || at >= batch || slots[at] >= 0) return PADLESS_BAD_STATE_INDEX;
     offsets[b + 1] = offsets[b] + length;
     if (length > 0) ++batch_sizes[length - 1];  // so far the number of sequences that end with this step
     slots[at] = b;

@@ -41,8 +41,8 @@ typedef struct padless_problem {
   int64_t batch;       /* B; B > batch_sizes[0] means sequences of length 0, which keep their state */
   int64_t rows;        /* N == sum(batch_sizes) */
   int64_t steps;       /* T */
-  int64_t input_size;  /* I >= 1 (0 is allowed: no input product) */
-  int64_t hidden_size; /* H >= 1 */
+  int64_t input_size;  /* I: 0 (no input product) to 2^30 */
+  int64_t hidden_size; /* H: 1 to 2^20, as P */
   const int64_t* batch_sizes; /* [T] >= 0, non-increasing */
 
   const void* x;             /* T*, rows as above, read-only */
@@ -155,7 +155,7 @@ PADLESS_API int padless_isa_force(const char* name);      /* null: back to the b
 PADLESS_API void padless_assume_l2_bytes(int64_t bytes);
 
 /* Weights as torch stores them, contiguous: w_ih [G, I], w_hh [G, P], b_ih and b_hh [G] or null, w_hr [P, H] where there is a
- * projection. `packed` is 64-byte aligned and has the size that the *_bytes function returns (negative: bad arguments). Forward
+ * projection. `packed` has the size that the *_bytes function returns (negative: bad arguments). Forward
  * weights are for inference, training and recomputation; backward weights for dx and the recurrence of the gradient. With
  * `narrow_weights`, which FLOAT32 and BFLOAT16 allow, the given weights are bfloat16. */
 PADLESS_API int64_t padless_pack_forward_bytes(int64_t cell, int64_t dtype, int64_t input_size, int64_t hidden_size,
@@ -219,8 +219,7 @@ PADLESS_API int padless_arrange(const int64_t* lengths, int64_t batch, int64_t s
 PADLESS_API int padless_lengths(const int64_t* batch_sizes, int64_t steps, int64_t rows, const int64_t* order, const int64_t* slots,
                                 int64_t batch, int64_t* lengths);
 
-/* A hash of memory, the same for every instruction set. Changed memory has another hash, except with a probability of 2^-64. Much
- * cheaper than packing: packed weights may be kept as long as the hash stays the same. 0 for null or no bytes. */
+/* A hash of memory, the same for every instruction set. A single changed word always changes it. Much cheaper than packing: packed weights may be kept as long as the hash stays the same. 0 for null or no bytes. */
 PADLESS_API uint64_t padless_fingerprint(const void* data, int64_t bytes);
 /* Asks the system to back this memory, not yet written, by large pages: fewer page faults when it is first written. Only advice. */
 PADLESS_API void padless_advise_large_pages(void* data, int64_t bytes);

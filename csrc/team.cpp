@@ -21,8 +21,35 @@
 namespace padless {
 namespace {
 
-constexpr int kSpins = 1000;     // about 20 us of pauses: longer than threads differ in a step
-constexpr int kAloneSteps = 16;  // doubled with each late barrier
+constexpr int64_t kSpinNanoseconds = 30000;  // longer than threads differ in a step
+constexpr int kAloneSteps = 16;              // doubled with each late barrier
+
+void pause_core() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// How this thread rounds and whether it flushes subnormal numbers to zero. OpenMP's threads have modes of their own.
+#if defined(__x86_64__)
+typedef unsigned FloatMode;
+FloatMode float_mode() { return _mm_getcsr(); }
+void set_float_mode(FloatMode mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+typedef uint64_t FloatMode;
+FloatMode float_mode() {
+  FloatMode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+void set_float_mode(FloatMode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+typedef int FloatMode;
+FloatMode float_mode() { return 0; }
+void set_float_mode(FloatMode) {}
+#endif
 
 // Sleeps until woken, if *word is still `value`. Without a futex it only yields the core.
 void sleep_while(int32_t* word, int32_t value) {
@@ -63,10 +90,14 @@ void run_team(void (*kernel)(const Arguments&, const Team&), const Arguments& ar
   const int64_t threads = arguments.threads, begin = threads > 1 ? nanoseconds() : 0;
   if (threads > 1 && begin >= __atomic_load_n(&g_crowded_until, __ATOMIC_RELAXED)) {
     Barrier barrier;
+    const FloatMode mode = float_mode();
 #pragma omp parallel num_threads((int)threads)
     {
       const Team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, l2_bytes};
+      const FloatMode own_mode = float_mode();
+      set_float_mode(mode);
       kernel(arguments, team);
+      set_float_mode(own_mode);
       // OpenMP's own barrier would spin for 5 ms, perhaps on the core that the last thread waits for.
       if (team.size > 1) wait_for_team(team, false);
     }
@@ -96,14 +127,15 @@ int64_t wait_for_team(const Team& team, bool prompt) {
     if (__atomic_load_n(&barrier->sleepers, __ATOMIC_SEQ_CST)) wake_all(&barrier->generation);
     return barrier->alone;
   }
-  for (int spins = 0; __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation; ++spins) {
-    if (spins < kSpins) {
-#if defined(__x86_64__)
-      _mm_pause();
-#endif
-      continue;
+  const int64_t since = nanoseconds();
+  bool spins = true;
+  for (unsigned i = 1; __atomic_load_n(&barrier->generation, __ATOMIC_ACQUIRE) == generation; ++i) {
+    if (spins) {
+      pause_core();
+      if (i % 32 || nanoseconds() - since < kSpinNanoseconds) continue;
+      spins = false;
+      if (prompt) __atomic_add_fetch(&barrier->late, 1, __ATOMIC_RELAXED);
     }
-    if (spins == kSpins && prompt) __atomic_add_fetch(&barrier->late, 1, __ATOMIC_RELAXED);
     const int64_t begin = nanoseconds();
     __atomic_add_fetch(&barrier->sleepers, 1, __ATOMIC_SEQ_CST);
     sleep_while(&barrier->generation, generation);

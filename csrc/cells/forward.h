@@ -79,10 +79,11 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
     for (T*& each : hidden_sums) each = cursor.take<T>(buffer_rows(Parts) * 4 * W);
     panel_buffer = unpacked() ? cursor.take<T>(tile_width * W * maximum(p.input_size, hidden)) : nullptr;
     bias_buffer = unpacked() ? cursor.take<T>(weights.hidden.vectors * (gates + 1) * W) : nullptr;
-    const int64_t most = most_chunk_rows() + maximum(most_direct_rows, kColumnRows * size);  // a chunk, and one step more
-    chunk_rows = minimum(most, maximum(p.rows, 0)) + spare;
+    // A chunk ends with the step that fills it, and steps in chunks have fewer than most_direct_rows rows.
+    chunk_rows = minimum(most_chunk_rows() + most_direct_rows, p.rows) + spare;
     chunk = cursor.take<T>(chunk_rows * weights.input.vectors * gates * W);
-    const int64_t step_rows = (most_active(p) + size - 1) / size + spare;
+    // A step outside of chunks: the lane's slots or, where columns are split, all.
+    const int64_t step_rows = maximum((most_active(p) + size - 1) / size, minimum(most_active(p), kColumnRows * size)) + spare;
     x_rows = take_rows<T, Parts>(cursor, maximum(chunk_rows, step_rows), p.input_size);
   }
 
@@ -122,7 +123,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Forward {
   const Operand<T, Parts>& rows_before(int64_t s) const { return h_rows[s & 1]; }
   const Operand<T, Parts>& rows_after(int64_t s) const { return h_rows[~s & 1]; }
 
-  // The padding is 0: subnormal numbers would be slow, and NaN would spread.
+  // The padding starts as 0: subnormal numbers would be slow. Cells may write to it, but no product reads it.
   void copy_state(T* to, const void* from, int64_t width) const {
     copy_stored<T>(to, false, from, p.narrow_states, width);
     for (int64_t i = width; i < state_stride; ++i) to[i] = 0;

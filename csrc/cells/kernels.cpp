@@ -12,6 +12,8 @@
 #include "../kernels.h"
 #include "../team.h"
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "bfloat16 numbers are read in pairs, the first in the low half");
+
 namespace padless {
 namespace PADLESS_ISA {
 namespace {

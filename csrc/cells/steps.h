@@ -7,7 +7,7 @@
 
 // With fewer rows per thread the columns of a step are split instead of its slots.
 constexpr int64_t kColumnRows = 6;
-// Multiplications per thread and step from which a barrier in every step is worth its time.
+// Multiplications per thread and step from which a barrier in every step is worth its time; measured: docs/decisions/kernels.md.
 constexpr int64_t kColumnWork = 4096;
 
 // Steps in the order of processing: forward walks s = t, reverse walks t = steps - 1 - s, over the steps that have rows.

@@ -197,7 +197,13 @@ def empty(like: Tensor, rows: int, width: int, dtype: torch.dtype | None = None)
 
 
 def _new_bytes(size: int) -> Tensor:
-    """New bytes on the CPU, whatever torch's default device is."""
+    """New bytes on the CPU, whatever torch's default device is.
+
+    Raises:
+        BackendError: `size` is that of a layer with sizes or a precision that the kernels do not have.
+    """
+    if size < 0:
+        raise BackendError("native pack: I can be up to 2**30, H and the projected width up to 2**20")
     return prefer_large_pages(torch.empty(size, dtype=torch.uint8, device="cpu"))
 
 
