@@ -9,7 +9,7 @@ from itertools import chain, islice
 from operator import itemgetter
 
 from ...errors import UsageError
-from .collected import Collected, columns_text, integer_of, is_integer, is_number, shown
+from .collected import Collected, column_index, integer_of, is_integer, is_number, shown
 from .source import LONGEST_LINE
 
 __all__ = ["read_csv"]
@@ -53,7 +53,7 @@ def read_csv(
             place = 0
             _add(_Batch([first], reader.line_num - _lines(first)), place, 1, words, collected)
         else:
-            place = _place(first, column, collected.source)
+            place = column_index(first, column, collected.source)
             collected.column = first[place]
         done = reader.line_num
         while rows := list(islice(reader, _ROWS)):
@@ -102,20 +102,6 @@ class _Batch:
 def _lines(cells: list[str]) -> int:
     """The number of lines of a row: quoted cells may contain line ends."""
     return 1 + sum(cell.count("\n") for cell in cells)
-
-
-def _place(names: list[str], column: str | None, source: str) -> int:
-    if column is None:
-        if len(names) == 1:
-            return 0
-        raise UsageError(
-            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
-        )
-    if names.count(column) > 1:
-        raise UsageError(f"{source} has {names.count(column)} columns {column!r}")
-    if column not in names:
-        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
-    return names.index(column)
 
 
 def _add(batch: _Batch, place: int, width: int, words: bool, collected: Collected) -> None:
