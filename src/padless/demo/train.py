@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..backends import active, instruction_set
 from ..errors import PadlessError
+from ..outputs import replace
 from .data import Data
 from .model import Reader
 
@@ -85,16 +86,10 @@ class Run:
         }
         content = io.BytesIO()  # in memory first: on a full disk torch.save raises other errors
         torch.save(state, content)
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            replace(path, content.getbuffer())
             _sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise PadlessError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..options import MOST, MOST_THREADS, check_outputs, check_writable, unwritable
+from ..options import MOST, MOST_THREADS
+from ..outputs import check_outputs, check_writable, write
 from ..progress import Meter
 from .given import POLICIES
 
@@ -248,10 +249,7 @@ def _write(report: Report, options: Namespace) -> None:
     if options.html is not None:
         from .page import page
 
-        try:
-            options.html.write_text(page(report), encoding="utf-8")
-        except OSError as error:
-            raise unwritable(options.html, error) from None
+        write(options.html, page(report))
     if isinstance(sys.stdout, TextIOWrapper):
         # A column's name may have letters that it cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
