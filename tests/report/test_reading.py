@@ -256,6 +256,8 @@ BAD = [
     ("a.txt", "4\n\u0664\n", {}, f"{{}}, line 2: '\u0664' {LINES}"),
     ("a.txt", "4\n" + "x" * 100_000, {}, f"{{}}, line 2: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... {LINES}"),
     ("a.txt", "two words\n42\n", {}, "{}, line 2: '42' is an integer among words (--words counts it as a word)"),
+    ("a.txt", "n\n4\n", {}, "{}, line 2: '4' is an integer among words (--words counts it as a word, --format csv"),
+    ("a.txt", "n\nm\n4\n", {}, "{}, line 3: '4' is an integer among words (--words counts it as a word)"),
     ("a.txt", "4.5\n", {}, "{}, line 1: 4.5 is not a whole number (--words counts it as a word)"),
     ("a.txt", "4,6,8\n", {}, "{}, line 1: '4,6,8' is several integers; put one length on a line (--words count"),
     ("a.txt", "4,6," * 40_000, {}, "{}, line 1: '4,6,4,6,4,6,4,6,4,6,4,6,4,6,4,6,4,6 ... is several integers; put one"),
@@ -285,6 +287,7 @@ BAD = [
     ("a.csv", "n,t\n4,a\n,b\n", {"column": "n"}, "{}, line 3: '' is not a whole number"),
     ("a.csv", "t\na b\n42\n", {}, "{}, line 3: '42' is an integer among words (--words counts it as a word)"),
     ("a.csv", "n,t\n4,a\n5\n", {"column": "n"}, "{}, line 3: 1 cells, but the first row has 2"),
+    ("a.csv", "\n \nn,t\n4,a\n5\n", {"column": "n"}, "{}, line 5: 1 cells, but the first row has 2"),
     ("a.csv", 'n,t\n4,"a\n', {"column": "n"}, "{}, line 2: unexpected end of data (is a quote left open?)"),
     # jsonl
     ("a.jsonl", "4\nfour\n", {}, "{}, line 2: not JSON (Expecting value at character 1)"),

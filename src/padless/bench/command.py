@@ -76,7 +76,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="time in three rounds, and without --shape and --steps three small shapes",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write all numbers to FILE as JSON ('-' for standard output)"
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="print all numbers as JSON instead of the table, or also write them to FILE",
     )
     parser.add_argument(
         "--plot",
