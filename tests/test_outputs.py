@@ -65,6 +65,13 @@ def test_a_file_in_a_folder_that_cannot_be_changed_is_written(tmp_path, monkeypa
     assert (tmp_path / "file").read_text() == "new"
 
 
+def test_what_a_killed_process_left_is_removed_and_long_names_stay_possible(tmp_path):
+    name = "é" * 120
+    (tmp_path / f".{name[:40]}.padless").write_text("half")
+    outputs.write(tmp_path / name, "new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_file_that_cannot_be_moved_is_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
     monkeypatch.setattr(os, "replace", fails_with(errno.EBUSY))

@@ -67,9 +67,12 @@ def replace(path: Path, data: bytes | memoryview) -> None:
     Raises:
         OSError: it cannot be written; what was at `path` is kept.
     """
-    temporary = path.with_name(f".padless-{os.urandom(8).hex()}.tmp")
+    temporary = path.with_name(
+        f".{path.name[:40]}.padless"
+    )  # always the same: a killed process may leave it behind
     try:
-        with temporary.open("xb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -305,6 +305,7 @@ BAD = [
     ("a.jsonl", '{"a": {}}\n', {}, "{}, line 1: an object has no length; use numbers, strings or lists"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {}, "{} has objects of 2 keys; choose one with --column: text, n"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {"column": "txt"}, f"{{}} has no key 'txt'; there are text, n{NEAR}"),
+    ("a.jsonl", "{}\n", {}, "{} has objects without keys"),
     ("a.jsonl", '{"n": 1}\n{"m": 1}\n', {}, "{}, line 2: the object has no 'n'"),
     ("a.jsonl", '{"n": 1}\n5\n', {}, "{}, line 2: 5 is not an object with key 'n'"),
     ("a.jsonl", "\n\n", {}, "{} holds no sequences"),

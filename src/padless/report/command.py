@@ -212,6 +212,8 @@ def _check(options: Namespace) -> None:
     for name in ("threads", "seconds"):
         if getattr(options, name) and not options.measure:
             raise UsageError(f"--{name} needs --measure")
+    if options.file == "":
+        raise UsageError("the name of the FILE is empty; standard input is -")
     if options.file is None and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("give a FILE, or lengths on standard input (see padless report --help)")
 
@@ -221,7 +223,7 @@ def _read(options: Namespace) -> Collected:
 
     with Meter("reading") as meter:
         return read_lengths(
-            options.file or "-",
+            "-" if options.file is None else options.file,
             format=options.format,
             column=options.column,
             words=options.words,
