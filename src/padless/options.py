@@ -8,25 +8,9 @@ import warnings
 from collections.abc import Iterable
 from functools import cache
 from numbers import Number
-from pathlib import Path
 from typing import Any
 
-from .errors import PadlessError, UsageError
-
-__all__ = [
-    "MOST",
-    "MOST_THREADS",
-    "check_outputs",
-    "check_writable",
-    "checked_rank",
-    "flag",
-    "is_boolean",
-    "named",
-    "near",
-    "unwritable",
-    "warn",
-    "whole",
-]
+__all__ = ["MOST", "MOST_THREADS", "checked_rank", "flag", "is_boolean", "named", "near", "warn", "whole"]
 
 # Largest length in a file and largest number on the command line: no real sequence is longer, but columns of ids and of
 # times in nanoseconds are passed by mistake. It also keeps all sums and products of lengths within 64 bits.
@@ -78,42 +62,6 @@ def checked_rank(rank: Any, world_size: int) -> int:
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size={world_size}, got {rank}")
     return rank
-
-
-def check_outputs(outputs: Iterable[Path | None], source: str | None) -> None:
-    """Raise UsageError if two outputs of a command are one file, or an output is the file `source` that it reads."""
-    files = [Path(source)] if source is not None else []
-    for path in outputs:
-        if path is None:
-            continue
-        for other in files:
-            if path.resolve() == other.resolve() or (
-                path.exists() and other.exists() and path.samefile(other)
-            ):
-                raise UsageError(
-                    f"{path} is also the file {'to read' if str(other) == source else 'of another option'}"
-                )
-        files.append(path)
-
-
-def check_writable(path: Path) -> None:
-    """Raise PadlessError before minutes of work, not after, if `path` cannot be written; leave it as it is."""
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            return  # opening a pipe may block, and closing it ends what reads from it
-        target = path.resolve()  # a link that leads nowhere stays one
-        is_new = not target.exists()
-        with target.open("a"):
-            pass
-        if is_new:
-            target.unlink()
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def unwritable(path: Path, error: OSError) -> PadlessError:
-    """The error of a file that cannot be written."""
-    return PadlessError(f"cannot write to {path}: {error.strerror or error}")
 
 
 def near(value: Any, choices: Iterable[str]) -> str:

@@ -182,8 +182,9 @@ def test_json_tells_machine_versions_commit_threads_and_both_products(run_small,
             assert timed["samples"] == 1
 
 
-def test_two_threads_are_measured_in_wall_time_and_put_back(run_small):
-    code, out, _ = run_small("--cell", "RNN", "--mode", "infer", "--threads", "2", "--json", "-")
+@pytest.mark.parametrize("file", [(), ("-",)], ids=["no file", "-"])
+def test_two_threads_are_measured_in_wall_time_and_put_back(run_small, file):
+    code, out, _ = run_small("--cell", "RNN", "--mode", "infer", "--threads", "2", "--json", *file)
     report = json.loads(out)
     assert (code, report["threads"], report["clock"]) == (0, 2, "wall")
     assert torch.get_num_threads() == 1

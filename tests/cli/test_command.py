@@ -249,6 +249,20 @@ def test_other_errors_of_torch_are_not_hidden(monkeypatch):
         cli.main(["bench"])
 
 
+def test_an_interrupt_while_the_command_line_loads_is_one_line_too():
+    code = (
+        "import sys, padless.cli\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'padless.draw.command':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.exit(padless.cli.main(['draw', '4']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "padless: interrupted\n")
+
+
 def test_another_command_that_is_interrupted_says_only_so(capsys, monkeypatch):
     def interrupted(options: object) -> None:
         raise KeyboardInterrupt

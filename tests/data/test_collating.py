@@ -167,11 +167,32 @@ def test_arrays_that_may_not_be_written_are_copied_without_a_warning(warn_always
     assert array.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("view", [np.flip, lambda array: array.astype(">f4")], ids=["flipped", "big-endian"])
+def test_arrays_of_any_memory_layout_are_collated(view):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    rows = torch.from_numpy(view(array).astype(np.float32))
+    samples = [view(array), view(array)]
+    assert torch.equal(collate(samples).data, torch.cat([rows, rows]))
+    assert torch.equal(collate([{"x": each} for each in samples], stack="x")["x"], torch.stack([rows, rows]))
+    assert torch.equal(collate([view(array), rows]).data, torch.cat([rows, rows]))
+    assert torch.equal(collate([view(np.array(1, np.float32))]), torch.ones(1))
+
+
+def test_an_array_that_may_be_masked_but_is_not_is_an_array():
+    assert collate([np.ma.array([1, 2])]).data.tolist() == [1, 2]
+
+
 # ---- who is named -------------------------------------------------------------------------------------
 
 x, y = torch.zeros(2, 3), torch.zeros(1, 4)
 
+MASKED = np.ma.array([1, 99], mask=[False, True])
+NO_MASKS = "has masked entries, which tensors cannot have; fill or drop them"
+
 ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    ([MASKED[:1], MASKED], {}, ValueError, f"sample 1 {NO_MASKS}"),
+    ([{"x": MASKED}], {"stack": "x"}, ValueError, f"field 'x' of sample 0 {NO_MASKS}"),
+    ([{"x": np.ma.masked}], {}, ValueError, f"field 'x' of sample 0 {NO_MASKS}"),
     ([], {}, ValueError, "collate needs at least one sample, got none"),
     ([x, x, y], {}, ValueError, "sample 2 has rows of shape (4,), but sample 0 has (3,)"),
     (

@@ -47,9 +47,10 @@ def test_lists_of_one_size_and_no_lists_at_all_have_lengths_too():
         (pyarrow.table({"ids": [[1]]}), None, KeyError, "no column None among 'ids'"),
         (pyarrow.table({"text": ["a"]}), "text", TypeError, "column 'text' holds string, not lists"),
         (pyarrow.table({"ids": [[1], None]}), "ids", LengthsError, "column 'ids' is null in row 1, not a list"),
+        (pyarrow.table([[1], [2]], names=["n", "n"]), "n", KeyError, "there are 2 columns 'n'"),
         ([[1]], "ids", TypeError, "column_lengths takes a datasets.Dataset or a pyarrow.Table, got list"),
     ],
-    ids=["column", "no name", "strings", "null", "list"],
+    ids=["column", "no name", "strings", "null", "twice", "list"],
 )  # fmt: skip
 def test_what_has_no_lengths_is_named(dataset, column, kind, message):
     with pytest.raises(kind) as caught:

@@ -245,6 +245,14 @@ def test_a_state_of_another_sampler_is_refused(name, theirs, own, other):
     assert sampler.start == 0
 
 
+@pytest.mark.parametrize("name", ["seed", "policy", "batch_size", "place_checksum", "epoch"])
+@pytest.mark.parametrize("wrong", [np.array([0, 1]), torch.zeros(2)], ids=["array", "tensor"])
+def test_a_state_with_an_array_in_it_is_refused(name, wrong):
+    sampler = LengthBatchSampler(LENGTHS, batch_size=4)
+    with pytest.raises(StateError, match=f"^this state .*{name}"):
+        sampler.load_state_dict({**sampler.state_dict(), name: wrong})
+
+
 def test_a_state_of_the_same_lengths_in_another_order_is_refused():
     with pytest.raises(StateError, match=r"^this state has lengths_checksum="):
         LengthBatchSampler([1, 2], batch_size=1).load_state_dict(

@@ -109,7 +109,7 @@ def _arrange_death(when: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if name == "write":
-        import padless.demo.train as training
+        from padless import outputs
 
         def half_opened(path: Path, mode: str) -> Any:
             file = builtins.open(path, mode)  # noqa: SIM115 - the caller closes it
@@ -124,7 +124,7 @@ def _arrange_death(when: str) -> None:
                 file.write = half  # type: ignore[method-assign]
             return file
 
-        training.open = half_opened  # type: ignore[attr-defined]
+        outputs.open = half_opened  # type: ignore[attr-defined]
         return
     original = getattr(os, name)
 

@@ -142,6 +142,48 @@ def test_a_checkpoint_cut_short_anywhere_is_reported_in_one_line(checkpoint, dat
         assert str(caught.value) == message, size
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_never_taken_for_another(checkpoint):
+    whole, state = checkpoint.read_bytes(), read_checkpoint(checkpoint)
+    weight = whole.index(state["model"]["embedding.weight"].numpy().tobytes())
+    refused = 0
+    for place in (weight + 1_000, *random.Random(0).sample(range(len(whole)), 200)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        checkpoint.write_bytes(damaged)
+        try:
+            found = read_checkpoint(checkpoint)
+        except PadlessError:
+            refused += 1
+        else:  # the bit is between the parts of the file
+            assert_same_bits(found["model"], state["model"])
+            assert place != weight + 1_000
+    assert refused > 150
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("settings", {"batch_size": "x"}),
+        ("settings", {"batch_size": 0}),
+        ("settings", {"functions": "a"}),
+        ("settings", {"functions": 0}),
+        ("settings", {"learning_rate": "fast"}),
+        ("settings", {"learning_rate": float("nan")}),
+        ("settings", {"seed": "x"}),
+        ("settings", {"threads": 0}),
+        ("epochs", [{"loss": "x", "accuracy": 0.5, "seconds": 1.0}]),
+        ("epochs", [{"loss": 1.0}]),
+        ("epochs", 3),
+    ],
+)
+def test_settings_and_results_that_no_run_has_are_reported(checkpoint, data, part, value):
+    state = read_checkpoint(checkpoint)
+    state[part] = {**state[part], **value} if isinstance(value, dict) else value
+    torch.save(state, checkpoint)
+    with pytest.raises(PadlessError, match="does not fit this version of the demo; start again without --re"):
+        resume_run(checkpoint, data)
+
+
 def test_a_checkpoint_of_noise_is_reported_in_one_line(checkpoint, data):
     checkpoint.write_bytes(random.Random(0).randbytes(5_000))
     with pytest.raises(PadlessError, match="is not a complete checkpoint"):

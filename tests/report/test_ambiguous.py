@@ -90,6 +90,40 @@ def test_two_kinds_of_delimiters_are_refused(read):
     assert read('"a;b",c\n1,2\n', "data.csv", column="c").values.tolist() == [2]
 
 
+TABLES = [
+    "length,x\n3,1\n4,2\n",
+    "length;x\n3;1\n",
+    "length\tx\n3\t1\n",
+    'text,"length of it"\n"a, b\nc",4\n\n"d",5.5\n',
+    "\ufeff\r\nlength,x\r\n3,1\r\n4,2",
+    "id,text\n" + "".join(f'{i},"a line\nanother"\n' for i in range(9_000)),
+]
+
+
+@pytest.mark.parametrize("text", TABLES, ids=range(len(TABLES)))
+def test_a_table_without_a_suffix_is_not_counted_as_text(read, text):
+    message = r"data looks like a table of 2 columns; choose one with --column: \w+, .* \(--format txt counts the words"
+    with pytest.raises(UsageError, match=message):
+        read(text, "data")
+    assert read(text, "data", format="txt").unit == read(text, "data", words=True).unit == "words"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Dear Ann,\nhow are you, and\nwhere?\n", [2, 4, 1]),
+        ("red, green\nblue, white\n", [2, 2]),
+        ("a,b\nc\n", [1, 1]),
+        ("in May,1984\nin June,1985\n", [2, 2]),
+        ("a,3\n", [1]),
+        ('say "a, b\n', [3]),
+        ("\n\na b\n", [0, 0, 2]),
+    ],
+)
+def test_a_text_with_commas_is_no_table(read, text, words):
+    assert read(text, "data").values.tolist() == words
+
+
 def test_the_title_says_how_the_file_was_understood(tmp_path, capsys):
     path = tmp_path / "data.json"
     path.write_text("[[1,2,3],[4,5]]")

@@ -137,6 +137,7 @@ NEAR = "there are id, text; did you mean 'text'?"
 WRONG = [
     (("missing.txt",), 1, "cannot read missing.txt: No such file or directory"),
     ((".",), 1, "cannot read .: Is a directory"),
+    (("",), 2, "the name of the FILE is empty; standard input is -"),
     (("empty.txt",), 1, "empty.txt is empty"),
     (("binary.dat",), 1, "binary.dat, line 1: a NUL byte, so this is not txt"),
     (("nul.txt",), 1, "nul.txt, line 2: a NUL byte, so this is not txt"),

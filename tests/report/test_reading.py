@@ -31,8 +31,12 @@ def write(tmp_path):
 
     def write(name: str, content: object) -> str:
         path = tmp_path / name
-        if isinstance(content, dict):
-            pyarrow.parquet.write_table(pyarrow.table(content), path, row_group_size=3)
+        if isinstance(content, (dict, pyarrow.Table)):
+            pyarrow.parquet.write_table(
+                content if isinstance(content, pyarrow.Table) else pyarrow.table(content),
+                path,
+                row_group_size=3,
+            )
         elif isinstance(content, bytes):
             path.write_bytes(content)
         else:
@@ -87,6 +91,11 @@ READ = [
     ("floats.parquet", {"n": [4.0, 6.0]}, {}, "lengths", [4, 6]),
     ("dictionary.parquet", {"t": pyarrow.array(["a b", "c", "a b"]).dictionary_encode()}, {}, "words", [2, 1, 2]),
     ("fixed.parquet", {"x": pyarrow.array([[1, 2], [3, 4]], pyarrow.list_(pyarrow.int8(), 2))}, {}, "items", [2, 2]),
+    ("dots.parquet", {"a": [[1, 1, 1], [2, 2, 2]], "a.list": [[7], [8]]}, {"column": "a.list"}, "items", [1, 1]),
+    ("dots.parquet", {"a": [[1, 1, 1]], "a.list.element": [5]}, {"column": "a.list.element"}, "lengths", [5]),
+    ("dots.parquet", {"a": [{"b": 1}, {"b": 2}], "a.b": [7, 8]}, {"column": "a.b"}, "lengths", [7, 8]),
+    ("dots.parquet", {"a": [{"b": 1}, {"b": 2}], "a.b": ["x y", "z"]}, {"column": "a.b"}, "words", [2, 1]),
+    ("dots.parquet", {"a.b": [7, 8], "a": [{"b": 1}, {"b": 2}]}, {"column": "a.b"}, "lengths", [7, 8]),
     ("unsigned.parquet", {"n": pyarrow.array([4, 6], pyarrow.uint8())}, {}, "lengths", [4, 6]),
 ]  # fmt: skip
 
@@ -231,6 +240,8 @@ NEAR = "; did you mean 'text'?"
 CHOOSE = "columns; choose one with --column:"
 MANY = ", ".join(f"c{i}" for i in range(12))
 LIMIT = "is over 2,147,483,647; are these lengths?"
+TWICE = pyarrow.table([[4], [6]], names=["n", "n"])
+NOT_UTF8 = pyarrow.array([b"a", b"", b"b c", b"d", b"e\xff"]).view(pyarrow.string())
 BAD = [
     # txt
     ("a.txt", "", {}, "{} is empty"),
@@ -245,6 +256,8 @@ BAD = [
     ("a.txt", "4\n\u0664\n", {}, f"{{}}, line 2: '\u0664' {LINES}"),
     ("a.txt", "4\n" + "x" * 100_000, {}, f"{{}}, line 2: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ... {LINES}"),
     ("a.txt", "two words\n42\n", {}, "{}, line 2: '42' is an integer among words (--words counts it as a word)"),
+    ("a.txt", "n\n4\n", {}, "{}, line 2: '4' is an integer among words (--words counts it as a word, --format csv"),
+    ("a.txt", "n\nm\n4\n", {}, "{}, line 3: '4' is an integer among words (--words counts it as a word)"),
     ("a.txt", "4.5\n", {}, "{}, line 1: 4.5 is not a whole number (--words counts it as a word)"),
     ("a.txt", "4,6,8\n", {}, "{}, line 1: '4,6,8' is several integers; put one length on a line (--words count"),
     ("a.txt", "4,6," * 40_000, {}, "{}, line 1: '4,6,4,6,4,6,4,6,4,6,4,6,4,6,4,6,4,6 ... is several integers; put one"),
@@ -274,6 +287,7 @@ BAD = [
     ("a.csv", "n,t\n4,a\n,b\n", {"column": "n"}, "{}, line 3: '' is not a whole number"),
     ("a.csv", "t\na b\n42\n", {}, "{}, line 3: '42' is an integer among words (--words counts it as a word)"),
     ("a.csv", "n,t\n4,a\n5\n", {"column": "n"}, "{}, line 3: 1 cells, but the first row has 2"),
+    ("a.csv", "\n \nn,t\n4,a\n5\n", {"column": "n"}, "{}, line 5: 1 cells, but the first row has 2"),
     ("a.csv", 'n,t\n4,"a\n', {"column": "n"}, "{}, line 2: unexpected end of data (is a quote left open?)"),
     # jsonl
     ("a.jsonl", "4\nfour\n", {}, "{}, line 2: not JSON (Expecting value at character 1)"),
@@ -291,6 +305,7 @@ BAD = [
     ("a.jsonl", '{"a": {}}\n', {}, "{}, line 1: an object has no length; use numbers, strings or lists"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {}, "{} has objects of 2 keys; choose one with --column: text, n"),
     ("a.jsonl", '{"text": "a", "n": 1}\n', {"column": "txt"}, f"{{}} has no key 'txt'; there are text, n{NEAR}"),
+    ("a.jsonl", "{}\n", {}, "{} has objects without keys"),
     ("a.jsonl", '{"n": 1}\n{"m": 1}\n', {}, "{}, line 2: the object has no 'n'"),
     ("a.jsonl", '{"n": 1}\n5\n', {}, "{}, line 2: 5 is not an object with key 'n'"),
     ("a.jsonl", "\n\n", {}, "{} holds no sequences"),
@@ -306,6 +321,10 @@ BAD = [
     ("a.parquet", {"n": [1.0, 2.5]}, {}, "{}, row 2: 2.5 is not a whole number"),
     ("a.parquet", {"n": [True]}, {}, "{}: column 'n' is bool; use one of integers, text or lists"),
     ("a.parquet", {"n": pyarrow.array([], pyarrow.int64())}, {}, "{} holds no sequences"),
+    ("a.parquet", TWICE, {"column": "n"}, "{} has 2 columns 'n'"),
+    ("a.parquet", pyarrow.table({}), {}, "{} has no columns"),
+    ("a.parquet", {"t": NOT_UTF8}, {}, "{}, row 5: byte 0xff is not UTF-8"),
+    ("a.parquet", {"t": NOT_UTF8.dictionary_encode()}, {}, "{}, row 5: byte 0xff is not UTF-8"),
     # options
     ("a.txt", "4\n", {"column": "n"}, "--column is for csv, tsv, json, jsonl and parquet, but {} is read as txt"),
     ("a.jsonl", "4\n", {"words": True}, "--words is for txt, csv and tsv, but {} is read as jsonl"),

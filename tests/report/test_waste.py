@@ -334,6 +334,10 @@ BAD_OPTIONS = [
     (lambda: waste([1], policy="xyz"), f"policy must be one of {POLICIES}, got 'xyz'"),
     (lambda: waste([1], tokens=0), "tokens must be a whole number of at least 1, got 0"),
     (lambda: waste([1], batch_size=1, tokens=1), "give either batch_size or tokens, got both"),
+    (
+        lambda: waste([4] * 3, policy="binpack", tokens=10**30),
+        f"tokens must be at most {2**62}, got {10**30}",
+    ),
     (lambda: waste([1], policy="binpack"), "policy 'binpack' fills rows of a fixed size: give tokens"),
     (
         lambda: waste([1], policy="binpack", batch_size=2),

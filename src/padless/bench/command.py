@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..options import check_outputs, check_writable, unwritable
+from ..outputs import check_outputs, check_writable, write
 from ..report.command import count, threads
 
 __all__ = ["add_arguments", "run"]
@@ -76,7 +76,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="time in three rounds, and without --shape and --steps three small shapes",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write all numbers to FILE as JSON ('-' for standard output)"
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="print all numbers as JSON instead of the table, or also write them to FILE",
     )
     parser.add_argument(
         "--plot",
@@ -134,20 +138,13 @@ def run(options: Namespace) -> None:
     if quiet:
         print(text)
     elif options.json:
-        path = Path(options.json)
-        try:
-            path.write_text(text + "\n")
-        except OSError as error:
-            raise unwritable(path, error) from None
+        write(Path(options.json), text + "\n")
     if not options.steps:
         say(summary(report["results"]))
     if options.plot is not None:
         from .plot import save_plot
 
-        try:
-            save_plot(report, options.plot)
-        except OSError as error:
-            raise unwritable(options.plot, error) from None
+        save_plot(report, options.plot)
 
 
 def _check(options: Namespace) -> None:

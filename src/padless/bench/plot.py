@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
+
+from ..outputs import write
 
 __all__ = ["save_plot"]
 
@@ -27,6 +30,9 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
     """Write a plot of a `padless bench` report to `path`, as PNG, SVG or PDF depending on its suffix.
 
     One panel per cell and mode, one point per contestant and shape; those of padless are labelled with H.
+
+    Raises:
+        PadlessError: the file cannot be written.
     """
     import matplotlib
 
@@ -59,8 +65,10 @@ def save_plot(report: dict[str, Any], path: Path) -> None:
         f"lengths {report['lengths']!r}; 100 % = sgemm of {rate:.0f} GFLOP/s",
         fontsize=10,
     )
-    figure.savefig(path, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=130)
     pyplot.close(figure)
+    write(path, picture.getvalue())
 
 
 def _draw(panel: Any, results: list[dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ def collate(samples: Sequence[Any], *, stack: str | int | Iterable[str | int] = 
 
     Raises:
         TypeError, ValueError: samples of different structure (the message names sample and field), no samples,
-            or a field of `stack` that does not exist or is not an array.
+            masked entries, or a field of `stack` that does not exist or is not an array.
 
     >>> batch = collate([{"x": torch.tensor([1.0, 2.0]), "y": 0}, {"x": torch.tensor([3.0]), "y": 1}])
     >>> batch["x"], batch["y"]
@@ -76,6 +76,8 @@ class _Collation:
         if kind == "tuple":
             return self._tuple(values, name)
         self.seen.add(name)
+        if kind in ("number", "sequence"):
+            _refuse_masked(values, name)
         if kind == "number":
             return _numbers(values, name)
         if kind == "sequence":
@@ -123,6 +125,14 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, tuple):
         return "tuple"
     return "sequence" if isinstance(value, list) else "other"
+
+
+def _refuse_masked(values: list[Any], name: str) -> None:
+    for i, value in enumerate(values):
+        if np.ma.is_masked(value):
+            raise ValueError(
+                f"{_where(i, name)} has masked entries, which tensors cannot have; fill or drop them"
+            )
 
 
 def _packed(values: list[Any], name: str) -> Packed:
@@ -178,8 +188,8 @@ def _as_tensor(value: Any, i: int, name: str) -> Tensor:
         if value.is_nested:
             raise TypeError(f"{_where(i, name)} is a nested tensor; pass its sequences one by one")
         return value
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        value = value.copy()  # torch would warn about a read-only array
+    if isinstance(value, np.ndarray) and not _is_as_torch_wants(value):
+        value = value.astype(value.dtype.newbyteorder("="), order="C")
     if isinstance(value, np.generic):
         value = np.asarray(value)  # torch 2.6 does not take NumPy's bool
     try:
@@ -187,6 +197,11 @@ def _as_tensor(value: Any, i: int, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         hint = "; a list must hold numbers" if isinstance(value, list) else ""
         raise TypeError(f"{_where(i, name)} cannot be a tensor: {error}{hint}") from error
+
+
+def _is_as_torch_wants(array: np.ndarray[Any, Any]) -> bool:
+    """Whether torch can share the array's memory: it warns of read-only arrays, and refuses these other kinds."""
+    return array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
 
 
 def _where(i: int, name: str) -> str:

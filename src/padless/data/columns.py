@@ -29,7 +29,7 @@ def column_lengths(dataset: Any, column: str) -> NDArray[np.int64]:
         column: name of a column of lists, such as token ids or rows of numbers.
 
     Raises:
-        KeyError: the column does not exist.
+        KeyError: the column does not exist, or there are several of this name.
         TypeError: neither a dataset nor a table, or the column does not hold lists.
         LengthsError: a list is null.
         PadlessError: pyarrow is not installed (extra `arrow`).
@@ -64,8 +64,10 @@ def _chunks(dataset: Any, column: str) -> Iterator[Any]:
         raise TypeError(
             f"column_lengths takes a datasets.Dataset or a pyarrow.Table, got {type(dataset).__name__}"
         )
-    if column not in dataset.column_names:
-        names = dataset.column_names
+    names = list(dataset.column_names)
+    if names.count(column) > 1:
+        raise KeyError(f"there are {names.count(column)} columns {column!r}")
+    if column not in names:
         raise KeyError(f"no column {column!r} among {', '.join(map(repr, names))}{near(column, names)}")
     tables = [dataset] if is_table else dataset.select_columns([column]).with_format("arrow").iter(_ROWS)
     for table in tables:

@@ -152,7 +152,7 @@ class LengthBatchSampler(Sampler[list[int]]):
             if name not in state and name != "place_checksum":  # which older states lack
                 raise StateError(f"this is not the state of a LengthBatchSampler: it has no {name!r}")
         for name, own in self._identity().items():
-            if state[name] != own:
+            if not _is_equal(state[name], own):
                 raise StateError(
                     f"this state has {name}={state[name]!r}, but the sampler has {name}={own!r}: "
                     f"its batches would differ from those already done"
@@ -180,7 +180,7 @@ class LengthBatchSampler(Sampler[list[int]]):
                 f"this state is damaged: pools_done={pool}, batches_before_pool={before} and batches_done={done}"
             )
         checksum = _checksum((epoch, done, pool, before))
-        if state.get("place_checksum", checksum) != checksum:
+        if not _is_equal(state.get("place_checksum", checksum), checksum):
             raise StateError(
                 f"this state is damaged: place_checksum={state['place_checksum']!r}, but epoch={epoch}, "
                 f"batches_done={done}, pools_done={pool} and batches_before_pool={before} have {checksum}"
@@ -205,6 +205,14 @@ class LengthBatchSampler(Sampler[list[int]]):
             "seed": planner.seed,
             "world_size": rule.world_size,
         }
+
+
+def _is_equal(value: Any, own: Any) -> bool:
+    """Whether a value of a state is `own`; False for arrays and tensors of several numbers."""
+    try:
+        return bool(value == own)
+    except (ValueError, RuntimeError):
+        return False
 
 
 def _checksum(place: Iterable[int]) -> int:

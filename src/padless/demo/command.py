@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PadlessError, UsageError
+from ..outputs import write
 from ..progress import bar
 from ..report import Count, Waste, waste, waste_table
 from .data import Data, read_functions, stdlib_files, to_data
@@ -52,7 +53,7 @@ def run_demo(*, out: Path, quick: bool = False, epochs: int | None = None, resum
 
     picture = _picture(lengths, out / "batch.png")
     report = _report(run, data, numbers, flops, result)
-    _write(out / "demo.json", json.dumps(report, indent=2) + "\n")
+    write(out / "demo.json", json.dumps(report, indent=2) + "\n")
     _say(f"\npicture     {picture}\nnumbers     {out / 'demo.json'}\n")
     _say(
         f"torch packed takes {result.ratio('torch packed'):.1f} times as long as padless, "
@@ -196,19 +197,13 @@ def _keep(checkpoint: Path) -> None:
         _say(f"kept        the checkpoint of an earlier run as {previous}")
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _picture(lengths: list[int], path: Path) -> str:
     """The path of the picture, or why there is none; the demo goes on without it."""
     from ..draw.picture import save_picture
 
     try:
         save_picture(lengths, path)
-    except (PadlessError, OSError) as error:
+    except PadlessError as error:
         return f"none: {error}"
     return str(path)
 

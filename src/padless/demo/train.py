@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import platform
 import random
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from ..backends import active, instruction_set
 from ..errors import PadlessError
+from ..options import whole
+from ..outputs import replace
 from .data import Data
 from .model import Reader
 
@@ -47,6 +51,15 @@ class Settings:
     seed: int = 0
     threads: int = 1  # sums are split over threads, so exact results depend on their number
 
+    def __post_init__(self) -> None:
+        if self.functions is not None:
+            whole("functions", self.functions, 1)
+        for name in ("batch_size", "embedding_size", "hidden_size", "threads"):
+            whole(name, getattr(self, name), 1)
+        whole("seed", self.seed, 0)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a number over 0, got {self.learning_rate!r}")
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -55,6 +68,11 @@ class Epoch:
     loss: float  # mean over the training functions
     accuracy: float  # on the held-out functions, 0 to 1
     seconds: float
+
+    def __post_init__(self) -> None:
+        for number in (self.loss, self.accuracy, self.seconds):
+            if not isinstance(number, (int, float)):
+                raise TypeError(f"{number!r} is not a number")
 
 
 @dataclass
@@ -85,16 +103,10 @@ class Run:
         }
         content = io.BytesIO()  # in memory first: on a full disk torch.save raises other errors
         torch.save(state, content)
-        temporary = path.with_name(path.name + ".tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            replace(path, content.getbuffer())
             _sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise PadlessError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -148,11 +160,15 @@ def resume_run(path: Path, data: Data) -> Run:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, after checking that it is one; executes no code from the file."""
     try:
-        content = io.BytesIO(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise PadlessError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        state = torch.load(content, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            damaged = file.testzip()  # torch.load compares no checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # for damaged bytes the unpickler raises any kind of error
         raise PadlessError(f"{path} is not a complete checkpoint; start again without --resume") from error
     needed = {"settings", "fingerprint", "software", "epochs", "model", "optimizer", "random"}

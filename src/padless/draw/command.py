@@ -7,12 +7,11 @@ import re
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import LengthsError, UsageError
-from ..options import check_outputs, check_writable, unwritable
+from ..outputs import check_outputs, check_writable, write
 from ..progress import Meter
 from ..report.command import add_reading_options
 
@@ -112,11 +111,13 @@ def _draw(lengths: Any, name: str, options: Namespace) -> None:
 
         texts[options.html] = draw_html(lengths, name=name, lang=options.lang or "en")
     for path, text in texts.items():
-        _write(path, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write(path, text)
+        print(f"wrote {_printable(path)}")
     if options.png is not None:
         from .picture import save_picture
 
-        _write(options.png, lambda path: save_picture(lengths, path))
+        save_picture(lengths, options.png)
+        print(f"wrote {_printable(options.png)}")
     if options.svg is options.html is options.png is None:
         from .text import NARROWEST, draw_text
 
@@ -131,14 +132,6 @@ def _number(i: int, word: str) -> int | float:
     if len(word) > 40:
         raise LengthsError(f"lengths[{i}] = {word[:12]}... does not fit into 64 bits")
     return int(word) if word.lstrip("+-").isdecimal() else float(word)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    try:
-        write(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    print(f"wrote {_printable(path)}")
 
 
 def _printable(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from ..errors import PadlessError
+from ..outputs import write
 from .arrangement import Arrangement, arrange
 from .colours import mean_colours, sequence_colours
 from .words import count
@@ -28,8 +30,7 @@ def save_picture(lengths: Any, path: str | Path) -> None:
     Raises:
         LengthsError: a length is negative, not whole or over 64 bits, there is no row to draw, or there are more than
             a million sequences.
-        PadlessError: Matplotlib is not installed (extra `plot`).
-        OSError: the file cannot be written.
+        PadlessError: Matplotlib is not installed (extra `plot`), or the file cannot be written.
     """
     batch = arrange(lengths)
     try:
@@ -50,7 +51,9 @@ def save_picture(lengths: Any, path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write(Path(path), picture.getvalue())
 
 
 def _draw_grid(axes: Any, batch: Arrangement, colours: list[str]) -> None:

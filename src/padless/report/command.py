@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..options import MOST, MOST_THREADS, check_outputs, check_writable, unwritable
+from ..options import MOST, MOST_THREADS
+from ..outputs import check_outputs, check_writable, write
 from ..progress import Meter
 from .given import POLICIES
 
@@ -211,6 +212,8 @@ def _check(options: Namespace) -> None:
     for name in ("threads", "seconds"):
         if getattr(options, name) and not options.measure:
             raise UsageError(f"--{name} needs --measure")
+    if options.file == "":
+        raise UsageError("the name of the FILE is empty; standard input is -")
     if options.file is None and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("give a FILE, or lengths on standard input (see padless report --help)")
 
@@ -220,7 +223,7 @@ def _read(options: Namespace) -> Collected:
 
     with Meter("reading") as meter:
         return read_lengths(
-            options.file or "-",
+            "-" if options.file is None else options.file,
             format=options.format,
             column=options.column,
             words=options.words,
@@ -248,10 +251,7 @@ def _write(report: Report, options: Namespace) -> None:
     if options.html is not None:
         from .page import page
 
-        try:
-            options.html.write_text(page(report), encoding="utf-8")
-        except OSError as error:
-            raise unwritable(options.html, error) from None
+        write(options.html, page(report))
     if isinstance(sys.stdout, TextIOWrapper):
         # A column's name may have letters that it cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")

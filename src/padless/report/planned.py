@@ -64,5 +64,7 @@ def planned_batches(
         ValueError: invalid options.
     """
     rule = rule_of(batch_size=batch_size, tokens=tokens, policy=policy, padded=padded, world_size=1)
+    if policy == "binpack" and not padded and tokens != rule.tokens:  # else only an upper bound
+        raise ValueError(f"tokens must be at most {rule.tokens}, got {tokens}")
     pools = planned(lengths, rule, seed=seed)
     return (numbers for pool in pools for numbers in zip(*(column.tolist() for column in pool), strict=True))

@@ -35,7 +35,7 @@ def read_lengths(
         UsageError: options that do not fit the file, or a column that does not exist.
         PadlessError: the file cannot be read, or pyarrow is missing.
     """
-    with open_source(file, format, expects_columns=column is not None) as source:
+    with open_source(file, format, expects_columns=column is not None, counts_words=words) as source:
         collected = Collected(source.name)
         if column is not None and source.format == "txt":
             raise UsageError(

@@ -7,10 +7,19 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from ...errors import LengthsError
+from ...errors import LengthsError, UsageError
 from ...options import MOST, near
 
-__all__ = ["Collected", "columns_text", "integer_of", "is_integer", "is_number", "printable", "shown"]
+__all__ = [
+    "Collected",
+    "column_index",
+    "columns_text",
+    "integer_of",
+    "is_integer",
+    "is_number",
+    "printable",
+    "shown",
+]
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 _NUMBER = re.compile(
@@ -94,6 +103,27 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """`text` with line ends and non-printable characters escaped, so that messages stay on one line."""
     return text if text.isprintable() else repr(text)[1:-1]
+
+
+def column_index(names: Sequence[str], column: str | None, source: str) -> int:
+    """The index of the wanted column, or of the only one if None is wanted.
+
+    Raises:
+        UsageError: there are several and none is wanted, or not exactly one of that name.
+    """
+    if column is None:
+        if len(names) == 1:
+            return 0
+        if not names:
+            raise UsageError(f"{source} has no columns")
+        raise UsageError(
+            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
+        )
+    if names.count(column) > 1:
+        raise UsageError(f"{source} has {names.count(column)} columns {column!r}")
+    if column not in names:
+        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
+    return names.index(column)
 
 
 def columns_text(columns: Sequence[str], wanted: str | None = None) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from operator import itemgetter
 
 from ...errors import UsageError
-from .collected import Collected, columns_text, integer_of, is_integer, is_number, shown
+from .collected import Collected, column_index, integer_of, is_integer, is_number, shown
 from .source import LONGEST_LINE
 
-__all__ = ["read_csv"]
+__all__ = ["names_of_table", "read_csv"]
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -40,9 +40,9 @@ def read_csv(
         collected.unit = "words"
     if delimiter is None:
         lines = iter(lines)
-        head = next((line for line in lines if line.strip()), "")
+        blank, head = next(((i, line) for i, line in enumerate(lines) if line.strip()), (0, ""))
         delimiter = _delimiter(head, collected)
-        lines = chain([head], lines)
+        lines = chain(repeat("\n", blank), [head], lines)
     before = csv.field_size_limit(LONGEST_LINE)  # global to the process; restored below
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
@@ -53,7 +53,7 @@ def read_csv(
             place = 0
             _add(_Batch([first], reader.line_num - _lines(first)), place, 1, words, collected)
         else:
-            place = _place(first, column, collected.source)
+            place = column_index(first, column, collected.source)
             collected.column = first[place]
         done = reader.line_num
         while rows := list(islice(reader, _ROWS)):
@@ -63,6 +63,32 @@ def read_csv(
         raise collected.error(f"line {reader.line_num}", f"{error} (is a quote left open?)") from None
     finally:
         csv.field_size_limit(before)
+
+
+def names_of_table(lines: Iterable[str], *, is_cut: bool) -> list[str] | None:
+    """The first row, if these lines are a table of several columns rather than text; else None.
+
+    That is certain enough if all rows have as many cells, and one column has a name and below it only numbers.
+
+    Args:
+        lines: the first ones of a file.
+        is_cut: whether the last row may be incomplete.
+    """
+    lines = [line for line in lines if line.strip()]
+    delimiter = next((each for each in _DELIMITERS if lines and each in lines[0]), ",")
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error:
+        return None
+    if is_cut:
+        rows.pop()
+    if len(rows) < 2 or len(rows[0]) < 2 or len(set(map(len, rows))) > 1:
+        return None
+    columns = zip(*rows, strict=True)
+    is_table = any(
+        name.strip() and not is_number(name) and all(map(is_number, cells)) for name, *cells in columns
+    )
+    return rows[0] if is_table else None
 
 
 def _delimiter(line: str, collected: Collected) -> str:
@@ -102,20 +128,6 @@ class _Batch:
 def _lines(cells: list[str]) -> int:
     """The number of lines of a row: quoted cells may contain line ends."""
     return 1 + sum(cell.count("\n") for cell in cells)
-
-
-def _place(names: list[str], column: str | None, source: str) -> int:
-    if column is None:
-        if len(names) == 1:
-            return 0
-        raise UsageError(
-            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
-        )
-    if names.count(column) > 1:
-        raise UsageError(f"{source} has {names.count(column)} columns {column!r}")
-    if column not in names:
-        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
-    return names.index(column)
 
 
 def _add(batch: _Batch, place: int, width: int, words: bool, collected: Collected) -> None:

@@ -131,6 +131,8 @@ class _Reader:
         source = self.collected.source
         if isinstance(value, dict):
             keys = list(value)
+            if not keys:
+                raise UsageError(f"{source} has objects without keys")
             if self.column is None:
                 if len(keys) != 1:
                     raise UsageError(

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import LengthsError, PadlessError, UsageError
-from .collected import Collected, columns_text
+from .collected import Collected, column_index
 from .source import Progress, Source
 
 __all__ = ["is_list_type", "read_parquet"]
@@ -29,8 +29,8 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
         progress: called with the rows done and the total.
 
     Raises:
-        UsageError: the column does not exist, or there are several and none is named.
-        LengthsError: not Parquet, a column of another type, a null, or a negative length.
+        UsageError: the column does not exist, is there more than once, or there are several and none is named.
+        LengthsError: not Parquet, a column of another type, a null, text that is not UTF-8, or a negative length.
         PadlessError: pyarrow is not installed (extra `arrow`).
     """
     try:
@@ -45,16 +45,22 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
         # Buffered, without prefetching: only some pages of one column are in memory, however large a row group is.
         with pq.ParquetFile(source.path or source.raw, pre_buffer=False, buffer_size=_BUFFER) as file:
             schema = file.schema_arrow
-            name = collected.column = _column(schema.names, column, source.name)
+            name = collected.column = schema.names[column_index(schema.names, column, source.name)]
             kind = schema.field(name).type
             count = _counter(pa, kind, collected)
             done = 0
             for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False):
-                values = batch.column(0)
+                # If the name is `a.b`, the batch also has the column `a`, should that have a part `b`.
+                values = batch.column(batch.schema.get_field_index(name))
                 if values.null_count:
                     row = done + values.is_null().index(True).as_py() + 1
                     raise collected.error(f"row {row}", "null; an empty sequence is an empty list or text")
-                numbers = count(values)
+                try:
+                    numbers = count(values)
+                except UnicodeDecodeError as error:
+                    row = done + next(i for i, value in enumerate(values, 1) if not _is_text(value))
+                    byte = error.object[error.start]
+                    raise collected.error(f"row {row}", f"byte 0x{byte:02x} is not UTF-8") from None
                 if pa.types.is_floating(kind):
                     numbers = [_whole(each, done + i, collected) for i, each in enumerate(numbers, 1)]
                 collected.add_numbers(numbers, lambda i, done=done: f"row {done + i + 1}")
@@ -62,18 +68,6 @@ def read_parquet(source: Source, collected: Collected, column: str | None, progr
                 progress(done, file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise LengthsError(f"{source.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-
-
-def _column(names: list[str], column: str | None, source: str) -> str:
-    if column is None and len(names) == 1:
-        return names[0]
-    if column is None:
-        raise UsageError(
-            f"{source} has {len(names)} columns; choose one with --column: {columns_text(names)}"
-        )
-    if column not in names:
-        raise UsageError(f"{source} has no column {column!r}; there are {columns_text(names, column)}")
-    return column
 
 
 def _counter(pa: ModuleType, kind: Any, collected: Collected) -> Callable[[Any], list[Any]]:
@@ -104,6 +98,15 @@ def is_list_type(pa: ModuleType, kind: Any) -> bool:
 
 def _is_any(pa: ModuleType, kind: Any, names: Iterable[str]) -> bool:
     return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether an Arrow scalar of text is valid UTF-8."""
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _whole(number: float, row: int, collected: Collected) -> int:

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import IO
 
 from ...errors import LengthsError, PadlessError, UsageError
-from .collected import printable
+from .collected import columns_text, printable
 
 __all__ = ["LONGEST_LINE", "TEXT_FORMATS", "Progress", "Source", "open_source"]
 
@@ -52,16 +52,19 @@ class Source:
             self._stream = raw
         self._head = self._read_head()
 
-    def settle(self, format: str | None, *, expects_columns: bool) -> None:
+    def settle(self, format: str | None, *, expects_columns: bool, counts_words: bool) -> None:
         """Find the format if None is given, and raise if the data evidently do not have this format.
 
         Raises:
+            UsageError: no format is given, and it could be more than one.
             LengthsError: it is empty, UTF-16, an array of NumPy, Parquet under another name, or Parquet compressed by
                 gzip.
         """
         if not self._head:
             raise LengthsError(f"{self.name} is empty")
-        self.format = format or self._format_of_suffix() or self._format_of_head(expects_columns)
+        self.format = (
+            format or self._format_of_suffix() or self._format_of_head(expects_columns, counts_words)
+        )
         if self.format == "json" and format is None and self._is_json_lines():
             self.format = "jsonl"
         if self.format == "parquet":
@@ -164,7 +167,7 @@ class Source:
         stem, suffix = os.path.splitext((self.path or "").lower())
         return _SUFFIXES.get(os.path.splitext(stem)[1] if suffix == ".gz" else suffix)
 
-    def _format_of_head(self, expects_columns: bool) -> str:
+    def _format_of_head(self, expects_columns: bool, counts_words: bool) -> str:
         if self._head.startswith(_PARQUET):
             return "parquet"
         line, others = self._first_line()
@@ -177,7 +180,20 @@ class Source:
             return "jsonl"
         if _BEGINS_AN_ARRAY.match(line):
             return "json"
+        if not expects_columns and not counts_words:
+            self._refuse_table()
         return "csv" if expects_columns else "txt"
+
+    def _refuse_table(self) -> None:
+        """Raise UsageError if the head is a table, whose lines would be counted as words."""
+        from .csv_rows import names_of_table  # which imports this module
+
+        names = names_of_table(self._text_of_head().split("\n"), is_cut=len(self._head) >= _HEAD)
+        if names is not None:
+            raise UsageError(
+                f"{self.name} looks like a table of {len(names)} columns; choose one with --column: "
+                f"{columns_text(names)} (--format txt counts the words of its lines)"
+            )
 
     def _is_json_lines(self) -> bool:
         """Whether the first line is a JSON value and others follow: JSON lines, whatever the suffix."""
@@ -186,9 +202,12 @@ class Source:
 
     def _first_line(self) -> tuple[str, str]:
         """The first line, and the known part of the text after it, both stripped."""
-        lines = self._head.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-        line, _, others = lines.partition("\n")
+        line, _, others = self._text_of_head().partition("\n")
         return line.strip(), others.strip()
+
+    def _text_of_head(self) -> str:
+        text = self._head.decode("utf-8-sig", "replace")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _line_ends(text: bytes) -> int:
@@ -207,7 +226,9 @@ def _is_json(line: str) -> bool:
 
 
 @contextmanager
-def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iterator[Source]:
+def open_source(
+    file: str, format: str | None, *, expects_columns: bool, counts_words: bool
+) -> Iterator[Source]:
     """A `Source` for a path, or for standard input if `file` is `-`, with its format settled.
 
     Raises:
@@ -218,7 +239,7 @@ def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iter
         if sys.stdin is None:
             raise PadlessError("cannot read standard input: it is closed")
         source = Source("standard input", None, sys.stdin.buffer)
-        source.settle(format, expects_columns=expects_columns)
+        source.settle(format, expects_columns=expects_columns, counts_words=counts_words)
         yield source
         return
     try:
@@ -229,7 +250,7 @@ def open_source(file: str, format: str | None, *, expects_columns: bool) -> Iter
         raise UsageError(f"cannot read {file!r}: {error}") from None
     with raw:
         source = Source(file, file, raw)
-        source.settle(format, expects_columns=expects_columns)
+        source.settle(format, expects_columns=expects_columns, counts_words=counts_words)
         yield source
 
 

@@ -121,9 +121,11 @@ class _Reader:
         if not self.words and 1 in counts:
             for i, (count, line) in enumerate(zip(counts, lines, strict=True)):
                 if count == 1 and is_integer(line):
+                    before = [*self.collected.values[:2], *counts[:i]]
+                    hint = ", --format csv reads line 1 as the name of a column" if before == [1] else ""
                     raise self._error(
                         self.done + i,
-                        f"{shown(line.strip())} is an integer among words (--words counts it as a word)",
+                        f"{shown(line.strip())} is an integer among words (--words counts it as a word{hint})",
                     )
         self.collected.add(counts)
 
