@@ -258,3 +258,18 @@ def test_ctc_under_autocast_is_float32_as_torchs():
     assert frames.dtype == torch.bfloat16
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["Packed", "PackedSequence"])
+def test_a_weight_may_be_a_batch(kind):
+    logits, targets, weight = (Packed(torch.rand(6, 2, dtype=torch.float64), [1, 3, 2]) for _ in range(3))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits.data, targets.data, weight=weight.data
+    )
+    if kind == "PackedSequence":
+        logits, targets, weight = (b.to_packed_sequence() for b in (logits, targets, weight))
+    loss = losses.binary_cross_entropy_with_logits(logits, targets, weight=weight)
+    torch.testing.assert_close(loss, expected)
+    other = Packed(torch.rand(6, 2), [3, 1, 2])
+    with pytest.raises((padless.LayoutError, TypeError)):
+        losses.binary_cross_entropy_with_logits(logits, targets, weight=other)

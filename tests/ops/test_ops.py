@@ -232,6 +232,11 @@ def test_expand_does_not_move_the_data(monkeypatch):
             r"cat: batch 1 has rows of shape \(\), but batch 0 has \(1,\)",
         ),
         (lambda p: ops.split(p, [1]), padless.LengthsError, r"sizes sum to 1, but lengths\[0\] = 2"),
+        (
+            lambda p: ops.cut(p, torch.zeros(2, 2) > 0),
+            padless.LayoutError,
+            r"got torch.bool \(2, 2\); a mask \(T, B\) becomes a batch by pack\(where, lengths, batch_first=False\)",
+        ),
         (lambda p: ops.cut(p, torch.zeros(3)), padless.LayoutError, r"where must be bool \(N,\) = \(3,\)"),
         (lambda p: ops.expand(p, torch.zeros(3)), padless.LayoutError, "with B = 2, got"),
         (lambda p: ops.softmax(p.to(torch.int64)), TypeError, "softmax takes floating-point data"),
@@ -476,3 +481,11 @@ def test_rows_of_every_dtype_are_shifted_and_joined(dtype):
     batch = Packed(numbers.to(dtype), [3, 1])
     assert ops.shift(batch, 1).data[:, 0].to(torch.complex64).tolist() == [0, 1, 0, 0]
     assert ops.cat([batch, batch]).data[:, 0].to(torch.complex64).tolist() == [1, 0, 1, 1, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, numpy.asarray])
+def test_cut_takes_lists_and_arrays_of_bools(kind):
+    batch, where = Packed(torch.arange(4), [3, 1]), [False, False, True, False]
+    pieces, owner = ops.cut(batch, kind(where))
+    assert pieces.lengths.tolist() == [2, 1, 1]
+    assert owner.tolist() == [0, 0, 1]

@@ -377,3 +377,19 @@ def test_pin_memory_pins_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = Packed(torch.arange(3), [1, 2]).pin_memory()
     assert packed.data is pinned and packed.lengths.tolist() == [1, 2]
     assert not packed.is_pinned()
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "and_", "or_", "xor"])
+def test_comparisons_and_logic_are_those_of_the_rows(name):
+    function = getattr(operator, name)
+    a, b = Packed(torch.tensor([1, 5, 2]), [2, 1]), Packed(torch.tensor([4, 5, 1]), [2, 1])
+    for left, right in ((a, b), (a, 2), (2, a), (torch.tensor(2), a), (a, torch.tensor(2))):
+        got = function(left, right)
+        rows = [v.data if isinstance(v, Packed) else v for v in (left, right)]
+        assert torch.equal(got.data, function(*rows))
+        assert got.lengths.tolist() == [2, 1]
+    with pytest.raises(LengthsError, match="lengths differ"):
+        function(a, Packed(torch.tensor([1, 2, 3]), [1, 2]))
+    assert torch.equal((~(a > 2)).data, a.data <= 2)
+    assert (a == b) is False
+    assert a == a

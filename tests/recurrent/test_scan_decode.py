@@ -261,3 +261,86 @@ def test_decisions_are_decoded():
         lambda rows, state: (torch.eye(2)[(~rows).long()], state), start, (), stop=True, max_length=3
     )
     assert [rows.tolist() for rows in result.unpack()] == [[False, True], [True]]
+
+
+def test_sampled_tokens_of_shape_n_1_are_not_taken_for_scores():
+    def step(tokens, state):
+        return torch.multinomial(torch.ones(len(tokens), 5), 1), state
+
+    with pytest.raises(
+        ValueError, match=r"torch\.int64 \(2, 1\), scores of one token; return sampled tokens as \(2,\)"
+    ):
+        decode(step, torch.tensor([1, 2]), (), stop=0, max_length=3)
+
+
+@pytest.mark.parametrize(
+    ("start", "rows"),
+    [
+        (torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 299])),
+        (torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, -1])),
+        (torch.tensor([1, 2], dtype=torch.int8), torch.tensor([3, 200], dtype=torch.uint8)),
+        (torch.zeros(2), torch.tensor([3.0, 1e300], dtype=torch.float64)),
+    ],
+)
+def test_rows_that_would_wrap_around_or_overflow_are_refused(start, rows):
+    with pytest.raises(
+        TypeError, match=rf"step returned {rows[1].item()}, which {start.dtype}".replace("+", r"\+")
+    ):
+        decode(lambda *_: (rows, ()), start, (), stop=0, max_length=1)
+
+
+def test_infinite_rows_are_converted():
+    rows = torch.tensor([float("inf"), float("nan")], dtype=torch.float64)
+    found = decode(lambda *_: (rows, ()), torch.zeros(2), (), stop=0, max_length=1)
+    torch.testing.assert_close(found.data, rows.float(), equal_nan=True)
+
+
+@pytest.mark.parametrize("stop", [0, float("inf")])
+def test_rows_of_several_numbers_do_not_end_at_a_number(stop):
+    with pytest.raises(TypeError, match="stop must be a function for rows of several numbers"):
+        decode(lambda rows, state: (rows, state), torch.zeros(2, 2), (), stop=stop, max_length=1)
+
+
+@each_direction
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_cell_may_change_its_state_in_place(mode, reverse):
+    def in_place(x, s):
+        s.mul_(0.5).add_(x)
+        return {"h": s, "double": s * 2}, s
+
+    def fresh(x, s):
+        s = s * 0.5 + x
+        return {"h": s, "double": s * 2}, s
+
+    lengths, results = [3, 1, 0, 2], []
+    for cell in (in_place, fresh):
+        torch.manual_seed(0)
+        data = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+        state = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+        with mode():
+            output, final = scan(cell, Packed(data, lengths), state, reverse=reverse)
+            results.append([output["h"].data, output["double"].data, final])
+            if mode is torch.enable_grad:
+                loss = output["h"].data.square().sum() + final.square().sum()
+                results[-1] += torch.autograd.grad(loss, [data, state])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_a_cell_that_reuses_the_memory_of_its_output_is_refused():
+    buffer = torch.zeros(2, 1)
+
+    def cell(x, s):
+        buffer[: len(x)] = x + s
+        return buffer[: len(x)], x + s
+
+    with pytest.raises(ValueError, match="changed in place what it had returned as the output"):
+        scan(cell, Packed(torch.ones(5, 1), [3, 2]), torch.zeros(2, 1))
+
+
+def test_a_cell_that_returns_only_h_is_told_how_to_return_it_twice():
+    cell = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(
+        TypeError, match=r"got Tensor; for a cell that returns h, use lambda x, h: \(cell\(x, h\),\) \* 2"
+    ):
+        scan(lambda x, h: cell(x), Packed(torch.zeros(3, 2), [2, 1]), torch.zeros(2, 2))

@@ -410,3 +410,83 @@ def test_states_of_two_dtypes_go_to_torch():
     expected = layer(batch, states)[0].data
     with padless.install():
         assert torch.equal(layer(batch, states)[0].data, expected)
+
+
+def test_blocks_of_one_thread_do_no_harm_to_layers_that_run_in_others() -> None:
+    script = (
+        "import threading, torch, padless\n"
+        "torch.set_num_threads(1)\n"
+        "layer, rows = torch.nn.GRU(5, 7), torch.randn(4, 3, 5)\n"
+        "expected, ended, wrong = layer(rows)[0].detach(), threading.Event(), []\n"
+        "@torch.no_grad()\n"
+        "def serve():\n"
+        "    while not ended.is_set():\n"
+        "        if not torch.allclose(layer(rows)[0], expected, atol=1e-5):\n"
+        "            wrong.append(layer)\n"
+        "threads = [threading.Thread(target=serve) for _ in range(4)]\n"
+        "for thread in threads:\n"
+        "    thread.start()\n"
+        "for _ in range(400):\n"
+        "    with padless.install():\n"
+        "        pass\n"
+        "ended.set()\n"
+        "for thread in threads:\n"
+        "    thread.join()\n"
+        "assert not wrong\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_block_lasts_while_those_of_other_threads_end() -> None:
+    layer, entered, left = nn.LSTM(6, 8), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with padless.install():
+            entered.set()
+            left.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    with padless.install():  # entered while the other is open, and left after it
+        left.set()
+        thread.join()
+        assert not is_torchs(layer)
+    assert is_torchs(layer)
+    with padless.install():
+        padless.install()
+    assert not is_torchs(layer)  # the call in the block asked for no end
+
+
+def test_a_block_that_uninstall_has_ended_does_not_end_a_later_one() -> None:
+    layer, block = nn.LSTM(6, 8), padless.install()
+    with block:
+        padless.uninstall()
+        assert is_torchs(layer)
+        padless.install()
+    assert not is_torchs(layer)
+
+
+def test_uninstalled_torchs_operators_are_traced_as_before() -> None:
+    program = (
+        "import sys, torch\n"
+        "from torch.fx.experimental.proxy_tensor import make_fx\n"
+        "from torch.func import functional_call\n"
+        "import padless.nn\n"
+        "if sys.argv[1] == 'uninstalled':\n"
+        "    padless.install()\n"
+        "    padless.uninstall()\n"
+        "for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN):\n"
+        "    layer, rows = kind(4, 5).eval(), torch.randn(2, 2, 4)\n"
+        "    call = lambda w, x: functional_call(layer, w, (x,))[0]\n"
+        "    print(make_fx(call, tracing_mode='symbolic')(dict(layer.named_parameters()), rows).code)\n"
+        "    print(torch.export.export(layer, (rows,)).run_decompositions().graph)\n"
+    )
+    graphs = [
+        subprocess.run(
+            [sys.executable, "-c", program, state], capture_output=True, text=True, check=True
+        ).stdout
+        for state in ("as it was", "uninstalled")
+    ]
+    assert graphs[0] == graphs[1] != ""

@@ -108,7 +108,7 @@ def binary_cross_entropy_with_logits(
     targets: Batch,
     *,
     reduction: Reduction = "mean",
-    weight: Tensor | None = None,
+    weight: Tensor | Batch | None = None,
     pos_weight: Tensor | None = None,
 ) -> Tensor | Batch:
     """Binary cross entropy of all elements, reduced; reductions and errors as in `mse_loss`.
@@ -117,7 +117,8 @@ def binary_cross_entropy_with_logits(
         logits: data `(N, *)`.
         targets: of the same kind, layout and shape, from 0 to 1.
         reduction: as in `cross_entropy`.
-        weight: factor of each element; its shape broadcasts to `(N, *)`.
+        weight: factor of each element: a tensor whose shape broadcasts to `(N, *)`, or a batch of the logits' kind,
+            layout and shape.
         pos_weight: weight of positive targets; its shape broadcasts to `(N, *)`.
 
     >>> logits, targets = Packed(torch.zeros(3), [2, 1]), Packed(torch.ones(3), [2, 1])
@@ -126,6 +127,10 @@ def binary_cross_entropy_with_logits(
     """
     data, wanted = _rows_of_both("binary_cross_entropy_with_logits", reduction, logits, targets)
     _check_same_shape("binary_cross_entropy_with_logits", data, wanted)
+    if isinstance(weight, (Packed, PackedSequence)):
+        name = "binary_cross_entropy_with_logits"
+        weight = rows_in_order_of(logits, weight, name, ("inputs", "weight"))
+        _check_same_shape(name, data, weight, "weight")
     losses = functional.binary_cross_entropy_with_logits(
         data, wanted, weight=weight, pos_weight=pos_weight, reduction="none"
     )
@@ -221,10 +226,10 @@ def _checked_classes(name: str, data: Tensor, wanted: Tensor) -> Tensor:
     return wanted.long() if wanted.dtype == torch.uint8 else wanted
 
 
-def _check_same_shape(name: str, data: Tensor, wanted: Tensor) -> None:
+def _check_same_shape(name: str, data: Tensor, wanted: Tensor, role: str = "targets") -> None:
     if data.shape != wanted.shape:
         raise LayoutError(
-            f"{name}: rows have shape {tuple(data.shape[1:])}, targets {tuple(wanted.shape[1:])}"
+            f"{name}: rows have shape {tuple(data.shape[1:])}, {role} {tuple(wanted.shape[1:])}"
         )
 
 

@@ -222,8 +222,8 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
 
     Args:
         packed: data `(N, *)`.
-        where: bool `(N,)`, in the order of `packed.data`, or a batch of the same kind and layout. The first row of a
-            sequence always begins a piece. A sequence of length 0 has no piece.
+        where: bool `(N,)`, a tensor, list or array in the order of `packed.data`, or a batch of the same kind and
+            layout. The first row of a sequence always begins a piece. A sequence of length 0 has no piece.
 
     Returns:
         A batch of K pieces, sequence after sequence, and `owner (K,)` int64.
@@ -241,10 +241,13 @@ def cut(packed: Batch, where: Any) -> tuple[Batch, Tensor]:
     if isinstance(where, (Packed, PackedSequence)):
         marks = rows_in_order_of(packed, where, "cut", ("batch", "where"))
     else:
-        marks = where
+        marks = torch.as_tensor(where) if isinstance(where, (list, tuple, np.ndarray)) else where
     if not isinstance(marks, Tensor) or marks.dtype != torch.bool or marks.shape != packed.data.shape[:1]:
         got = f"{marks.dtype} {tuple(marks.shape)}" if isinstance(marks, Tensor) else type(marks).__name__
-        raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}")
+        hint = ""
+        if isinstance(marks, Tensor) and marks.dim() == 2:
+            hint = "; a mask (T, B) becomes a batch by pack(where, lengths, batch_first=False)"
+        raise LayoutError(f"cut: where must be bool (N,) = ({len(packed.data)},), got {got}{hint}")
     if isinstance(packed, PackedSequence):
         marks = as_packed(packed._replace(data=marks), "cut").data
     begins = marks.cpu().clone()  # synchronises if the mask is on a device: lengths are host values

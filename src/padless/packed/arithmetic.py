@@ -1,4 +1,4 @@
-"""Arithmetic of `Packed` with batches of equal lengths and with numbers."""
+"""Arithmetic, comparisons and logic of `Packed` with batches of equal lengths and with numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Arithmetic"]
 
 
 class Arithmetic:
-    """Base class with the arithmetic operators of `Packed`."""
+    """Base class with the operators of `Packed`, except `==`, which is identity."""
 
     __slots__ = ()
 
@@ -106,6 +106,39 @@ class Arithmetic:
     def __rpow__(self, other: Any) -> Self:
         return self._combined(other, lambda rows, left: left**rows)
 
+    def __lt__(self, other: Any) -> Self:
+        return self._combined(other, operator.lt)
+
+    def __le__(self, other: Any) -> Self:
+        return self._combined(other, operator.le)
+
+    def __gt__(self, other: Any) -> Self:
+        return self._combined(other, operator.gt)
+
+    def __ge__(self, other: Any) -> Self:
+        return self._combined(other, operator.ge)
+
+    def __and__(self, other: Any) -> Self:
+        return self._combined(other, operator.and_)
+
+    def __rand__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left & rows)
+
+    def __or__(self, other: Any) -> Self:
+        return self._combined(other, operator.or_)
+
+    def __ror__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left | rows)
+
+    def __xor__(self, other: Any) -> Self:
+        return self._combined(other, operator.xor)
+
+    def __rxor__(self, other: Any) -> Self:
+        return self._combined(other, lambda rows, left: left ^ rows)
+
+    def __invert__(self) -> Self:
+        return self._of(~self._data, self._layout)
+
     def __neg__(self) -> Self:
         return self._of(-self._data, self._layout)
 
@@ -128,6 +161,13 @@ _TENSOR_OPERATORS: dict[Any, tuple[Callable[[Any, Any], Any], bool]] = {
         operator.floordiv: ("floor_divide", "__floordiv__", "__rfloordiv__"),
         operator.mod: ("remainder", "__mod__", "__rmod__"),
         operator.pow: ("pow", "__pow__", "__rpow__"),
+        operator.lt: ("lt", "__lt__"),
+        operator.le: ("le", "__le__"),
+        operator.gt: ("gt", "__gt__"),
+        operator.ge: ("ge", "__ge__"),
+        operator.and_: ("bitwise_and", "__and__", "__rand__"),
+        operator.or_: ("bitwise_or", "__or__", "__ror__"),
+        operator.xor: ("bitwise_xor", "__xor__", "__rxor__"),
     }.items()
     for name in names
     for key in (name, getattr(Tensor, name))

@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["pair_of"]
 
 
-def pair_of(returned: Any, expected: str) -> tuple[Any, Any]:
+def pair_of(returned: Any, expected: str, hint: str = "") -> tuple[Any, Any]:
     """The two values that a function returned.
 
     Raises:
@@ -15,5 +15,5 @@ def pair_of(returned: Any, expected: str) -> tuple[Any, Any]:
     """
     if not isinstance(returned, (tuple, list)) or len(returned) != 2:
         got = f"{len(returned)} values" if isinstance(returned, (tuple, list)) else type(returned).__name__
-        raise TypeError(f"{expected}, got {got}")
+        raise TypeError(f"{expected}, got {got}{hint}")
     return returned[0], returned[1]

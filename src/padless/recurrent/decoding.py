@@ -33,9 +33,9 @@ def decode(
     Args:
         step: `step(rows, state) -> (scores, state)`, called on the n sequences that continue. For tokens, `rows` is
             `(n,)` int64, and `scores` is `(n, V)`, whose argmax is the next token, or, if `step` samples, the next
-            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`. The rows
-            that it returns are copied, and so are `start` and `state`, so it may work in place. The state that it
-            returns is passed to the next call as it is, or with the rows of the sequences that continue.
+            tokens themselves, `(n,)`. For other rows `scores` is the next rows, of the same form as `start`. Rows are
+            converted to the dtype of `start` and copied, as `start` and `state` are, so `step` may work in place. The
+            state that it returns is passed to the next call as it is, or the rows of the sequences that continue.
         start: `(B, *)`, the rows before the first; not part of the result.
         state: a tensor `(B, *)` or a pytree of them.
         stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.
@@ -47,7 +47,8 @@ def decode(
 
     Raises:
         TypeError: `start`, scores or a state are not tensors, the rows are floating-point but `start` is whole, the
-            scores have more tokens than the dtype of `start` can hold, or `stop` is neither a token nor a function.
+            scores have more tokens than the dtype of `start` can hold, rows do not fit into it, or `stop` is neither a
+            token nor a function (only a function for rows of several numbers).
         ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
             scores or a mask of the wrong shape.
 
@@ -60,7 +61,7 @@ def decode(
     if not isinstance(start, Tensor) or start.dim() == 0:
         got = "a scalar" if isinstance(start, Tensor) else type(start).__name__
         raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
-    ends_at = _checked_stop(stop, start.dtype)
+    ends_at = _checked_stop(stop, start)
     _check_states(state, len(start))
     rows, state = start.clone(), tree_map(torch.clone, state)
     alive = torch.arange(len(start), device=start.device)
@@ -94,7 +95,7 @@ def _check_states(state: Any, count: int) -> None:
             raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
 
 
-def _checked_stop(stop: Any, dtype: torch.dtype) -> Callable[[Tensor], Any]:
+def _checked_stop(stop: Any, start: Tensor) -> Callable[[Tensor], Any]:
     """The predicate that ends sequences; a token becomes one."""
     if callable(stop):
         return stop
@@ -103,8 +104,13 @@ def _checked_stop(stop: Any, dtype: torch.dtype) -> Callable[[Tensor], Any]:
             f"decode: stop must be a token or a function, got {type(stop).__name__}; for several tokens use "
             "lambda rows: torch.isin(rows, tokens)"
         )
+    if start.dim() > 1:
+        raise TypeError(
+            f"decode: stop must be a function for rows of several numbers, got {stop!r}; if none ends a sequence, use "
+            "lambda rows: torch.zeros(len(rows), dtype=torch.bool)"
+        )
     try:
-        token = held_number("decode: stop", stop, dtype)
+        token = held_number("decode: stop", stop, start.dtype)
     except (RuntimeError, TypeError):  # equals no row, but torch would compare with what it wraps around to
         return lambda rows: torch.zeros_like(rows, dtype=torch.bool)
     return lambda rows: rows == token
@@ -119,8 +125,13 @@ def _next_rows(scores: Any, rows: Tensor) -> Tensor:
             raise TypeError(
                 f"decode: step returned rows of {scores.dtype}, which {rows.dtype}, the dtype of start, cannot hold"
             )
-        return scores.to(rows.dtype, copy=True)
+        return scores.clone() if scores.dtype == rows.dtype else _converted(scores, rows.dtype)
     if rows.dim() == 1 and not rows.is_floating_point() and scores.dim() == 2 and len(scores) == len(rows):
+        if scores.shape[1] == 1 and not scores.is_floating_point():
+            raise ValueError(
+                f"decode: step returned {scores.dtype} {tuple(scores.shape)}, scores of one token; return sampled "
+                f"tokens as ({len(rows)},), for example torch.multinomial(p, 1).squeeze(1)"
+            )
         largest = inf if rows.is_complex() else 1 if rows.dtype == torch.bool else torch.iinfo(rows.dtype).max
         if scores.shape[1] - 1 > largest:
             raise TypeError(
@@ -132,3 +143,16 @@ def _next_rows(scores: Any, rows: Tensor) -> Tensor:
         f"decode: step must return the next rows {tuple(rows.shape)}, or scores ({len(rows)}, V) for tokens, "
         f"got {tuple(scores.shape)}"
     )
+
+
+def _converted(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows in `dtype`; raises TypeError if one does not fit: it would wrap around, or become infinite."""
+    converted = rows.to(dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        fits = converted.isfinite() | ~rows.isfinite()
+    else:
+        fits = (converted.to(rows.dtype) == rows) & ((converted < 0) == (rows < 0))
+    if not bool(fits.all()):  # synchronises, as finding the sequences that go on does
+        first = rows[~fits][0].item()
+        raise TypeError(f"decode: step returned {first}, which {dtype}, the dtype of start, cannot hold")
+    return converted

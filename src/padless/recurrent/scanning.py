@@ -24,7 +24,8 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
 
     Args:
         cell: `cell(input_rows, state_rows) -> (output_rows, state_rows)`, called once per step on the n sequences that
-            have that step, `(n, *)`; or a `torch.nn.LSTMCell`, `GRUCell` or `RNNCell`, whose output is h.
+            have that step, `(n, *)`; or a `torch.nn.LSTMCell`, `GRUCell` or `RNNCell`, whose output is h. It may
+            change the state in place, but not an output that it has returned.
         packed: data `(N, *)`.
         state: initial states, a tensor `(B, *)` or a pytree of them, in the caller's order; a sequence of length 0
             keeps them.
@@ -36,7 +37,8 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
 
     Raises:
         TypeError: `packed` is not a batch, a state is not a tensor, or the cell does not return two values.
-        ValueError: a state or output with a wrong number of rows, or a state of another structure.
+        ValueError: a state or output with a wrong number of rows, a state of another structure, or an output that the
+            cell changed at the next step.
 
     >>> def running_sum(x, total):
     ...     return total + x, total + x
@@ -54,10 +56,17 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     slots = sizes[0] if sizes else 0
     states = _States(initial, running=0 if reverse else slots)
     outputs: list[Any] = [None] * len(sizes)
+    before: _Versions | None = None
     parts = rows.split(sizes) if sizes else ()
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         states.resize(sizes[t])
         outputs[t], states.current = _step(apply, parts[t], states.current, structure, sizes[t])
+        if before is not None and before.have_changed():
+            raise ValueError(
+                "scan: the cell changed in place what it had returned as the output of the step before; "
+                "return a copy, output.clone()"
+            )
+        before = _Versions(tree_flatten(outputs[t])[0])
     if not sizes:  # call the cell once to learn what it returns
         outputs = [_step(apply, rows, states.current, structure, 0)[0]]
     finals = [final.index_select(0, layout.slots.to(final.device)) for final in states.finals(slots)]
@@ -67,6 +76,18 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
         return of_kind(Packed._of(move_rows(torch.cat(steps), back), layout), packed)
 
     return tree_map(joined, outputs[0], *outputs[1:]), tree_unflatten(finals, structure)
+
+
+class _Versions:
+    """Whether tensors are changed in place, which torch counts except under tracing and in inference mode."""
+
+    def __init__(self, tensors: list[Any]) -> None:
+        self.are_counted = not (torch.compiler.is_compiling() or any(t.is_inference() for t in tensors))
+        self.tensors = tensors if self.are_counted else []
+        self.versions = [t._version for t in self.tensors]
+
+    def have_changed(self) -> bool:
+        return [t._version for t in self.tensors] != self.versions
 
 
 class _States:
@@ -107,8 +128,14 @@ def _check_states(states: list[Any], count: int) -> None:
 def _step(
     apply: Cell, rows: Tensor, state: list[Tensor], structure: Any, size: int
 ) -> tuple[Any, list[Tensor]]:
+    before = _Versions(state)
     returned = apply(rows, tree_unflatten(state, structure))
-    output, new = pair_of(returned, "scan: the cell must return (output, state)")
+    hint = (
+        "; for a cell that returns h, use lambda x, h: (cell(x, h),) * 2"
+        if isinstance(returned, Tensor)
+        else ""
+    )
+    output, new = pair_of(returned, "scan: the cell must return (output, state)", hint)
     leaves, new_structure = tree_flatten(new)
     if new_structure != structure:
         raise ValueError("scan: the cell returned a state of another structure than the initial state")
@@ -117,6 +144,8 @@ def _step(
             if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != size:
                 got = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise ValueError(f"scan: the cell's {kind} must have the step's {size} rows, got {got}")
+    if not before.are_counted or before.have_changed():  # the output may share the memory of the state
+        output = tree_map(torch.clone, output)
     return output, leaves
 
 

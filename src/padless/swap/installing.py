@@ -2,13 +2,15 @@
 
 torch has one kernel for these operators, which calls other operators (CompositeImplicitAutograd). Kernels registered
 for CPU tensors take precedence over it for every caller: a module, a subclass, TorchScript, `torch.lstm`. Calls that
-padless does not support are passed on to torch's kernel.
+padless does not support are passed on to torch's kernel, and so are all calls after `uninstall`: the kernels stay
+registered, since other threads may be on their way from torch's dispatcher to them, and nothing can wait for those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import torch
@@ -45,8 +47,13 @@ _OPERATORS: dict[str, Cell] = {
     "rnn_tanh": "RNN_TANH",
     "rnn_relu": "RNN_RELU",
 }
+_is_included = torch._C._dispatch_tls_is_dispatch_key_included
+_PYTHON = torch._C.DispatchKey.PythonDispatcher
 
-_library: torch.library.Library | None = None
+_library: torch.library.Library | None = None  # registered by the first `install`, and kept
+_lock = Lock()
+_holders = 0  # objects of `install` that have not been left; padless computes as long as there is one
+_period = 0  # grows at each `uninstall`, after which the objects of before hold nothing
 
 
 class install:  # noqa: N801 - called like a function, like torch.no_grad
@@ -57,7 +64,8 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     autocast, `torch.func` and tracing, and where they are faster: an LSTM on a padded tensor, in bfloat16 if oneDNN
     supports it or in any dtype with the portable backend; and training a GRU or RNN over few steps.
     Installing twice has no effect. As a context manager, `with install(): ...` restores the previous state at the
-    end; the same object can be used for several blocks.
+    end, once no other thread is in such a block; the same object can be used for several blocks. Call it before other
+    threads run such layers: the first call in a process changes torch's table of operators.
 
     >>> layer = torch.nn.GRU(3, 4)
     >>> with install():
@@ -66,42 +74,56 @@ class install:  # noqa: N801 - called like a function, like torch.no_grad
     """
 
     def __init__(self) -> None:
-        self._library: torch.library.Library | None = None  # registered by this object
         self._open = 0  # blocks
-        self._register()
+        self._period: int | None = None  # in which this object is one of the holders
+        with _lock:
+            _register()
+            self._hold()
 
-    def _register(self) -> None:
-        global _library
-        if _library is not None:
-            return
-        library = torch.library.Library("aten", "IMPL")
-        for name, cell in _OPERATORS.items():
-            for overload, kernel in (
-                ("data", _packed_kernel(name, cell)),
-                ("input", _padded_kernel(name, cell)),
-            ):
-                for key in ("AutogradCPU", "CPU"):  # inference mode uses the second
-                    library.impl(f"{name}.{overload}", _unseen_by_dynamo(kernel), key)
-        _library = self._library = library
+    def _hold(self) -> None:
+        global _holders
+        if self._period != _period:
+            self._period = _period
+            _holders += 1
 
     def __enter__(self) -> install:
-        self._open += 1
-        self._register()  # again, in a second block
+        with _lock:
+            self._open += 1
+            self._hold()  # again, in a second block
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._open = max(self._open - 1, 0)
-        # If `uninstall` ran in between, the current installation belongs to another call.
-        if self._open == 0 and self._library is not None and self._library is _library:
-            uninstall()
+        global _holders
+        with _lock:
+            self._open = max(self._open - 1, 0)
+            # If `uninstall` ran in between, the current installation belongs to another call.
+            if self._open == 0 and self._period == _period:
+                self._period = None
+                _holders -= 1
 
 
 def uninstall() -> None:
-    """Restore torch's own kernels; no effect if padless is not installed."""
+    """Restore torch's own kernels, also in blocks of other threads; no effect if padless is not installed."""
+    global _holders, _period
+    with _lock:
+        _holders, _period = 0, _period + 1
+
+
+def _register() -> None:
+    """Register the kernels; they stay registered, and pass all calls on to torch while nothing is installed."""
     global _library
     if _library is not None:
-        _library._destroy()
-        _library = None
+        return
+    library = torch.library.Library("aten", "IMPL")
+    for name, cell in _OPERATORS.items():
+        for overload, kernel in (
+            ("data", _packed_kernel(name, cell)),
+            ("input", _padded_kernel(name, cell)),
+        ):
+            library.impl(f"{name}.{overload}", _unseen_by_dynamo(kernel), "AutogradCPU")
+            selected = _selected(kernel, getattr(getattr(torch.ops.aten, name), overload))
+            library.impl(f"{name}.{overload}", _unseen_by_dynamo(selected), "BackendSelect", with_keyset=True)
+    _library = library
 
 
 def _unseen_by_dynamo(kernel: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
@@ -116,12 +138,29 @@ def _unseen_by_dynamo(kernel: Callable[..., tuple[Tensor, ...]]) -> Callable[...
     return kernel
 
 
+def _selected(kernel: Callable[..., tuple[Tensor, ...]], operator: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """The kernel for inference mode, which passes by "AutogradCPU" and comes here on every device.
+
+    A kernel for "CPU" would be seen by `torch.export`, which then does not decompose the operators.
+    """
+    select = torch._C.DispatchKey.BackendSelect
+
+    def selected(keys: Any, rows: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        if _holders and rows.is_cpu:
+            return kernel(rows, *arguments)
+        return operator.redispatch(keys.remove(select), rows, *arguments)  # type: ignore[no-any-return]
+
+    return selected
+
+
 def _packed_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
     torchs_own = _torchs_own(getattr(torch.ops.aten, name).data)
 
     def kernel(
         data: Tensor, batch_sizes: Tensor, hx: Any, params: list[Tensor], *network: Any
     ) -> tuple[Tensor, ...]:
+        if not _holders:
+            return torchs_own(data, batch_sizes, hx, params, *network)
         steps, is_recorded = batch_sizes.shape[0], _is_recorded(data, hx, params)
         if _trains_in_torch(cell, steps, data.shape[0], data.dtype, is_recorded):
             return torchs_own(data, batch_sizes, hx, params, *network)
@@ -147,7 +186,7 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
 
     def kernel(input: Tensor, hx: Any, params: list[Tensor], *arguments: Any) -> tuple[Tensor, ...]:
         *network, batch_first = arguments
-        if input.dim() != 3:
+        if not _holders or input.dim() != 3:
             return torchs_own(input, hx, params, *arguments)
         batch, steps = input.shape[:2] if batch_first else (input.shape[1], input.shape[0])
         is_recorded = _is_recorded(input, hx, params)
@@ -167,8 +206,15 @@ def _padded_kernel(name: str, cell: Cell) -> Callable[..., tuple[Tensor, ...]]:
 
 def _torchs_own(operator: Any) -> Callable[..., tuple[Tensor, ...]]:
     """Torch's own kernel of an operator, whatever else is registered."""
-    # Not operator.decompose, which prefers the Python decompositions meant for tracing.
-    return partial(operator._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)  # type: ignore[attr-defined]
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    in_cpp = partial(operator._op_dk, composite)  # type: ignore[attr-defined]
+
+    def torchs_own(*arguments: Any) -> tuple[Tensor, ...]:
+        if _is_included(_PYTHON):  # tracing with symbolic sizes, for which torch has decompositions in Python
+            return operator.decompose(*arguments)  # type: ignore[no-any-return]
+        return in_cpp(*arguments)
+
+    return torchs_own
 
 
 def _options(
