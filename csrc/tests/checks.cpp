@@ -1,4 +1,4 @@
-// What the C ABI refuses and accepts in cases that random problems rarely reach: indices of states, and numbers of threads.
+// What the C ABI refuses and accepts in cases that random problems rarely reach: indices, numbers of threads, unpacked weights.
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +37,35 @@ int keep_states(const std::vector<int64_t>& index, int64_t state_rows, int64_t t
   for (int64_t row : index)
     if (!error && h_n[row] != 3.0f) return -1;
   return error;
+}
+
+// Scratch of an LSTM with I = H = 256 for 64 sequences of 100 steps.
+int64_t scratch_bytes(int64_t threads) {
+  const std::vector<int64_t> sizes(100, 64);
+  padless_problem p;
+  memset(&p, 0, sizeof p);
+  p.cell = PADLESS_LSTM, p.threads = threads, p.batch = 64, p.rows = 6400, p.steps = 100;
+  p.batch_sizes = sizes.data(), p.input_size = p.hidden_size = 256;
+  return padless_scratch_bytes(&p, 0);
+}
+
+// The backward pass of steps of an RNN of one unit, of `sizes` rows each, with unpacked weights.
+int step_backward(const std::vector<int64_t>& sizes, bool has_w_ih) {
+  std::vector<float> rows(4096, 1.0f), weight(1, 1.0f), grad(4096, 0.0f);
+  alignas(64) static char scratch[1 << 22];
+  padless_problem p;
+  memset(&p, 0, sizeof p);
+  p.cell = PADLESS_RNN_TANH, p.threads = p.input_size = p.hidden_size = p.x_stride = p.y_stride = p.dx_stride = 1;
+  for (const int64_t size : sizes) p.rows += size;
+  p.batch = sizes[0], p.steps = (int64_t)sizes.size(), p.batch_sizes = sizes.data(), p.x_rows = p.y_rows = p.rows;
+  p.x = p.y = rows.data(), p.dx = grad.data(), p.w_ih = has_w_ih ? weight.data() : nullptr, p.w_hh = weight.data();
+  p.scratch = scratch, p.scratch_bytes = padless_scratch_bytes(&p, 1);
+  return p.scratch_bytes > (int64_t)sizeof scratch ? -1 : padless_backward(&p);
+}
+
+int arrange(const std::vector<int64_t>& lengths, const std::vector<int64_t>& order) {
+  int64_t slots[8], offsets[9], batch_sizes[8];
+  return padless_arrange(lengths.data(), (int64_t)lengths.size(), 8, order.data(), slots, offsets, batch_sizes);
 }
 
 }  // namespace
@@ -82,6 +111,15 @@ int main() {
   expect(keep_states({0, 1}, 2, 2), PADLESS_OK, "two threads");
   expect(keep_states({0, 1}, 2, 1025), PADLESS_BAD_THREADS, "too many threads");
   expect(keep_states({0, 1}, 2, 0), PADLESS_BAD_THREADS, "no thread");
+  expect(scratch_bytes(1024) < 2 * scratch_bytes(512), 1, "scratch in proportion to the threads");
+  expect(step_backward({1}, true), PADLESS_OK, "a step of one row");
+  expect(step_backward({PADLESS_STEP_ROWS, 0}, true), PADLESS_OK, "a step of the most rows");
+  expect(step_backward({PADLESS_STEP_ROWS + 1}, true), PADLESS_BAD_SIZE, "a step of too many rows");
+  expect(step_backward({2, 1}, true), PADLESS_BAD_SIZE, "two steps");
+  expect(step_backward({0}, true), PADLESS_BAD_SIZE, "a step without rows");
+  expect(step_backward({2}, false), PADLESS_BAD_NULL, "a step without w_ih");
+  expect(arrange({2, 3}, {1, 0}), PADLESS_OK, "an order");
+  expect(arrange({2, 3}, {0, 0}), PADLESS_BAD_STATE_INDEX, "an order that names a sequence twice");
   for (int error = 0; error < PADLESS_ERROR_COUNT; ++error)
     if (!strcmp(padless_error_text(error), padless_error_text(PADLESS_ERROR_COUNT))) expect(error, -1, "an error without a text");
   return g_failed != 0;

@@ -84,3 +84,25 @@ def test_a_forked_child_runs_its_layers_on_one_thread_whatever_torch_says():
 
 def test_little_work_takes_one_thread():
     assert _kernels.threads_for("LSTM", 10, 64, 64) == 1
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "RNN"])
+def test_every_thread_flushes_subnormal_numbers_if_the_caller_does(cell: str) -> None:
+    torch.manual_seed(0)
+    layer = getattr(padless.nn, cell)(64, 64)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(1e-37)
+    x, threads = padless.pack([torch.randn(n, 64) for n in (30, 20, 20, 9) * 8]), torch.get_num_threads()
+    results = []
+    try:
+        with torch.no_grad():
+            for count in (2, 1, 2):  # threads that were started before have their own mode
+                torch.set_num_threads(count)
+                results.append(layer(x)[0].data)
+                assert torch.set_flush_denormal(True)
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+    assert torch.equal(results[1], results[2])
+    assert not torch.equal(results[0], results[1])

@@ -39,7 +39,8 @@ def train_step(
         shape: of B rows of H elements.
     """
     h0, c0 = (*states, None, None)[:2]
-    w_ih, w_hh, b_ih, b_hh = (*weights, None, None)[:4]
+    w_ih, w_hh, *biases = weights
+    b_ih, b_hh = biases or (None, None)
     input_size, hidden = w_ih.shape[1], w_hh.shape[1]
     batch = rows.numel() // input_size
     threads = _kernels.threads_for(cell, batch, input_size, hidden)
@@ -63,7 +64,8 @@ class _Step:
     def __init__(
         self, cell: Cell, dtype: torch.dtype, batch: int, input_size: int, hidden: int, threads: int
     ) -> None:
-        self.cell, self.dtype, self.batch = cell, dtype, batch
+        self.cell: Cell = cell
+        self.dtype, self.batch = dtype, batch
         self.input_size, self.hidden, self.threads = input_size, hidden, threads
         self.cells_dtype = torch.float32 if dtype is torch.bfloat16 else dtype
         self.gates = (batch, _kernels.saved_width(cell, hidden))
@@ -202,7 +204,7 @@ def _composed_backward(
     step: _Step, tensors: tuple[Any, ...], grads: Gradients, needs: tuple[bool, ...]
 ) -> Gradients:
     """The same gradients, computed by torch operations and so differentiable again."""
-    rows, h0, c0, *weights = tensors[:7]
+    rows, h0, c0, w_ih, w_hh, b_ih, b_hh = tensors[:7]
     batch, hidden = step.batch, step.hidden
     zeros = rows.new_zeros(batch, hidden)
     states = [zeros if s is None else s.reshape(batch, hidden) for s in (h0, c0)]
@@ -211,7 +213,7 @@ def _composed_backward(
         rows.reshape(batch, step.input_size),
         Schedule(torch.tensor([batch], device="cpu"), rows=batch, slots=batch),
         tuple(states) if step.cell == "LSTM" else (states[0],),
-        LayerWeights(*weights, None),
+        LayerWeights(w_ih, w_hh, b_ih, b_hh, None),
         reverse=False,
     )
     flat = tuple(None if g is None else g.reshape(batch, hidden) for g in grads)
