@@ -21,7 +21,7 @@
           for (int i = 0; i < runs_of(of); ++i) {
             const Run run = run_in(of, i);
             add_all_terms(Factors<T>{rows.at + run.column, rows.stride, 1}, n, weights_at + run.row * columns + column, columns, run.count,
-                          count, step_sums, kStepColumns);
+                          count, step_sums, kStepColumns, false);
           }
         });
         for (int64_t r = 0; r < n; ++r) end(r, column, count, step_sums + r * kStepColumns);
@@ -59,17 +59,18 @@
         for (int64_t k = 0; k < n; ++k)
           for (int64_t c = 0; c < count; c += W)
             store(step_rows + k * kStepColumns + c, load_row<T>(operand_row(chunk, of, k), column + c, count - c));
+        const bool direct = !has_narrow_sums() && count % W == 0;
         for (int i = 0; i < runs_of(of); ++i) {
           const Run run = run_in(of, i);
           const Share own = share(run.count, kStepSums);
           for (int64_t g = own.begin; g < own.end; g += kStepSums) {
-            const int64_t size = minimum(kStepSums, own.end - g);
-            for (int64_t r = 0; r < size; ++r) copy_or_zero<T>(step_sums + r * kStepColumns, nullptr, round_up(count, W));
+            const int64_t size = minimum(kStepSums, own.end - g), at = (run.row + g) * columns + column;
+            T* const sums = direct ? (T*)to + at : step_sums;
+            const int64_t stride = direct ? columns : kStepColumns;
             add_all_terms(Factors<T>{from.at + run.column + g, 1, from.stride}, size, (const T*)step_rows, kStepColumns, n,
-                          round_up(count, W), step_sums, kStepColumns);
-            for (int64_t r = 0; r < size; ++r)
-              copy_stored<T>(element_of<T>(to, (run.row + g + r) * columns + column, has_narrow_sums()), has_narrow_sums(),
-                             step_sums + r * kStepColumns, false, count);
+                          round_up(count, W), sums, stride, true);
+            for (int64_t r = 0; !direct && r < size; ++r)
+              copy_stored<T>(element_of<T>(to, at + r * columns, has_narrow_sums()), has_narrow_sums(), sums + r * stride, false, count);
           }
         }
       }

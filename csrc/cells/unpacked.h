@@ -87,8 +87,9 @@ template <class T> struct Factors {
 };
 
 // sums[r, :] += the sum over k of factors[r, k] * terms[k, :], for n rows of sums and K rows of terms, in the order of k as in `tile`.
-// The terms are read from memory once and stay in the first-level cache for the other rows. Rows of sums are whole vectors.
-template <class T, class S, int K>
+// With First the sums start at zero and need not be written before. The terms are read from memory once and stay in the first-level
+// cache for the other rows. Rows of sums are whole vectors.
+template <class T, class S, int K, bool First>
 static __attribute__((noinline)) void add_terms(const Factors<T>& factors, int64_t n, const S* terms, int64_t stride, int64_t columns,
                                                 T* sums, int64_t sums_stride) {
   constexpr int W = kWidth<T>;
@@ -97,7 +98,8 @@ static __attribute__((noinline)) void add_terms(const Factors<T>& factors, int64
 #pragma GCC unroll 8
     for (int k = 0; k < K; ++k) factor[k] = splat(factors.at[r * factors.row + k * factors.next]);
     const auto add = [&](int64_t at, int64_t count) __attribute__((always_inline)) {
-      Vec<T> sum = load(sums + at);
+      Vec<T> sum = {};
+      if constexpr (!First) sum = load(sums + at);
 #pragma GCC unroll 8
       for (int k = 0; k < K; ++k) sum = fma(factor[k], load_numbers(terms + k * stride + at, count), sum);
       store(sums + at, sum);
@@ -107,13 +109,18 @@ static __attribute__((noinline)) void add_terms(const Factors<T>& factors, int64
     if (at < columns) add(at, columns - at);
   }
 }
-// The same for k_count rows of terms.
+template <class T, class S> using AddTerms = void (*)(const Factors<T>&, int64_t, const S*, int64_t, int64_t, T*, int64_t);
+// The function for `size` rows of terms: 1, 4 or 8.
+template <class T, class S, bool First> PADLESS_INLINE AddTerms<T, S> find_add_terms(int64_t size) {
+  return size == 8 ? add_terms<T, S, 8, First> : size == 4 ? add_terms<T, S, 4, First> : add_terms<T, S, 1, First>;
+}
+// The same for k_count rows of terms, at least one.
 template <class T, class S>
 static void add_all_terms(Factors<T> factors, int64_t n, const S* terms, int64_t stride, int64_t k_count, int64_t columns, T* sums,
-                          int64_t sums_stride) {
+                          int64_t sums_stride, bool first) {
   for (int64_t k = 0; k < k_count;) {
     const int64_t size = k_count - k >= 8 ? 8 : k_count - k >= 4 ? 4 : 1;
-    const auto add = size == 8 ? add_terms<T, S, 8> : size == 4 ? add_terms<T, S, 4> : add_terms<T, S, 1>;
+    const AddTerms<T, S> add = first && k == 0 ? find_add_terms<T, S, true>(size) : find_add_terms<T, S, false>(size);
     add(factors, n, terms + k * stride, stride, columns, sums, sums_stride);
     factors.at += size * factors.next;
     k += size;
