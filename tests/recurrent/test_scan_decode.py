@@ -344,3 +344,48 @@ def test_a_cell_that_returns_only_h_is_told_how_to_return_it_twice():
         TypeError, match=r"got Tensor; for a cell that returns h, use lambda x, h: \(cell\(x, h\),\) \* 2"
     ):
         scan(lambda x, h: cell(x), Packed(torch.zeros(3, 2), [2, 1]), torch.zeros(2, 2))
+
+
+def test_decode_keeps_the_sequences_of_a_packed_state_that_continue():
+    """Attention over encoder outputs of other lengths, against each sequence alone."""
+    torch.manual_seed(0)
+    memory = [torch.randn(n, 4, dtype=torch.float64) for n in (3, 1, 5, 2)]
+    start, ends = torch.randn(4, 4, dtype=torch.float64), torch.tensor([2, 4, 1, 3])
+
+    def step(rows, state):
+        encoded, left = state
+        assert isinstance(encoded, Packed)
+        scores = padless.ops.softmax(
+            Packed((encoded.data * padless.ops.expand(encoded, rows).data).sum(1), encoded.lengths)
+        )
+        return rows + padless.ops.sum(encoded * scores.map(lambda s: s[:, None])), (encoded, left - 1)
+
+    def run(which):
+        count = [0]
+        steps = ends[which]
+
+        def stop(rows):
+            count[0] += 1
+            return steps[steps >= count[0]] == count[0]
+
+        state = (padless.pack([memory[i] for i in which]), steps)
+        return decode(step, start[which], state, stop=stop, max_length=4).unpack()
+
+    together = run([0, 1, 2, 3])
+    assert [len(rows) for rows in together] == ends.tolist()
+    for i in range(4):
+        torch.testing.assert_close(together[i], run([i])[0])
+
+
+def test_states_of_other_types_are_refused_by_name():
+    batch, nested = (
+        Packed(torch.zeros(3, 2), [2, 0, 1]),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(1)]),
+    )
+    for state, got in ((Packed(torch.zeros(3), [2, 0, 1]), "Packed"), ([nested], "a nested tensor")):
+        with pytest.raises(TypeError, match=f"states must be tensors.*got {got}"):
+            padless.scan(lambda x, s: (x, s), batch, state)
+    with pytest.raises(TypeError, match="got a nested tensor"):
+        decode(lambda x, s: (x, s), torch.zeros(2, 2), nested, stop=lambda rows: rows[:, 0] > 0, max_length=1)
+    with pytest.raises(ValueError, match="states must have 2 sequences"):
+        decode(lambda x, s: (x, s), torch.zeros(2, 2), batch, stop=lambda rows: rows[:, 0] > 0, max_length=1)

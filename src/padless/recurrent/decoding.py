@@ -37,7 +37,7 @@ def decode(
             converted to the dtype of `start` and copied, as `start` and `state` are, so `step` may work in place. The
             state that it returns is passed to the next call as it is, or the rows of the sequences that continue.
         start: `(B, *)`, the rows before the first; not part of the result.
-        state: a tensor `(B, *)` or a pytree of them.
+        state: a tensor `(B, *)`, a `Packed` of B sequences (such as the outputs of an encoder) or a pytree of these.
         stop: the token that ends a sequence, or `stop(rows) -> (n,)` bool. The last row is part of the result.
             A number that no row can equal, such as infinity for tokens, ends none.
         max_length: maximum number of rows per sequence.
@@ -46,7 +46,7 @@ def decode(
         The generated rows; sequence i has those after `start[i]`.
 
     Raises:
-        TypeError: `start`, scores or a state are not tensors, the rows are floating-point but `start` is whole, the
+        TypeError: `start`, scores or a state are of another type, the rows are floating-point but `start` is whole, the
             scores have more tokens than the dtype of `start` can hold, rows do not fit into it, or `stop` is neither a
             token nor a function (only a function for rows of several numbers).
         ValueError: `max_length` is not a whole number of at least 0, a state with a wrong number of rows, or rows,
@@ -63,7 +63,7 @@ def decode(
         raise TypeError(f"decode: start must be a tensor (B, *), got {got}")
     ends_at = _checked_stop(stop, start)
     _check_states(state, len(start))
-    rows, state = start.clone(), tree_map(torch.clone, state)
+    rows, state = start.clone(), tree_map(_copied, state, is_leaf=_is_packed)
     alive = torch.arange(len(start), device=start.device)
     generated, owners = [start[:0]], [alive[:0]]
     for _ in range(limit):
@@ -80,17 +80,34 @@ def decode(
         going = (~ends).nonzero().squeeze(1)  # synchronises: the next batch has that many rows
         if len(going) < len(alive):
             rows, alive = rows.index_select(0, going), alive.index_select(0, going)
-            state = tree_map(lambda leaf, going=going: leaf.index_select(0, going), state)
+            state = tree_map(lambda leaf, going=going: _selected(leaf, going), state, is_leaf=_is_packed)
     owner = torch.cat(owners)
     by_sequence = owner.argsort(stable=True)
     lengths = owner.cpu().bincount(minlength=len(start))
     return Packed._of(torch.cat(generated).index_select(0, by_sequence), Layout(lengths))
 
 
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, Packed)
+
+
+def _copied(leaf: Tensor | Packed) -> Tensor | Packed:
+    return leaf.map(torch.clone) if isinstance(leaf, Packed) else leaf.clone()
+
+
+def _selected(leaf: Tensor | Packed, sequences: Tensor) -> Tensor | Packed:
+    return leaf[sequences] if isinstance(leaf, Packed) else leaf.index_select(0, sequences)
+
+
 def _check_states(state: Any, count: int) -> None:
-    for leaf in tree_leaves(state):
-        if not isinstance(leaf, Tensor):
-            raise TypeError(f"decode: states must be tensors (n, *), got {type(leaf).__name__}")
+    for leaf in tree_leaves(state, is_leaf=_is_packed):
+        if isinstance(leaf, Packed):
+            if len(leaf) != count:
+                raise ValueError(f"decode: states must have {count} sequences, got {leaf!r}")
+            continue
+        if not isinstance(leaf, Tensor) or leaf.is_nested:
+            got = "a nested tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TypeError(f"decode: states must be tensors (n, *) or Packed, got {got}")
         if leaf.dim() == 0 or len(leaf) != count:
             raise ValueError(f"decode: states must have {count} rows, got shape {tuple(leaf.shape)}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ..layout.rows import move_rows
 from ..ops._kinds import Batch, as_packed, of_kind
@@ -48,8 +48,8 @@ def scan(cell: Any, packed: Batch, state: Any, *, reverse: bool = False) -> tupl
     """
     batch = as_packed(packed, "scan")
     layout, apply = batch._layout, _with_output(cell)
+    _check_states(state, len(batch))
     leaves, structure = tree_flatten(state)
-    _check_states(leaves, len(batch))
     order = layout.order.to(batch.device)
     initial = [leaf.index_select(0, order.to(leaf.device)) for leaf in leaves]
     rows, sizes = move_rows(batch.data, layout.time_major), layout.batch_sizes.tolist()
@@ -117,10 +117,11 @@ class _States:
         ]
 
 
-def _check_states(states: list[Any], count: int) -> None:
-    for state in states:
-        if not isinstance(state, Tensor):
-            raise TypeError(f"scan: states must be tensors (B, *), got {type(state).__name__}")
+def _check_states(states: Any, count: int) -> None:
+    for state in tree_leaves(states, is_leaf=lambda value: isinstance(value, Packed)):
+        if not isinstance(state, Tensor) or state.is_nested:
+            got = "a nested tensor" if isinstance(state, Tensor) else type(state).__name__
+            raise TypeError(f"scan: states must be tensors (B, *), got {got}")
         if state.dim() == 0 or len(state) != count:
             raise ValueError(f"scan: states must have B = {count} rows, got shape {tuple(state.shape)}")
 
