@@ -146,6 +146,9 @@ def _as_tensor(rows: Indices) -> Tensor:
 
 def _way_back(rows: Indices, count: int) -> Indices:
     """For each of `count` rows its position in `rows`, or the size of `rows` if it does not occur."""
+    if isinstance(rows, Tensor) and torch.compiler.is_compiling():
+        size = rows.shape[0]
+        return rows.new_full((count + 1,), size).scatter(0, rows, torch.arange(size, device="cpu"))[:count]
     numbers = as_numbers(rows) if isinstance(rows, Tensor) else rows
     kind = index_dtype(numbers.size)
     places = np.full(count + 1, numbers.size, kind)  # one more entry, for those equal to `count`

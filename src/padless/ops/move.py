@@ -270,7 +270,10 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     tensor([10, 10, 10, 20])
     """
     layout = layout_of(packed, "expand")
-    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != layout.batch:
+    is_rows = isinstance(values, Tensor) and values.dim() > 0
+    if is_rows and torch.compiler.is_compiling():  # both numbers may be unknown
+        torch._check(values.shape[0] == layout.batch, lambda: "expand: values must have one row per sequence")
+    elif not is_rows or len(values) != layout.batch:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise LayoutError(f"expand: values must be a tensor (B, *) with B = {layout.batch}, got {got}")
     return of_kind(Packed._of(sequence_rows(values, layout), layout), packed)
