@@ -29,6 +29,7 @@ __all__ = [
     "checked_lengths",
     "checked_slots",
     "checked_total_length",
+    "for_torch",
     "is_bool",
     "lengths_of_offsets",
     "traced_lengths",
@@ -170,11 +171,16 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
 
 
 def _of_array(values: NDArray[Any], name: str) -> Tensor:
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
     try:
-        return torch.as_tensor(native, device="cpu")
+        return torch.as_tensor(for_torch(values), device="cpu")
     except TypeError as error:
         raise LengthsError(f"{name} must be whole numbers: {error}") from error
+
+
+def for_torch(values: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy if torch cannot share it: of another byte order, not contiguous or read-only."""
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return native if native.flags.carray else native.copy()
 
 
 def _as_whole(values: Tensor, name: str) -> Tensor:
