@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 # Every kind with an LSTM; every other cell with rows that are packed and with rows that are not.
 CELLS_AND_KINDS = [
     *(("LSTM", {}, kind) for kind in ("packed", "Packed", "lengths", "padded")),
+    *(("GRU", {}, kind) for kind in ("last", "last of Packed")),
     *(("GRU", {}, kind) for kind in ("packed", "lengths")),
     *(("RNN", {}, kind) for kind in ("Packed", "padded")),
     *(("RNN", {"nonlinearity": "relu", "bias": False}, kind) for kind in ("packed", "lengths")),
@@ -37,6 +38,13 @@ class Model(torch.nn.Module):
         if self.kind == "Packed":
             output, states = self.rnn(padless.pack(rows, lengths))
             return output.pad(), output.pad(-1.0, side="left", batch_first=False), states
+        if self.kind in ("last", "last of Packed"):
+            batch = (
+                padless.pack(rows, lengths)
+                if self.kind == "last of Packed"
+                else pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
+            )
+            return padless.ops.last(self.rnn(batch)[0], default=0.5)
         if self.kind == "packed":
             output, states = self.rnn(
                 pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)

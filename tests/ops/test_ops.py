@@ -473,6 +473,20 @@ def test_softmax_is_mapped_and_differentiated_by_transforms(op):
     torch.testing.assert_close(*square)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128])
+def test_logsumexp_takes_every_dtype_that_torchs_takes(dtype):
+    rows = torch.tensor([[3, 0], [1, 1], [0, 2], [90, 0]]).to(dtype)
+    if dtype.is_complex:
+        rows = (rows + torch.tensor([1j, 2j])).requires_grad_()
+    found = ops.logsumexp(Packed(rows, [3, 0, 1]))
+    expected = torch.stack([rows[:3].logsumexp(0), rows[3:].logsumexp(0)])
+    torch.testing.assert_close(found[[0, 2]], expected)
+    assert (found[1].real == -torch.inf).all()
+    if dtype.is_complex:
+        (want,) = torch.autograd.grad(expected.abs().sum(), rows)
+        torch.testing.assert_close(torch.autograd.grad(found[[0, 2]].abs().sum(), rows), (want,))
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.bool, torch.complex64]
 )

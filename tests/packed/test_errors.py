@@ -102,6 +102,11 @@ MAKING = [
         "sequences[1] must be a tensor (len, *), got ndarray: use torch.as_tensor",
     ),
     (
+        lambda: pack([packed(), packed()]),
+        TypeError,
+        "sequences[0] must be a tensor (len, *), got Packed: pack([*a, *b]) joins batches",
+    ),
+    (
         lambda: pack([[1, 2]]),
         TypeError,
         "sequences[0] must be a tensor (len, *), got list: use torch.as_tensor",

@@ -26,6 +26,7 @@ from torch.library import Library, get_ctx, register_autograd, register_fake
 
 from ..errors import LayoutError
 from ..layout.checks import check_batch_sizes, check_permutation, check_state, check_weights
+from ..layout.operators import untraced
 from ..layout.schedule import Place, Schedule, copied
 from . import _kernels, choose, native, portable
 from ._precision import precision_of
@@ -193,6 +194,7 @@ def _portable_backward(
 
 
 @torch.library.impl(_library, "layer", "CompositeExplicitAutograd")
+@untraced
 def _layer(*arguments: Any) -> tuple[Tensor, ...]:
     *given, keep, exact = arguments
     layer = _checked(*given)
@@ -237,6 +239,7 @@ def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 @torch.library.impl(_library, "layer_backward", "CompositeExplicitAutograd")
+@untraced
 def _backward(*arguments: Any) -> list[Tensor]:
     *given, output, saved, grad_output, grad_h, grad_c, needs = arguments
     layer = _checked(*given)

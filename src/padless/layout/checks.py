@@ -27,7 +27,9 @@ __all__ = [
     "check_weights",
     "checked_fill",
     "checked_lengths",
+    "checked_slots",
     "checked_total_length",
+    "for_torch",
     "is_bool",
     "lengths_of_offsets",
     "traced_lengths",
@@ -169,11 +171,16 @@ def _as_host_tensor(lengths: Any, name: str) -> Tensor:
 
 
 def _of_array(values: NDArray[Any], name: str) -> Tensor:
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
     try:
-        return torch.as_tensor(native, device="cpu")
+        return torch.as_tensor(for_torch(values), device="cpu")
     except TypeError as error:
         raise LengthsError(f"{name} must be whole numbers: {error}") from error
+
+
+def for_torch(values: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy if torch cannot share it: of another byte order, not contiguous or read-only."""
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return native if native.flags.carray else native.copy()
 
 
 def _as_whole(values: Tensor, name: str) -> Tensor:
@@ -297,6 +304,30 @@ def check_permutation(indices: Tensor, *, at_least: int, name: str) -> None:
     ordered = sorted(host)
     twice = next(s for s, after in pairwise(ordered) if s == after)
     raise LayoutError(f"{name} names sequence {twice} more than once")
+
+
+def checked_slots(
+    batch_sizes: Tensor, sorted_indices: Tensor | None, unsorted_indices: Tensor | None, *, rows: int
+) -> tuple[Tensor, Tensor]:
+    """The sequence in each slot and the slot of each sequence, `(B,)` each, of the fields of a `PackedSequence`.
+
+    Raises:
+        LayoutError: one of the fields is invalid, or the indices are not inverse.
+    """
+    running = check_batch_sizes(batch_sizes, rows=rows)
+    if sorted_indices is not None:
+        check_permutation(sorted_indices, at_least=running, name="sorted_indices")
+        order = sorted_indices.detach().cpu()  # synchronises if the batch is on a device
+        if unsorted_indices is None:
+            return order, torch.argsort(order)
+        check_inverse(unsorted_indices, order)
+        return order, unsorted_indices.detach().cpu()
+    if unsorted_indices is not None:
+        check_permutation(unsorted_indices, at_least=running, name="unsorted_indices")
+        slots = unsorted_indices.detach().cpu()
+        return torch.argsort(slots), slots
+    order = torch.arange(running, device="cpu")
+    return order, order
 
 
 def check_inverse(unsorted_indices: Tensor, sorted_indices: Tensor) -> None:

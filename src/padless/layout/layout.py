@@ -13,13 +13,14 @@ step t are always the first ``batch_sizes[t]`` slots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch.nn import functional
 
 from ..errors import LengthsError
 from .checks import as_numbers
@@ -28,7 +29,8 @@ from .walks import Places, Walk, arranged
 
 __all__ = ["HostLayout", "Layout", "Numbers", "cached", "computed", "slot_steps"]
 
-# The arithmetic uses NumPy: an operation on a few hundred numbers takes 0.1 to 0.8 us, but 1 to 3 us in torch.
+# The arithmetic uses NumPy: an operation on a few hundred numbers takes 0.1 to 0.8 us, but 1 to 3 us in torch. Compiled
+# programs use torch, because only Dynamo can trace NumPy, and non-strict `torch.export` does without Dynamo.
 Numbers = NDArray[np.signedinteger[Any]]
 T = TypeVar("T")
 _FAKE = torch._C._TorchDispatchModeKey.FAKE
@@ -88,7 +90,8 @@ class Layout:
         All arguments are trusted. Slots beyond `batch_sizes[0]` have length 0.
         """
         sizes = as_numbers(batch_sizes)
-        ends = np.bincount(sizes, minlength=order.numel() + 1)[:0:-1]  # steps with B, ..., 2, 1 sequences
+        # Steps with B, ..., 2, 1 sequences. Two slices, because Dynamo's NumPy takes [:0:-1] for [::-1].
+        ends = np.bincount(sizes, minlength=order.numel() + 1)[1:][::-1]
         lengths = torch.from_numpy(ends.cumsum()[::-1][as_numbers(slots)])
         return cls.of_slots(lengths, batch_sizes, order, slots, rows=rows)
 
@@ -117,10 +120,11 @@ class Layout:
     @cached
     def rows(self) -> int:
         """N, the number of rows: the sum of the lengths."""
-        rows = int(self._offsets[-1])
         if self._is_compiled():
+            rows = cast(int, self.offsets[-1].item())  # non-strict export cannot trace `int`
             torch._check(rows >= 0)
-        return rows
+            return rows
+        return int(self._offsets[-1])
 
     @cached
     def steps(self) -> int:
@@ -132,15 +136,21 @@ class Layout:
     @cached
     def offsets(self) -> Tensor:
         """`(B+1,)` the start of each sequence in back-to-back order, and N."""
+        if self._is_compiled():
+            return functional.pad(self.lengths.cumsum(0), (1, 0))
         return torch.from_numpy(self._offsets)
 
     @cached
     def owners(self) -> Tensor:
         """`(N,)` the sequence of each back-to-back row."""
+        if self._is_compiled():
+            return torch.ops.padless.row_owners(self.lengths, self.rows)
         return torch.from_numpy(np.arange(self.batch).repeat(self._lengths))
 
     def ranges(self, begins: Tensor) -> Tensor:
         """`begins[i], begins[i] + 1, ...` for the rows of sequence i, `(N,)`; `begins (B,)` is int64 on the host."""
+        if self._is_compiled():
+            return torch.arange(self.rows, device="cpu") + (begins - self.offsets[:-1])[self.owners]
         shift = as_numbers(begins) - self._offsets[:-1]
         return torch.from_numpy(np.arange(self.rows) + shift.repeat(self._lengths))
 
@@ -201,6 +211,8 @@ class Layout:
     @cached
     def slots(self) -> Tensor:
         """`(B,)` the slot of each sequence: the inverse of `order`."""
+        if self._is_compiled():
+            return torch.argsort(self.order)
         if self._arrange():
             return vars(self)["slots"]
         slots = np.empty(self.batch, np.int64)
@@ -238,8 +250,9 @@ class Layout:
     @cached
     def time_major(self) -> RowMap:
         """From back-to-back rows to time-major rows."""
-        if not self._is_compiled():
-            self._arrange()
+        if self._is_compiled():
+            return RowMap.permutation(self._traced_time_major(), self.rows)
+        self._arrange()
         # The recipes must not refer to the layout, which keeps the map: only the garbage collector frees cycles.
         lengths, steps, rows, offsets = self.lengths, self.steps, self.rows, self._offsets
         order, slots, sizes = self._order, self.slots, self.batch_sizes
@@ -249,6 +262,12 @@ class Layout:
             return Walk(_plain(lengths), steps, back_to_back, _time_major_places(slots, sizes), False)
 
         return RowMap.permutation(lambda: _along_steps(sizes, offsets[order], 1, rows), rows, walk)
+
+    def _traced_time_major(self) -> Tensor:
+        """The back-to-back row of each time-major row, `(N,)`, in a compiled program."""
+        step = torch.ops.padless.row_owners(self.batch_sizes, self.rows)
+        slot = torch.arange(self.rows, device="cpu") - (self.batch_sizes.cumsum(0) - self.batch_sizes)[step]
+        return self.offsets[self.order[slot]] + step
 
     def padded(self, total_length: int, *, batch_first: bool, left: bool = False) -> RowMap:
         """From back-to-back rows to the cells of a padded grid; cells without a row are filled."""

@@ -15,9 +15,11 @@ from .walks import Walk, copy_rows, is_walkable, row_bytes
 
 __all__ = [
     "RowMap", "cells_of", "index_dtype", "is_mergeable", "join_rows", "merge_rows", "move_rows", "split_rows",
+    "take_rows",
 ]  # fmt: skip
 
 _WORTH_WALKS = 64 << 10  # bytes of a part: for less, an index is faster than one more call of the library
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 # An index that is not computed yet is a recipe, or None if it follows from the other direction. Recipes return
 # arrays, because a tensor created inside a transform cannot be used outside it.
@@ -146,6 +148,9 @@ def _as_tensor(rows: Indices) -> Tensor:
 
 def _way_back(rows: Indices, count: int) -> Indices:
     """For each of `count` rows its position in `rows`, or the size of `rows` if it does not occur."""
+    if isinstance(rows, Tensor) and torch.compiler.is_compiling():
+        size = rows.shape[0]
+        return rows.new_full((count + 1,), size).scatter(0, rows, torch.arange(size, device="cpu"))[:count]
     numbers = as_numbers(rows) if isinstance(rows, Tensor) else rows
     kind = index_dtype(numbers.size)
     places = np.full(count + 1, numbers.size, kind)  # one more entry, for those equal to `count`
@@ -261,7 +266,7 @@ def _take(data: Tensor, index: Tensor, has_fill: bool, fill: Any) -> Tensor:
             return data.index_select(0, index.clamp(max=data.shape[0] - 1)).index_fill_(0, filled, fill)
     if has_fill:
         data = torch.cat([data, data.new_full((1, *data.shape[1:]), fill)])
-    return data.index_select(0, index)
+    return take_rows(data, index)
 
 
 def _is_filled_faster(data: Tensor) -> bool:
@@ -278,8 +283,16 @@ def _is_filled_faster(data: Tensor) -> bool:
     )
 
 
+def take_rows(data: Tensor, index: Tensor) -> Tensor:
+    """`data.index_select(0, index)`, also of unsigned integers, which torch does not select."""
+    signed = _SIGNED.get(data.dtype)
+    if signed is None:
+        return data.index_select(0, index)
+    return data.view(signed).index_select(0, index).view(data.dtype)
+
+
 def _take_pieces(data: Tensor, index: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    return tuple(data.index_select(0, piece) for piece in index.split(sizes))
+    return tuple(take_rows(data, piece) for piece in index.split(sizes))
 
 
 def _place(data: Tensor, inverse: Tensor, count: int, fill: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn import functional
@@ -91,7 +91,7 @@ class Conv1d(torch.nn.Conv1d):
         spans = (lengths + left + right).clamp(min=reach + 1)
         spans = (spans + stride - 1) // stride * stride
         begins = spans.cumsum(0) - spans
-        steps = int(spans.sum()) + reach + 1  # one window more, so that there is one
+        steps = cast(int, spans.sum().item()) + reach + 1  # one window more, so that there is one
         layout = Layout(counts)
         torch._check(steps > reach)  # what a compiler cannot know
         row_steps = left + batch._layout.ranges(begins)

@@ -31,12 +31,14 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         layers.layer: layer,
         torch.ops.padless.checked_lengths.default: checked_lengths,
         torch.ops.padless.batch_sizes.default: batch_sizes,
+        torch.ops.padless.row_owners.default: row_owners,
         torch.ops.padless.padded_rows.default: padded_rows,
         torch.ops.padless.padded_cells.default: padded_cells,
         indices.grid_schedule: grid_schedule,
         indices.rows_schedule: rows_schedule,
         indices.pack_indices: pack_indices,
         indices.pad_indices: pad_indices,
+        indices.slot_lengths: slot_lengths,
     }
 
 
@@ -115,6 +117,11 @@ def batch_sizes(lengths: Value) -> Value:
     return _batch_sizes(lengths, op.ReduceMax(lengths, _ints(0), keepdims=0))
 
 
+def row_owners(counts: Value, rows: Value) -> Value:
+    is_row = op.Less(_line(_range(op.ReduceMax(counts, _ints(0), keepdims=0))), _column(counts))
+    return op.Squeeze(op.Slice(op.NonZero(is_row), _ints(0), _ints(1), _ints(0)), _ints(0))
+
+
 def padded_rows(lengths: Value, steps: Value, batch_first: bool, left: bool) -> Value:
     """The back-to-back row of each cell, or one past the last if the cell has none."""
     place = _line(_range(steps))  # position in the sequence, (1, T) or (B, T)
@@ -183,6 +190,17 @@ def pad_indices(
         inverse = _inverse(order)
         index, lengths = op.Gather(index, inverse, axis=1), op.Gather(lengths, inverse)
     return op.Transpose(index, perm=[1, 0]) if batch_first else index, lengths
+
+
+def slot_lengths(
+    batch_sizes: Value, order: Value | None, slots: Value | None, rows: Value
+) -> tuple[Value, Value, Value]:
+    if order is None:
+        order = _range(op.Gather(batch_sizes, _ints(0))) if slots is None else _inverse(slots)
+    inverse = _inverse(order)
+    runs = _is_run(batch_sizes, _range(_size(order, 0)))
+    lengths = op.ReduceSum(op.Cast(runs, to=_INT64), _ints(0), keepdims=0)
+    return op.Gather(lengths, inverse), order, inverse
 
 
 # ---- layers

@@ -95,12 +95,11 @@ def _assert_same_order(batch: PackedSequence, other: PackedSequence, name: str) 
     if given is not None:
         in_order = torch.arange(given.shape[0], device=given.device)
         pairs.append((in_order if ours is None else ours, in_order if theirs is None else theirs))
+    message = f"{name}: two batches have different lengths or order"
     for one, two in pairs:
-        if one.shape != two.shape:
-            raise LengthsError(f"{name}: two batches have different lengths")
-        torch.ops.aten._assert_async.msg(
-            (one == two).all(), f"{name}: two batches have different lengths or order"
-        )
+        torch._check(one.shape[0] == two.shape[0], lambda: message)
+        torch.ops.aten._assert_async.msg((one == two).all(), message)
+    torch._check(batch.data.shape[0] == other.data.shape[0], lambda: message)
 
 
 def _difference(a: Layout, b: Layout, names: tuple[str, str]) -> str:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..errors import LayoutError, LengthsError
 from ..layout.checks import whole_number
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows, split_rows
+from ..layout.rows import RowMap, is_mergeable, merge_rows, move_rows, split_rows, take_rows
 from ..packed import Packed
 from ..packed.padding import held_number
 from ._kinds import Batch, as_packed, layout_of, of_kind, rows_in_order_of
@@ -273,7 +273,10 @@ def expand(packed: Batch, values: Tensor) -> Batch:
     tensor([10, 10, 10, 20])
     """
     layout = layout_of(packed, "expand")
-    if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != layout.batch:
+    is_rows = isinstance(values, Tensor) and values.dim() > 0
+    if is_rows and torch.compiler.is_compiling():  # both numbers may be unknown
+        torch._check(values.shape[0] == layout.batch, lambda: "expand: values must have one row per sequence")
+    elif not is_rows or len(values) != layout.batch:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise LayoutError(f"expand: values must be a tensor (B, *) with B = {layout.batch}, got {got}")
     return of_kind(Packed._of(sequence_rows(values, layout), layout), packed)
@@ -285,13 +288,13 @@ def _one_each(batch: Packed, at: Tensor, default: Any, name: str) -> Tensor:
         row = _default_row(batch, default, name)
         if torch.compiler.is_compiling() or bool(is_empty.any()):
             at = at.masked_fill(is_empty, batch._layout.rows)
-            return torch.cat([batch.data, row]).index_select(0, at.to(batch.device))
+            return take_rows(torch.cat([batch.data, row]), at.to(batch.device))
     elif torch.compiler.is_compiling():
         torch.ops.aten._assert_async.msg(~is_empty.any(), f"{name}: a length is 0, and no default is given")
     elif bool(is_empty.any()):
         i = int(is_empty.nonzero()[0, 0])
         raise LengthsError(f"{name}: lengths[{i}] = 0, and no default is given")
-    return batch.data.index_select(0, at.to(batch.device))
+    return take_rows(batch.data, at.to(batch.device))
 
 
 def _default_row(batch: Packed, default: Any, name: str) -> Tensor:

@@ -171,15 +171,16 @@ def _tree_of_products(rows: Tensor, layout: Layout) -> Tensor:
 def logsumexp(packed: Batch) -> Tensor:
     """log(sum(exp(rows))) of every sequence, `(B, *)`; -inf for length 0. Large values do not overflow.
 
-    Raises:
-        TypeError: the data are not floating-point.
+    Args:
+        packed: data `(N, *)`; integers and booleans give torch's default dtype, as in `torch.logsumexp`.
 
     >>> from padless import Packed
     >>> logsumexp(Packed(torch.tensor([0.0, 0.0, 1000.0]), [2, 0, 1]))
     tensor([6.9315e-01, -inf, 1.0000e+03])
     """
     batch = as_packed(packed, "logsumexp")
-    check_floating(batch.data, "logsumexp")
+    if not batch.data.is_floating_point() and not batch.data.is_complex():
+        batch = batch.to(torch.get_default_dtype())
     rows, largest = shifted(batch, finite=True)
     sums = row_sums(rows.exp_(), batch._layout)
     is_empty = sums == 0  # no rows, or only -inf
@@ -190,13 +191,17 @@ def logsumexp(packed: Batch) -> Tensor:
 def shifted(batch: Packed, *, finite: bool = False) -> tuple[Tensor, Tensor]:
     """Rows minus the maximum of their sequence `(N, *)`, and that maximum `(B, *)`, a constant for autograd.
 
-    With `finite` an infinite maximum is replaced by 0; otherwise infinity minus itself is NaN.
+    Of complex rows it is the maximum of their real parts. With `finite` an infinite maximum is replaced by 0; otherwise
+    infinity minus itself is NaN.
     """
     rows = wide(batch.data)
-    largest = _extreme(Packed._of(rows.detach(), batch._layout), "amax")
+    heights = rows.detach().real if rows.is_complex() else rows.detach()
+    largest = _extreme(Packed._of(heights, batch._layout), "amax")
     if finite:
         largest = largest.masked_fill(largest.isinf(), 0)
     of_row = largest.index_select(0, owners(batch))
+    if rows.is_complex():
+        return rows - of_row, largest
     return of_row.neg_().add_(rows), largest  # in place: new memory costs more than the arithmetic
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..layout.checks import is_bool
+from ..layout.checks import for_torch, is_bool
 from ..layout.layout import Layout
-from ..layout.rows import RowMap, move_rows
+from ..layout.rows import RowMap, move_rows, take_rows
 
 __all__ = ["gather_sequences", "one_sequence", "slice_sequences"]
 
@@ -52,7 +53,7 @@ def _gather(data: Tensor, layout: Layout, sequences: Tensor) -> tuple[Tensor, La
     source = gathered.ranges(layout.offsets[sequences])
     if torch.compiler.is_compiling() or (len(sequences) > 1 and int(torch.bincount(sequences).max()) > 1):
         # If a row is used twice, its gradients must be added, which a row map cannot do.
-        return data.index_select(0, source.to(data.device)), gathered
+        return take_rows(data, source.to(data.device)), gathered
     kept = RowMap.placing(source, layout.rows).inverted()
     return move_rows(data, kept), gathered
 
@@ -61,6 +62,8 @@ def _sequence_numbers(index: Any, batch: int) -> Tensor:
     """The sequence numbers `(K,)`, on the host, of a list, array or tensor of numbers or booleans."""
     if isinstance(index, list) and len({isinstance(each, bool) for each in index}) > 1:
         raise TypeError("an index must hold whole numbers or booleans, not both")
+    if isinstance(index, np.ndarray) and not torch.compiler.is_compiling():
+        index = for_torch(index)
     try:
         numbers = torch.as_tensor(index, device="cpu")  # synchronises if the index is on a device
     except (TypeError, ValueError, RuntimeError) as error:

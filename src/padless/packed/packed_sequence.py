@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import LayoutError
-from ..layout.checks import check_batch_sizes, check_inverse, check_permutation
+from ..layout.checks import checked_slots
 from ..layout.layout import Layout
+from ..layout.operators import slot_lengths
 from ..layout.rows import move_rows
 from ..layout.walks import lengths_of_slots
 
@@ -44,29 +45,11 @@ def layout_of_packed_sequence(sequence: PackedSequence) -> Layout:
         if sorted_indices is None or unsorted_indices is None:
             sorted_indices = unsorted_indices = torch.arange(lengths.shape[0], device="cpu")
         return Layout.of_slots(lengths, batch_sizes, sorted_indices, unsorted_indices, rows=rows)
-    running = check_batch_sizes(batch_sizes, rows=rows)
-    if sorted_indices is not None:
-        order = _checked("sorted_indices", sorted_indices, running)
-        slots = (
-            torch.argsort(order) if unsorted_indices is None else _checked_inverse(unsorted_indices, order)
-        )
-    elif unsorted_indices is not None:
-        slots = _checked("unsorted_indices", unsorted_indices, running)
-        order = torch.argsort(slots)
-    else:
-        order = slots = torch.arange(running, device="cpu")
+    if torch.compiler.is_compiling():
+        lengths, order, slots = slot_lengths(batch_sizes, sorted_indices, unsorted_indices, rows)
+        return Layout.of_slots(lengths, batch_sizes, order, slots, rows=rows)
+    order, slots = checked_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows)
     return Layout.of_batch_sizes(batch_sizes, order, slots, rows=rows)
-
-
-def _checked(name: str, indices: Tensor, at_least: int) -> Tensor:
-    check_permutation(indices, at_least=at_least, name=name)
-    return indices.detach().cpu()  # synchronises if the batch is on a device
-
-
-def _checked_inverse(unsorted_indices: Tensor, order: Tensor) -> Tensor:
-    """Return `unsorted_indices` on the host, checked to be the inverse of `order`."""
-    check_inverse(unsorted_indices, order)
-    return unsorted_indices.detach().cpu()  # synchronises if the batch is on a device
 
 
 def packed_sequence_of_rows(data: Tensor, layout: Layout) -> PackedSequence:

@@ -67,9 +67,8 @@ def _pack_padded(padded: Tensor, lengths: Any, batch_first: bool) -> Packed:
 
 def _check_sequence(i: int, tensor: Any, first: Tensor) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(
-            f"sequences[{i}] must be a tensor (len, *), got {type(tensor).__name__}: use torch.as_tensor"
-        )
+        hint = "pack([*a, *b]) joins batches" if isinstance(tensor, Packed) else "use torch.as_tensor"
+        raise TypeError(f"sequences[{i}] must be a tensor (len, *), got {type(tensor).__name__}: {hint}")
     if tensor.is_nested or tensor.dim() == 0:
         kind = "a nested tensor" if tensor.is_nested else "a scalar"
         raise ValueError(f"sequences[{i}] must be a tensor (len, *), got {kind}")
