@@ -346,3 +346,26 @@ def test_weights_packed_panel_by_panel_give_the_bits_of_kept_ones(cell, bias, dt
                 patch.setattr(prepared, "_FEW_ROWS", 0)
                 kept = flat(copy.deepcopy(layer)(x))
             assert_same_bits(once, kept, (isa, width, batch))
+
+
+@each_cell
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 40), (16, 1), (20, 12)])
+def test_small_calls_with_much_work_use_torchs_threads_and_keep_their_bits(
+    cell, dtype, batch, steps, monkeypatch
+):
+    layer = getattr(padless.nn, cell)(1100, 530, dtype=dtype)  # two threads even for one row
+    x, teams, threads_for = torch.randn(steps, batch, 1100, dtype=dtype), [], _kernels.threads_for
+    monkeypatch.setattr(
+        _kernels, "threads_for", lambda *sizes: teams.append(threads_for(*sizes)) or teams[-1]
+    )
+    taken, before, results = counted(monkeypatch), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                results.append(flat(layer(x)))
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [True, True] and (teams == [1, 2] or cell == "RNN")
+    assert_same_bits(*results)
