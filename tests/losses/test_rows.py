@@ -271,5 +271,5 @@ def test_a_weight_may_be_a_batch(kind):
     loss = losses.binary_cross_entropy_with_logits(logits, targets, weight=weight)
     torch.testing.assert_close(loss, expected)
     other = Packed(torch.rand(6, 2), [3, 1, 2])
-    with pytest.raises((padless.LayoutError, TypeError)):
+    with pytest.raises((padless.LengthsError, TypeError)):
         losses.binary_cross_entropy_with_logits(logits, targets, weight=other)
