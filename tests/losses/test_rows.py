@@ -136,7 +136,7 @@ def test_bad_calls_name_what_is_wrong():
         losses.mse_loss(rows, torch.zeros(3, 2))
     with pytest.raises(padless.LayoutError, match=r"rows have shape \(2,\), targets \(\)"):
         losses.mse_loss(rows, targets.to(torch.float32))
-    with pytest.raises(padless.LayoutError, match="logits have 2 sequences, but targets have 3"):
+    with pytest.raises(padless.LengthsError, match="logits have 2 sequences, but targets have 3"):
         losses.ctc_loss(rows, Packed(targets.data, [1, 1, 1]))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from ..errors import LayoutError
+from ..errors import LayoutError, LengthsError
 from ..ops import sum as sequence_sums
 from ..ops._kinds import Batch, as_packed, rows_in_order_of, with_rows
 from ..ops._sums import wide
@@ -158,7 +158,7 @@ def ctc_loss(
 
     Raises:
         TypeError: inputs that are not batches.
-        LayoutError: different numbers of sequences.
+        LengthsError: different numbers of sequences.
         ValueError: an unknown reduction, logits that are not `(N, C)`, or labels that are not whole numbers from 0 to
             C - 1 other than `blank`; the message names the first.
 
@@ -169,7 +169,7 @@ def ctc_loss(
         raise ValueError(f"ctc_loss: reduction must be mean, sum or none, got {reduction!r}")
     frames, labels = as_packed(logits, "ctc_loss"), as_packed(targets, "ctc_loss")
     if len(frames) != len(labels):
-        raise LayoutError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
+        raise LengthsError(f"ctc_loss: logits have {len(frames)} sequences, but targets have {len(labels)}")
     _check_labels(frames.data, targets.data, blank)
     if len(frames) == 0:  # torch refuses it
         none = frames.data.sum(1)
