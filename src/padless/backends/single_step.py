@@ -17,7 +17,7 @@ from ..layout.schedule import Schedule
 from ..layout.walks import prefer_large_pages
 from . import _kernels, native
 from .autograd import differentiable_backward, is_batched, without_autocast
-from .contract import Cell, Gradients, Layer, LayerWeights, States
+from .contract import GATES, Cell, Gradients, Layer, LayerWeights, States
 from .prepared import scratch_memory
 
 __all__ = ["STEP_ROWS", "train_step"]
@@ -97,7 +97,7 @@ class _Step:
 
     def can_read(self, tensors: tuple[Tensor | None, ...]) -> bool:
         """Whether saved tensors are as in the forward pass: a hook or a write to `.data` may have changed them."""
-        gates, state = _kernels.GATES[self.cell] * self.hidden, self.batch * self.hidden
+        gates, state = GATES[self.cell] * self.hidden, self.batch * self.hidden
         sizes = (
             self.batch * self.input_size, state, state, gates * self.input_size, gates * self.hidden, gates, gates,
             state, self.gates[0] * self.gates[1], self.cells[0] * self.cells[1],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..layout.checks import for_torch
 from ..packed import Packed
 
 __all__ = ["collate"]
@@ -188,8 +189,8 @@ def _as_tensor(value: Any, i: int, name: str) -> Tensor:
         if value.is_nested:
             raise TypeError(f"{_where(i, name)} is a nested tensor; pass its sequences one by one")
         return value
-    if isinstance(value, np.ndarray) and not _is_as_torch_wants(value):
-        value = value.astype(value.dtype.newbyteorder("="), order="C")
+    if isinstance(value, np.ndarray):
+        value = for_torch(value)
     if isinstance(value, np.generic):
         value = np.asarray(value)  # torch 2.6 does not take NumPy's bool
     try:
@@ -197,11 +198,6 @@ def _as_tensor(value: Any, i: int, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         hint = "; a list must hold numbers" if isinstance(value, list) else ""
         raise TypeError(f"{_where(i, name)} cannot be a tensor: {error}{hint}") from error
-
-
-def _is_as_torch_wants(array: np.ndarray[Any, Any]) -> bool:
-    """Whether torch can share the array's memory: it warns of read-only arrays, and refuses these other kinds."""
-    return array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
 
 
 def _where(i: int, name: str) -> str:
