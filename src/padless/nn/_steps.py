@@ -13,15 +13,13 @@ import torch
 from torch import _VF, Tensor
 from torch._C._functorch import peek_interpreter_stack
 
-from ..backends import is_native
+from ..backends import is_native, single_step
 from ..backends._kernels import NARROW_DTYPES
 from ..backends._precision import precision_of
 from ..backends.autograd import is_traced
 from ..backends.contract import Cell, weights_per_layer
 from ..backends.native import computes
 from ..backends.prepared import PreparedLayer
-from ..backends.single_step import STEP_ROWS
-from ..backends.single_step import train_step as train_on_kernels
 from ._weights import weight_shapes
 
 __all__ = [
@@ -61,7 +59,9 @@ def trains_by_steps(steps: int, dtype: torch.dtype) -> bool:
 def trains_on_kernels(batch: int, dtype: torch.dtype) -> bool:
     """Whether `train_step` uses the kernels, not torch's cell functions (`torch.lstm_cell`, ...)."""
     if dtype is torch.bfloat16:
-        return batch <= (STEP_ROWS if precision_of(dtype) == "highest" else _KERNEL_ROWS_IN_BFLOAT16)
+        return batch <= (
+            single_step.STEP_ROWS if precision_of(dtype) == "highest" else _KERNEL_ROWS_IN_BFLOAT16
+        )
     return batch <= _KERNEL_ROWS and dtype is not torch.float16
 
 
@@ -156,12 +156,14 @@ def train_step(
     rows, states = rows.contiguous(), tuple([s.contiguous() for s in states])
     cell = cast(Cell, network.mode)
     if network.num_layers == 1:
-        return train_on_kernels(cell, rows, states, weights, shape)
+        return single_step.train_step(cell, rows, states, weights, shape)
     after: list[tuple[Tensor, ...]] = []
     count = weights_per_layer(bias=network.bias, projected=False)
     for layer in range(network.num_layers):
         own = weights[layer * count : (layer + 1) * count]
-        rows, final = train_on_kernels(cell, rows, tuple([s[layer : layer + 1] for s in states]), own, shape)
+        rows, final = single_step.train_step(
+            cell, rows, tuple([s[layer : layer + 1] for s in states]), own, shape
+        )
         after.append(final)
     return rows, tuple([torch.cat(parts) for parts in zip(*after, strict=True)])
 
