@@ -1,72 +1,170 @@
-"""An LSTM in bfloat16, padless beside float32 and torch padded: `python benchmarks/bf16.py [infer|train]`.
+"""An LSTM in bfloat16 products beside float32 and torch padded: `python benchmarks/bf16.py [infer|autocast|train|high]...`
 
-Milliseconds of CPU on one thread, the least of seven runs in turns, each side warmed for 15 ms. Lengths are drawn
-between T/2 and T; torch's padded layer computes the padding. Outputs are checked first.
+infer: bfloat16 tensors in inference. autocast: a float32 layer trained under `torch.autocast("cpu")`. train: a bfloat16
+layer trained. high: a float32 layer under `torch.set_float32_matmul_precision("high")`, in inference and in training.
+
+CPU time on one thread, the least of several runs in turns, each side warmed for 15 ms. Lengths are those of `padless bench`
+("short"); torch's padded layer computes the padding. Outputs are checked first.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 import padless
-from padless.bench.cases import SHAPES
+from padless.bench.cases import SHAPES, Shape
+from padless.bench.lengths import draw_lengths
+
+MODES = ("infer", "autocast", "train", "high")
+ROUNDS = 9
 
 
 def milliseconds(call: Callable[[], object]) -> float:
+    """The least CPU time of three calls, after 15 ms of calls that are not timed."""
     start = time.perf_counter()
     while time.perf_counter() - start < 0.015:
         call()
-    begin = time.thread_time()
-    call()
-    return (time.thread_time() - begin) * 1e3
+    least = float("inf")
+    for _ in range(3):
+        begin = time.thread_time()
+        call()
+        least = min(least, (time.thread_time() - begin) * 1e3)
+    return least
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Batch:
+    """Layers with the same weights on the same sequences: padless and torch padded, float32 and bfloat16."""
+
+    def __init__(self, shape: Shape) -> None:
+        batch, steps, width = shape
+        lengths = draw_lengths("short", batch, steps)
+        rows = torch.randn(int(lengths.sum()), width)
+        self.packed = padless.Packed(rows, lengths)
+        self.padded = self.packed.pad()
+        self.fill = len(rows) / (batch * steps)
+        self.wide = padless.nn.LSTM(width, width, batch_first=True)
+        self.narrow = padless.nn.LSTM(width, width, batch_first=True, dtype=torch.bfloat16)
+        self.torch_wide = torch.nn.LSTM(width, width, batch_first=True)
+        self.torch_narrow = torch.nn.LSTM(width, width, batch_first=True, dtype=torch.bfloat16)
+        for layer in (self.narrow, self.torch_wide, self.torch_narrow):
+            layer.load_state_dict(self.wide.state_dict())
+
+    def infer(
+        self, layer: torch.nn.Module, x: Tensor | padless.Packed
+    ) -> Callable[[], Tensor | padless.Packed]:
+        def call() -> Tensor | padless.Packed:
+            with torch.no_grad():
+                return layer(x)[0]
+
+        return call
+
+    def train(
+        self, layer: torch.nn.Module, x: Tensor | padless.Packed, autocast: bool = False
+    ) -> Callable[[], Tensor | padless.Packed]:
+        is_packed, lengths = isinstance(x, padless.Packed), self.packed.lengths
+        data = (x.data if is_packed else x).detach().requires_grad_()
+        # torch's layer gets no gradient at padding, and does not pay for a mask.
+        grad = torch.randn_like(self.packed.data)
+        grad = grad if is_packed else padless.Packed(grad, self.packed.lengths).pad()
+
+        def call() -> Tensor | padless.Packed:
+            layer.zero_grad()
+            data.grad = None
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                output = layer(padless.Packed(data, lengths) if is_packed else data)[0]
+            result = output.data if is_packed else output
+            result.backward(grad.to(result.dtype))
+            return output
+
+        return call
+
+
+def compare(shape: Shape, mode: str) -> None:
+    case = Batch(shape)
+    low = case.packed.to(torch.bfloat16)
+    if mode == "infer":
+        contestants = {
+            "padless bf16": case.infer(case.narrow, low),
+            "padless float32": case.infer(case.wide, case.packed),
+            "torch padded bf16": case.infer(case.torch_narrow, low.pad()),
+        }
+    elif mode == "autocast":
+        contestants = {
+            "padless autocast": case.train(case.wide, case.packed, autocast=True),
+            "padless float32": case.train(case.wide, case.packed),
+            "torch padded autocast": case.train(case.torch_wide, case.padded, autocast=True),
+        }
+    elif mode == "train":
+        contestants = {
+            "padless bf16": case.train(case.narrow, low),
+            "padless float32": case.train(case.wide, case.packed),
+            "torch padded bf16": case.train(case.torch_narrow, low.pad()),
+        }
+    else:
+        for kind, start in (("infer", case.infer), ("train", case.train)):
+            highest = start(case.wide, case.packed)
+
+            def high(call: Callable[[], object] = start(case.wide, case.packed)) -> object:
+                with precision("high"):
+                    return call()
+
+            report(shape, case.fill, f"high {kind}", {"padless high": high, "padless highest": highest}, 2e-5)
+        return
+    report(shape, case.fill, mode, contestants, 0.05)
+
+
+def report(
+    shape: Shape, fill: float, mode: str, contestants: dict[str, Callable[[], object]], tolerance: float
+) -> None:
+    results = {name: call() for name, call in contestants.items()}
+    first = next(iter(results.values())).data.float()
+    for name, result in results.items():
+        rows = result if isinstance(result, padless.Packed) else None
+        if rows is None:
+            lengths = next(r for r in results.values() if isinstance(r, padless.Packed)).lengths
+            rows = padless.pack(result, lengths)
+        torch.testing.assert_close(rows.data.float(), first, rtol=tolerance, atol=tolerance, msg=name)
+    times = dict.fromkeys(contestants, float("inf"))
+    for _ in range(ROUNDS):
+        for name, call in contestants.items():
+            times[name] = min(times[name], milliseconds(call))
+    own, *others = times
+    shown = "  ".join(f"{name} {times[name] / times[own]:5.2f}" for name in others)
+    print(
+        f"{mode:11} {shape.batch:3} {shape.steps:3} {shape.width:3}  fill {fill:.2f}  {own} {times[own]:7.3f} ms;  {shown}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", nargs="?", choices=("infer", "train"), default="infer")
-    trains = parser.parse_args().mode == "train"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mode", nargs="*", choices=(*MODES, []), default=[])
+    parser.add_argument("--shapes", default="", help="numbers of the shapes, such as 0,3; default: all")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for batch, steps, width in SHAPES:
-        lengths = torch.randint(steps // 2, steps + 1, (batch,))
-        lengths[0] = steps
-        rows = torch.randn(int(lengths.sum()), width)
-        wide, narrow = padless.nn.LSTM(width, width), padless.nn.LSTM(width, width, dtype=torch.bfloat16)
-        narrow.load_state_dict(wide.state_dict())
-        theirs = torch.nn.LSTM(width, width, batch_first=True, dtype=torch.bfloat16)
-        theirs.load_state_dict(wide.state_dict())
-        packed, low = padless.Packed(rows, lengths), padless.Packed(rows.bfloat16(), lengths)
-        padded = low.pad()
-        torch.testing.assert_close(narrow(low)[0].data.float(), wide(packed)[0].data, rtol=0.05, atol=0.05)
-        torch.testing.assert_close(
-            padless.pack(theirs(padded)[0], lengths).data, narrow(low)[0].data, rtol=0.05, atol=0.05
-        )
-
-        def call(layer: torch.nn.Module, x: Tensor | padless.Packed) -> object:
-            if not trains:
-                with torch.no_grad():
-                    return layer(x)
-            layer.zero_grad()
-            output = layer(x)[0]
-            return (output if isinstance(output, Tensor) else output.data).sum().backward()
-
-        sides = {
-            "padless float32": (wide, packed),
-            "padless bf16": (narrow, low),
-            "torch padded bf16": (theirs, padded),
-        }
-        times: dict[str, float] = dict.fromkeys(sides, float("inf"))
-        for _ in range(7):
-            for name, (layer, x) in sides.items():
-                times[name] = min(times[name], milliseconds(lambda layer=layer, x=x: call(layer, x)))
-        fill = int(lengths.sum()) / (batch * steps)
-        shown = "  ".join(f"{name} {ms:8.2f}" for name, ms in times.items())
-        print(f"{batch:3} {steps:3} {width:3} fill {fill:.2f}  {shown}", flush=True)
+    shapes = [SHAPES[int(n)] for n in arguments.shapes.split(",") if n] or SHAPES
+    for mode in arguments.mode or MODES:
+        for shape in shapes:
+            compare(shape, mode)
 
 
 if __name__ == "__main__":

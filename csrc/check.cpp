@@ -122,9 +122,9 @@ int check_layer(const Layer& layer, int64_t dtype) {
 
 int check_shape(const padless_problem& p) {
   if (const int error = check_layer(layer_of(p), p.dtype)) return error;
-  for (const int64_t flag : {p.reverse, p.narrow_rows, p.narrow_states, p.narrow_gates, p.narrow_weights})
+  for (const int64_t flag : {p.reverse, p.narrow_x, p.narrow_y, p.narrow_states, p.narrow_gates, p.narrow_weights})
     if (flag < 0 || flag > 1) return PADLESS_BAD_ENUM;
-  const bool is_narrow = p.narrow_rows || p.narrow_states || p.narrow_gates || p.narrow_weights;
+  const bool is_narrow = p.narrow_x || p.narrow_y || p.narrow_states || p.narrow_gates || p.narrow_weights;
   if (is_narrow && !takes_narrow(p.dtype)) return PADLESS_BAD_ENUM;
   if (p.w_hh && (p.projection_size > 0 || p.dtype > PADLESS_FLOAT64)) return PADLESS_BAD_ENUM;
   if (p.threads < 1 || p.threads > kMostThreads) return PADLESS_BAD_THREADS;

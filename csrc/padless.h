@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { PADLESS_ABI_VERSION = 10 };
+enum { PADLESS_ABI_VERSION = 11 };
 
 enum padless_cell { PADLESS_LSTM = 0, PADLESS_GRU = 1, PADLESS_RNN_TANH = 2, PADLESS_RNN_RELU = 3 };
 /* Arithmetic of products. BFLOAT16: bfloat16 factors with float32 sums; sigmoid and tanh are accurate to 2e-5. BFLOAT16_3: each
@@ -102,7 +102,8 @@ typedef struct padless_problem {
   int64_t projection_size; /* P; 0: none, P is H */
   void* dw_hr;             /* T*, [P, H] contiguous, as the other weights' gradients */
 
-  int64_t narrow_rows; /* 1: x, y, dy and dx are bfloat16 (uint16_t*), with FLOAT32 and BFLOAT16; else 0 */
+  int64_t narrow_x; /* 1: x and dx are bfloat16 (uint16_t*), with FLOAT32 and BFLOAT16; else 0 */
+  int64_t narrow_y; /* 1: y and dy are bfloat16, with the same; else 0 */
   int64_t narrow_states; /* 1: every state and gradient of a state is bfloat16, with the same; else 0 */
   int64_t narrow_gates; /* 1: gates are bfloat16, with the same; else 0 */
 

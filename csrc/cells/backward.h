@@ -69,10 +69,10 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     dc = cursor.take<T>((most_active(p) + spare) * state_stride);
     zeros = cursor.take<T>(zero_count());
     gates_again = recomputes() ? cursor.take<T>(capacity * saved_count(kind) * gate_width) : nullptr;
-    sum_ih = padded(input) && !unpacked() ? cursor.take<T>(gates * hidden * vectors_of<T>(input) * W) : (T*)p.dw_ih;
-    sum_hh = padded(output) && !unpacked() ? cursor.take<T>(gates * hidden * vectors_of<T>(output) * W) : (T*)p.dw_hh;
+    sum_ih = take_sums(cursor, p.dw_ih, gates * hidden, input);
+    sum_hh = take_sums(cursor, p.dw_hh, gates * hidden, output);
     for (T*& each : unprojected) each = projects() ? cursor.take<T>(capacity * state_stride) : nullptr;
-    sum_hr = projects() && padded(hidden) ? cursor.take<T>(output * vectors_of<T>(hidden) * W) : (T*)p.dw_hr;
+    sum_hr = projects() ? take_sums(cursor, p.dw_hr, output, hidden) : nullptr;
     for (int i = 0; i < 2; ++i) {
       if constexpr (Parts > 0) {
         gradient_rows[i] = take_rows<T, Parts>(cursor, capacity + spare, gradient_count(kind) * hidden);
@@ -103,8 +103,15 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     step_rows = unpacked() ? cursor.take<T>(capacity * kStepColumns) : nullptr;
   }
   int64_t zero_count() const { return maximum(state_stride, 4 * W); }
-  // dW goes to the caller's memory directly where its rows are whole vectors, else to padded rows here.
+  // Where dW is summed: in the caller's memory if its rows are whole vectors, else in padded rows here. Products of bfloat16 numbers have
+  // blocks of rows here.
+  T* take_sums(ScratchCursor& cursor, void* dw, int64_t rows, int64_t columns) const {
+    if (!Parts && (unpacked() || !padded(columns))) return (T*)dw;
+    // With GRU's two runs of rows one more block.
+    return cursor.take<T>((Parts ? (sum_blocks(rows) + 1) * sum_tile : rows) * vectors_of<T>(columns) * W);
+  }
   static bool padded(int64_t columns) { return columns % W != 0; }
+  static int64_t sum_blocks(int64_t rows) { return (rows + sum_tile - 1) / sum_tile; }
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }
   // Whether the weights are the caller's, for a single step.
@@ -116,12 +123,11 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     if (team.size > 1) padless::wait_for_team(team, false);
   }
 
-  const void* row_element(const void* rows, int64_t at) const { return element_of<T>(rows, at, p.narrow_rows); }
   StateRow state_of(const void* base, int64_t stride, int64_t slot) const {
     return {state_row<T>(p, base, stride, slot), p.narrow_states != 0};
   }
   StateRow y_row(int64_t t, int64_t slot) const {
-    return {row_element(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride), p.narrow_rows != 0};
+    return {element_of<T>(p.y, (p.y_step[t] + p.y_sequence[slot]) * p.y_stride, p.narrow_y), p.narrow_y != 0};
   }
 
   // A chunk: steps [begin, end) in the order of processing, rows [base, base + rows).
@@ -168,15 +174,21 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     return {chunk, u, steps.time(u), row0, lane, lane.count(active), lane.count(minimum(active, steps.active(u - 1)))};
   }
 
+  // Where a product starts: at rows `stride` apart or, for null, at zero.
+  Start<T> start_of(int nv, const T* at, int64_t stride) const {
+    Start<T> start = {};
+    if (!at && starts_empty(Parts)) return start;
+    for (int v = 0; v < nv; ++v) {
+      start.at[v] = (at ? at : zeros) + v * W;
+      start.stride[v] = at ? stride : 0;
+    }
+    return start;
+  }
   // Product of n rows with one panel.
   void multiply(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& rows, int64_t n, const T* start_at,
                 int64_t start_stride, T* out, const Prefetch& prefetch = {}) const {
     const int nv = (int)w.size(panel);
-    Start<T> start = {};
-    for (int v = 0; v < nv; ++v) {
-      start.at[v] = start_at + v * W;
-      start.stride[v] = start_stride;
-    }
+    Start<T> start = start_of(nv, start_at, start_stride);
     multiply_panel(w, panel, rows, n, start, out, nv * W, prefetch);
   }
 
@@ -185,8 +197,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
                          const Prefetch& prefetch = {}) const {
     const bool passes_by = kind == PADLESS_GRU;  // a part of the gradient, in dh, reaches h without a product
     const Operand<T, Parts> rows = later_rows.from(slot, kind == PADLESS_GRU ? hidden : 0).every(lane.slot_step);
-    const T* start = passes_by ? dh + slot * state_stride + weights.hidden.first(panel) * W : zeros;
-    multiply(weights.hidden, panel, rows, n, start, passes_by ? lane.slot_step * state_stride : 0, product, prefetch);
+    const T* start = passes_by ? dh + slot * state_stride + weights.hidden.first(panel) * W : nullptr;
+    multiply(weights.hidden, panel, rows, n, start, lane.slot_step * state_stride, product, prefetch);
   }
 
   void store_state(void* base, int64_t stride, int64_t slot, int64_t unit, const T* from, int64_t count) const {
@@ -231,7 +243,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     BackwardBlock<T> e;
     e.rows = size;
     e.product_stride = nv * W;
-    e.narrow_rows = p.narrow_rows;
+    e.narrow_y = p.narrow_y;
     e.dy_stride = p.dy_stride;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
@@ -250,8 +262,8 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     for (int v = 0; v < nv; ++v) {
       const int64_t unit = (units.first(panel) + v) * W;
       e.product = later + v * W;
-      e.dy = p.dy && !projects() ? row_element(p.dy, p.y_step[part.t] * p.dy_stride + unit) : nullptr;
-      e.y = row_element(p.y, p.y_step[part.t] * p.y_stride + unit);
+      e.dy = p.dy && !projects() ? element_of<T>(p.dy, p.y_step[part.t] * p.dy_stride + unit, p.narrow_y) : nullptr;
+      e.y = element_of<T>(p.y, p.y_step[part.t] * p.y_stride + unit, p.narrow_y);
       e.gates = gates_again ? gates_again + chunk_row * saved + unit : element_of<T>(p.gates, row * saved + unit, p.narrow_gates);
       e.cells = (const T*)p.cells + row * gate_width + unit;
       e.dh = dh + slot * state_stride + unit;

@@ -16,7 +16,7 @@ template <class T> struct BackwardBlock {
   int64_t dy_stride;
   const void* y;  // likewise: RNN reads its h here
   int64_t y_stride;
-  bool narrow_rows;           // whether dy and y are bfloat16
+  bool narrow_y;              // whether dy and y are bfloat16
   const int64_t* y_sequence;  // of the first row's slot
   int64_t slot_step;
   const void* gates;  // T*, or bfloat16
@@ -44,7 +44,7 @@ template <class T> PADLESS_INLINE Vec<T> load_row(const StateRow& row, int64_t a
 }
 template <class T> PADLESS_INLINE Vec<T> gradient_of_h(const BackwardBlock<T>& b, int64_t r) {
   const Vec<T> dh = load(b.product + r * b.product_stride);
-  return b.dy ? dh + load_row<T>({b.dy, b.narrow_rows}, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units) : dh;
+  return b.dy ? dh + load_row<T>({b.dy, b.narrow_y}, b.y_sequence[r * b.slot_step] * b.dy_stride, b.units) : dh;
 }
 template <int Parts, class T> PADLESS_INLINE void put_gradient(const BackwardBlock<T>& b, int64_t r, int g, Vec<T> v) {
   const int64_t at = r * b.gradients_stride + g * b.hidden;
@@ -85,7 +85,7 @@ template <class T, int Parts> __attribute__((noinline)) static void backward(con
 }
 
 template <class T> PADLESS_INLINE Vec<T> output_of(const BackwardBlock<T>& b, int64_t r) {
-  return load_row<T>({b.y, b.narrow_rows}, b.y_sequence[r * b.slot_step] * b.y_stride, b.units);
+  return load_row<T>({b.y, b.narrow_y}, b.y_sequence[r * b.slot_step] * b.y_stride, b.units);
 }
 
 template <class T, int Parts> __attribute__((noinline)) static void backward(const BackwardBlock<T>& b, RnnTanh<T, Parts>) {

@@ -41,7 +41,7 @@
           const int64_t unit = column + v * W;
           const Operand<T, Parts> to = chunk.d_output_rows.from(part.chunk_row(slot), unit);
           Vec<T> sum = load(later + (r * nv + v) * W);
-          if (p.dy) sum += load_row<T>({p.dy, p.narrow_rows != 0}, at + unit, output - unit);
+          if (p.dy) sum += load_row<T>({p.dy, p.narrow_y != 0}, at + unit, output - unit);
           if constexpr (Parts > 0) put_parts<Parts>(to.at, to.part, sum, minimum(output - unit, W), false);
           else store(to.at, sum);
         }

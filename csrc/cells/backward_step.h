@@ -32,8 +32,8 @@
   void write_step_input_gradient(const Chunk& chunk) const {
     const auto begin = [](int64_t, int64_t, int64_t count, T* sums) { copy_or_zero<T>(sums, nullptr, count); };
     multiply_step(chunk.gradient_rows, chunk.rows, p.w_ih, kX, begin, [&](int64_t r, int64_t column, int64_t count, const T* sums) {
-      void* const to = element_of<T>(p.dx, x_row[r] * p.dx_stride + column, p.narrow_rows);
-      copy_stored<T>(to, p.narrow_rows, sums, false, count);
+      void* const to = element_of<T>(p.dx, x_row[r] * p.dx_stride + column, p.narrow_x);
+      copy_stored<T>(to, p.narrow_x, sums, false, count);
     });
   }
 

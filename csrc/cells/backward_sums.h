@@ -18,28 +18,28 @@
       const int64_t column = weights.input.first(panel) * W, count = minimum(nv * W, input - column);
       const Blocks blocks = blocks_of(rows.end - rows.begin, Parts, nv);
       for (int64_t b = 0, i = rows.begin; b < blocks.blocks; i += blocks.size(b++)) {
-        multiply(weights.input, panel, chunk.gradient_rows.from(i), blocks.size(b), zeros, 0, product);
+        multiply(weights.input, panel, chunk.gradient_rows.from(i), blocks.size(b), nullptr, 0, product);
         for (int64_t r = 0; r < blocks.size(b); ++r) {
           const int64_t to = x_row[i + r] * p.dx_stride + column;
           for (int v = 0; v < nv; ++v) {
             const Vec<T> sum = load(product + (r * nv + v) * W);
-            store_stored<T>(element_of<T>(p.dx, to + v * W, p.narrow_rows), sum, count - v * W, p.narrow_rows);
+            store_stored<T>(element_of<T>(p.dx, to + v * W, p.narrow_x), sum, count - v * W, p.narrow_x);
           }
         }
       }
     }
   }
 
-  // Gradient columns [column, column + count) belong to rows [row, row + count) of a weight.
+  // Gradient columns [column, column + count) belong to rows [row, row + count) of a weight, whose sums begin with block `block`.
   struct Run {
-    int64_t column, row, count;
+    int64_t column, row, count, block;
   };
   static constexpr int kRunsIn = kind == PADLESS_GRU ? 2 : 1;
   Run run_in(int i) const {
-    if (kind != PADLESS_GRU) return {0, 0, gates * hidden};
-    return i == 0 ? Run{0, 2 * hidden, hidden} : Run{hidden, 0, 2 * hidden};
+    if (kind != PADLESS_GRU) return {0, 0, gates * hidden, 0};
+    return i == 0 ? Run{0, 2 * hidden, hidden, 0} : Run{hidden, 0, 2 * hidden, sum_blocks(hidden)};
   }
-  Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden}; }
+  Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden, 0}; }
 
   // sums[row, :] += from^T rows for one run, one panel of nv vectors of columns and n rows, which are stored in panel_rows.
   template <int NV>
@@ -92,25 +92,22 @@
           }
     }
   }
-  void sum_panel_of_tiles(int nv, const Run& run, int64_t rows, T* sums, int64_t sums_stride, bool first) const {
+  // The sums of a run with one panel of columns, from vector v on, are added to blocks of `sum_tile` rows (`sums_of`): rows of dW are
+  // too far apart to be read and written once a chunk.
+  void sum_panel_of_tiles(int64_t v, int nv, int64_t vectors, const Run& run, int64_t n, T* sums, bool first) const {
     if constexpr (Parts > 0) {
       const Share own = share(run.count, sum_tile);
-      const Panels<T, Parts> panel = {sum_right, tiled(rows), nv, 4, 1};
+      const Panels<T, Parts> panel = {sum_right, tiled(n), nv, 4, 1};
       for (int64_t g = own.begin; g < own.end; g += sum_tile) {
-        const int64_t n = minimum(sum_tile, own.end - g), stride = nv * W;
-        const bool whole = n == sum_tile;  // else the tile has rows that are not this worker's
-        T* to = sums + (run.row + g) * sums_stride;
-        if (!whole && !first)
-          for (int64_t r = 0; r < n; ++r) copy(product + r * stride, to + r * sums_stride, stride);
-        Start<T> start = {};
-        for (int v = 0; v < nv; ++v) {
-          start.at[v] = (first ? zeros : whole ? to : product) + v * W;
-          start.stride[v] = first ? 0 : whole ? sums_stride : stride;
-        }
-        multiply_panel(panel, 0, sum_left.from(g - own.begin), n, start, whole ? to : product, whole ? sums_stride : stride);
-        for (int64_t r = 0; !whole && r < n; ++r) copy(to + r * sums_stride, product + r * stride, stride);
+        T* const block = sums_of(sums, run, g, v, vectors);
+        Start<T> start = start_of(nv, first ? nullptr : block, nv * W);
+        multiply_panel(panel, 0, sum_left.from(g - own.begin), minimum(sum_tile, own.end - g), start, block, nv * W);
       }
     }
+  }
+  // Where the sums of the block of rows g of a run begin, for the panel of columns from vector v on.
+  T* sums_of(T* sums, const Run& run, int64_t g, int64_t v, int64_t vectors) const {
+    return sums + (run.block + g / sum_tile) * sum_tile * vectors * W + v * W * sum_tile;
   }
 
   // The rows that gradients are multiplied by in a sum over rows: x, h before or, with gradients of h, o tanh(c).
@@ -118,12 +115,12 @@
 
   int64_t columns_of(Operands of) const { return of == kX ? input : of == kHidden ? output : hidden; }
   int runs_of(Operands of) const { return of == kX ? kRunsIn : 1; }
-  Run run_in(Operands of, int i) const { return of == kX ? run_in(i) : of == kHidden ? run_hidden() : Run{0, 0, output}; }
+  Run run_in(Operands of, int i) const { return of == kX ? run_in(i) : of == kHidden ? run_hidden() : Run{0, 0, output, 0}; }
 
   StateRow operand_row(const Chunk& chunk, Operands of, int64_t i) const {
     if (of == kHidden) return h_row[i];
     if (of == kUnprojected) return {chunk.unprojected + i * state_stride, false};
-    return {row_element(p.x, x_row[i] * p.x_stride), p.narrow_rows != 0};
+    return {element_of<T>(p.x, x_row[i] * p.x_stride, p.narrow_x), p.narrow_x != 0};
   }
 
   // Columns [column, column + nv vectors) of n rows of an operand, `columns` wide, from row i on, as a panel: of tiles, with zeros
@@ -152,7 +149,8 @@
     }
   }
 
-  void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operands of, bool first) const {
+  // `transposed`: where bfloat16 numbers are multiplied, whether `sum_left` has the gradients already.
+  void sum_products(const Chunk& chunk, int64_t i, int64_t n, Operands of, bool first, bool transposed = false) const {
     const int64_t columns = columns_of(of), vectors = vectors_of<T>(columns);
     T* sums = of == kX ? sum_ih : of == kHidden ? sum_hh : sum_hr;
     const Operand<T, Parts> from = (of == kUnprojected ? chunk.d_output_rows : chunk.gradient_rows).from(i);
@@ -166,18 +164,19 @@
       }
     } else {
       for (int r = 0; r < runs; ++r) {
-        transpose_run(from, run_of(r), n);
+        if (!transposed) transpose_run(from, run_of(r), n);
         for (int64_t v = 0; v < vectors; v += 4) {
           const int nv = (int)minimum(4, vectors - v);
           gather(chunk, of, i, n, v * W, nv, columns);
-          sum_panel_of_tiles(nv, run_of(r), n, sums + v * W, vectors * W, first);
+          sum_panel_of_tiles(v, nv, vectors, run_of(r), n, sums, first);
         }
       }
     }
   }
 
-  void sum_bias(const Operand<T, Parts>& from, const Run& run, int64_t n, void* db, bool first) const {
-    if (!db) return;
+  // The sum of one run for a bias and, if it is not null, for another with the same gradient.
+  void sum_bias(const Operand<T, Parts>& from, const Run& run, int64_t n, void* db, void* other_db, bool first) const {
+    if (!db && !other_db) return;
     const Share own = share(run.count, W);
     for (int64_t g = own.begin; g < own.end; g += W) {
       Vec<T> sum = {};
@@ -189,8 +188,12 @@
           for (int q = 0; q < Parts; ++q) sum += widened(load_halves(column + q * from.part, count));
       }
       const bool narrow = has_narrow_sums();
-      void* const to = element_of<T>(db, run.row + g, narrow);
-      store_stored<T>(to, first ? sum : load_stored<T>(to, count, narrow) + sum, count, narrow);
+      void* const both[2] = {db, other_db};
+      for (void* each : both) {
+        if (!each) continue;
+        void* const to = element_of<T>(each, run.row + g, narrow);
+        store_stored<T>(to, first ? sum : load_stored<T>(to, count, narrow) + sum, count, narrow);
+      }
     }
   }
 
@@ -198,24 +201,35 @@
     for (int64_t i = 0; i < chunk.rows; i += sum_rows(Parts)) {
       const int64_t n = minimum(sum_rows(Parts), chunk.rows - i);
       const Operand<T, Parts> from = chunk.gradient_rows.from(i);
-      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, p.db_ih, !sums_begun);
-      sum_bias(from, run_hidden(), n, p.db_hh, !sums_begun);
+      const bool shares = kind != PADLESS_GRU;  // both weights' and both biases' gradients are sums of the same
+      for (int r = 0; r < kRunsIn; ++r) sum_bias(from, run_in(r), n, p.db_ih, shares ? p.db_hh : nullptr, !sums_begun);
+      if (!shares) sum_bias(from, run_hidden(), n, p.db_hh, nullptr, !sums_begun);
       if (unpacked()) {
         write_step_weight_gradient(chunk, kX);
         write_step_weight_gradient(chunk, kHidden);
         return;
       }
       if (p.dw_ih) sum_products(chunk, i, n, kX, !sums_begun);
-      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !sums_begun);
+      if (p.dw_hh) sum_products(chunk, i, n, kHidden, !sums_begun, shares && p.dw_ih);
       if (projects() && p.dw_hr) sum_products(chunk, i, n, kUnprojected, !sums_begun);
       sums_begun = true;
     }
   }
 
-  // Copies sums that are stored in padded rows to the caller's memory; if there was no row at all, sums are 0.
-  void finish_sum(T* to, const T* sums, int64_t columns, const Run& run) const {
-    if (!to || (sums_begun && !padded(columns))) return;
+  // Copies sums that are not in the caller's memory to it; if there was no row at all, sums are 0.
+  void finish_sum(T* to, T* sums, int64_t columns, const Run& run) const {
+    if (!to || (sums_begun && !Parts && !padded(columns))) return;
     const Share own = share(run.count, sum_tile);
+    if (Parts && sums_begun) {
+      const int64_t vectors = vectors_of<T>(columns);
+      for (int64_t g = own.begin; g < own.end; ++g)
+        for (int64_t v = 0; v < vectors; v += 4) {
+          const int64_t width = minimum(4, vectors - v) * W;
+          copy(to + (run.row + g) * columns + v * W, sums_of(sums, run, g, v, vectors) + g % sum_tile * width,
+               minimum(width, columns - v * W));
+        }
+      return;
+    }
     for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
       copy_or_zero(to + g * columns, sums_begun ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
@@ -223,7 +237,7 @@
     if (unpacked()) return;
     for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
     finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
-    if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output});
+    if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output, 0});
     if (!sums_begun && team.rank == 0) {
       if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
       if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
@@ -242,7 +256,7 @@
       for (int64_t r = 0; r < n; ++r) {
         const StateRow before = h_row[i + r];
         put_row(h, r, before.at, output, before.narrow);
-        put_row(x, r, row_element(p.x, x_row[i + r] * p.x_stride), input, p.narrow_rows);
+        put_row(x, r, element_of<T>(p.x, x_row[i + r] * p.x_stride, p.narrow_x), input, p.narrow_x);
       }
       for (int64_t panel = 0; panel < w.hidden.count(); ++panel) {
         const int64_t unit = panel * W, step = w.hidden.gate_step(panel);  // cells with saved gates have one vector a panel

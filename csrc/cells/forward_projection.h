@@ -12,7 +12,7 @@
       e.next = rows_after(s).at + slot * rows_after(s).stride + unit;
       e.next_stride = slot_step * rows_after(s).stride;
       e.next_part = rows_after(s).part;
-      e.y = p.narrow_rows ? y_of(steps.time(s), unit) : nullptr;  // else it is copied below
+      e.y = p.narrow_y ? y_of(steps.time(s), unit) : nullptr;  // else it is copied below
       e.narrow_y = true;
       e.y_stride = p.y_stride;
       e.y_sequence = p.y_sequence + slot;
@@ -55,5 +55,5 @@
         }
       }
     }
-    if (panels > 0 && !(Parts && p.narrow_rows)) write_outputs(s, lane, weights.projection, output);
+    if (panels > 0 && !(Parts && p.narrow_y)) write_outputs(s, lane, weights.projection, output);
   }

@@ -11,7 +11,7 @@
   void gather_x(int64_t t, const Lane& lane, int64_t n, const Operand<T, Parts>& to) const {
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = (p.x_step[t] + p.x_sequence[lane.slot + i * lane.slot_step]) * p.x_stride;
-      put_row(to, i, element_of<T>(p.x, at, p.narrow_rows), p.input_size, p.narrow_rows);
+      put_row(to, i, element_of<T>(p.x, at, p.narrow_x), p.input_size, p.narrow_x);
     }
   }
 
@@ -82,6 +82,7 @@
       for (int64_t v = 0; v < count; ++v) Cell<T, Parts>::forward(blocks[v], done, row);
       done = row;
     }
+    void finish() { advance_to(rows); }
     static void advance(void* work, int64_t done, int64_t of) {
       CellWork& own = *(CellWork*)work;
       own.advance_to(own.rows * done / of);
@@ -94,9 +95,11 @@
     if (!part.in_chunk) gather_x(part.t, lane, n, x_rows);
     const bool prefetching = prefetches(!part.in_chunk);
     const bool descending = part.s & 1;
-    int which = 0;    // of the buffers of a block
-    CellWork before;  // with AMX, of the block before
-    before.rows = before.done = 0;
+    // The block that is multiplied and, with AMX, the one before, whose cells are computed meanwhile. They take turns, because a copy of
+    // what was just written piecemeal would wait for the writes.
+    CellWork works[2];
+    int which = 0;
+    works[1].rows = works[1].done = 0;
     for (int64_t i = 0; i < panels; ++i) {
       const int64_t panel = panel_at(lane, i, descending), other = panel_at(lane, i + 1, descending);
       const int nv = weights.hidden.tile(panel);
@@ -118,6 +121,7 @@
       for (int64_t b = 0, row = 0; b < blocks.blocks; row += blocks.size(b++)) {
         const int64_t size = blocks.size(b), slot = lane.slot + row * lane.slot_step;
         T *in = input_sums[which], *const sums = hidden_sums[which];
+        CellWork& before = works[which ^ 1];
         if (part.in_chunk) in = chunk_panel(panel) + (part.chunk_row + row) * nv * W;
         else
           input_product(panel_of(weights.input, panel, p.w_ih), panel, x_rows.from(row), size, in,
@@ -125,17 +129,18 @@
         if (b == 0 || !part.in_chunk) data = panel_of(weights.hidden, panel, p.w_hh);  // the input's panel may have overwritten it
         Start<T> start = hidden_start(panel, in, size, sums);
         multiply_panel_at(data, weights.hidden, panel, rows_before(part.s).from(slot).every(lane.slot_step), size, start, sums, nv * W,
-                          {prefetches_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks}, {CellWork::advance, &before});
+                          {prefetches_other ? weights.hidden.at(other) : nullptr, b, blocks.blocks},
+                          {before.done < before.rows ? CellWork::advance : nullptr, &before});
         if (!overlaps || n == 1) {  // a single row is faster without overlap
           finish_block(part, panel, slot, size, in, sums);
           continue;
         }
-        before.advance_to(before.rows);
-        before = cells_of(part, panel, slot, size, in, sums);
+        before.finish();
+        prepare(works[which], part, panel, slot, size, in, sums);
         which ^= 1;
       }
     }
-    before.advance_to(before.rows);
+    works[which ^ 1].finish();
     if (rounds_outputs()) write_outputs(part.s, lane, weights.hidden, hidden);
   }
 
@@ -173,9 +178,8 @@
   }
 
   // The cells of vector v of a panel, on a finished product of rows of the lane, the first of them of `slot`.
-  ForwardBlock<T> block_of(const StepPart& part, int64_t panel, int64_t v, int64_t slot, const T* in, const T* done) const {
+  void set_block(ForwardBlock<T>& e, const StepPart& part, int64_t panel, int64_t v, int64_t slot, const T* in, const T* done) const {
     const int64_t slot_step = part.lane.slot_step, row = part.row0 + slot, unit = (weights.hidden.first(panel) + v) * W;
-    ForwardBlock<T> e;
     e.product = done + v * gates * W;
     e.input = in + v * gates * W;
     e.product_stride = weights.hidden.tile(panel) * W;
@@ -200,28 +204,28 @@
     e.cells = p.cells && kind == PADLESS_LSTM ? (T*)p.cells + row * cells_stride + unit : nullptr;
     e.cells_stride = slot_step * cells_stride;
     e.y = projects() || rounds_outputs() ? nullptr : y_of(part.t, unit);
-    e.narrow_y = p.narrow_rows;
+    e.narrow_y = p.narrow_y;
     e.y_stride = p.y_stride;
     e.y_sequence = p.y_sequence + slot;
     e.slot_step = slot_step;
     e.units = hidden - unit;
-    return e;
   }
-  CellWork cells_of(const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
-    CellWork work;
+  void prepare(CellWork& work, const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
     work.count = weights.hidden.size(panel);
     work.rows = size;
     work.done = 0;
-    for (int64_t v = 0; v < work.count; ++v) work.blocks[v] = block_of(part, panel, v, slot, in, done);
-    return work;
+    for (int64_t v = 0; v < work.count; ++v) set_block(work.blocks[v], part, panel, v, slot, in, done);
   }
   void finish_block(const StepPart& part, int64_t panel, int64_t slot, int64_t size, const T* in, const T* done) const {
-    for (int64_t v = 0; v < weights.hidden.size(panel); ++v)
-      Cell<T, Parts>::forward(block_of(part, panel, v, slot, in, done), 0, size);
+    for (int64_t v = 0; v < weights.hidden.size(panel); ++v) {
+      ForwardBlock<T> block;
+      set_block(block, part, panel, v, slot, in, done);
+      Cell<T, Parts>::forward(block, 0, size);
+    }
   }
 
   // Whether y is bfloat16 and h is not. Then y is written after the step: a cell that rounds takes 4 % longer where it need not.
-  bool rounds_outputs() const { return Parts == 0 && p.narrow_rows && !projects(); }
+  bool rounds_outputs() const { return Parts == 0 && p.narrow_y && !projects(); }
 
   // The lane's slots and columns of y, `width` wide, from h after the step.
   void write_outputs(int64_t s, const Lane& lane, const Panels<T, Parts>& panels, int64_t width) const {
@@ -230,11 +234,11 @@
     for (int64_t row = 0, slot = lane.slot; row < n; ++row, slot += lane.slot_step) {
       const T* const from = h_after(s) + slot * state_stride + column;
       const int64_t to = (p.y_step[t] + p.y_sequence[slot]) * p.y_stride + column;
-      copy_stored<T>(element_of<T>(p.y, to, p.narrow_rows), p.narrow_rows, from, false, count);
+      copy_stored<T>(element_of<T>(p.y, to, p.narrow_y), p.narrow_y, from, false, count);
     }
   }
 
   // Column `unit` of a step in the caller's y, of slot 0 but for its y_sequence: T*, or bfloat16.
   void* y_of(int64_t t, int64_t unit) const {
-    return element_of<T>(p.y, p.y_step[t] * p.y_stride + unit, p.narrow_rows);
+    return element_of<T>(p.y, p.y_step[t] * p.y_stride + unit, p.narrow_y);
   }

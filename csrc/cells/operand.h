@@ -56,19 +56,35 @@ PADLESS_INLINE Halves narrowed(VecF x) {
   return __builtin_convertvector(chosen >> 16, Halves);
 #endif
 }
-PADLESS_INLINE VecF widened(Halves x) { return (VecF)(__builtin_convertvector(x, VecU32) << 16); }
+PADLESS_INLINE VecU32 extended(Halves x) {
+#if defined(PADLESS_AVX512)
+  return (VecU32)_mm512_cvtepu16_epi32((__m256i)x);  // GCC 12 converts the halves of the vector apart
+#else
+  return __builtin_convertvector(x, VecU32);
+#endif
+}
+PADLESS_INLINE VecF widened(Halves x) { return (VecF)(extended(x) << 16); }
 
+// The first n of a vector of them, the rest read as zero and not written. Without AVX-512 the vector goes through memory.
 PADLESS_INLINE Halves load_halves(const uint16_t* from, int64_t n) {
   Halves v = {};
   if (n >= kWidth<float>) __builtin_memcpy(&v, from, sizeof v);
   else
+#if defined(PADLESS_AVX512)
+    v = (Halves)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), from);
+#else
     for (int64_t i = 0; i < n; ++i) v[i] = from[i];
+#endif
   return v;
 }
 PADLESS_INLINE void store_halves(uint16_t* to, Halves v, int64_t n) {
   if (n >= kWidth<float>) __builtin_memcpy(to, &v, sizeof v);
   else
+#if defined(PADLESS_AVX512)
+    _mm256_mask_storeu_epi16(to, (__mmask16)((1u << n) - 1), (__m256i)v);
+#else
     for (int64_t i = 0; i < n; ++i) to[i] = v[i];
+#endif
 }
 
 // Element `at` of the caller's rows, states or gates, which are T or, with `narrow` and for T = float alone, bfloat16.
@@ -127,18 +143,14 @@ template <int Parts> PADLESS_INLINE Halved<Parts> load_halved(const void* row, i
 
 // Two rows of a matrix, interleaved as in a row of a tile.
 PADLESS_INLINE VecU32 paired(Halves even, Halves odd) {
-  return __builtin_convertvector(even, VecU32) | __builtin_convertvector(odd, VecU32) << 16;
+  return extended(even) | extended(odd) << 16;
 }
 PADLESS_INLINE void store_pairs(uint16_t* to, VecU32 pairs) { __builtin_memcpy(to, &pairs, sizeof pairs); }
 
 // Writes the first `n` of a vector to columns of an operand row and, if `zeros`, zeros to the rest of the vector's columns.
 // Returns the first part.
 template <int Parts> PADLESS_INLINE Halves put_parts(uint16_t* to, int64_t part, VecF v, int64_t n, bool zeros) {
-  if (n < kWidth<float>) {
-    float lanes[kWidth<float>] = {};
-    store_first(lanes, v, n);
-    v = load(lanes);
-  }
+  if (n < kWidth<float>) v = first_lanes(v, n);
   const Halved<Parts> h = halved<Parts>(v);
 #pragma GCC unroll 2
   for (int q = 0; q < Parts; ++q) store_halves(to + q * part, h.part[q], zeros ? kWidth<float> : n);

@@ -10,6 +10,8 @@ constexpr bool adds_input(int parts) { return parts > 0; }
 #else
 constexpr bool adds_input(int) { return false; }
 #endif
+// Whether a product may start at null, for zero.
+constexpr bool starts_empty(int parts) { return adds_input(parts); }
 
 // Other work during a product: `advance` is called after each of its steps, with the number of steps done and their total. AMX
 // multiplies in a unit of its own, so that the others are free.

@@ -91,6 +91,17 @@ template <class T> PADLESS_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
 #endif
 }
 
+// The first n of a vector's elements, the rest zero.
+PADLESS_INLINE VecF first_lanes(VecF v, int64_t n) {
+#if defined(PADLESS_AVX512)
+  return (VecF)_mm512_maskz_mov_ps((__mmask16)((1u << n) - 1), (__m512)v);
+#else
+  float lanes[kWidth<float>] = {};
+  store_first(lanes, v, n);
+  return load(lanes);
+#endif
+}
+
 template <class T> constexpr int kLane = 16 / sizeof(T);  // elements of 16 bytes, within which every set shuffles fastest
 
 // A vector of the 16 bytes at p, at p + stride_bytes, ...

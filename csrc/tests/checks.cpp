@@ -98,7 +98,7 @@ int main() {
   char packed[1];
   for (const int64_t dtype : {PADLESS_FLOAT64, PADLESS_BFLOAT16_3}) {
     narrow.dtype = dtype;
-    for (int64_t* flag : {&narrow.narrow_rows, &narrow.narrow_states, &narrow.narrow_gates, &narrow.narrow_weights}) {
+    for (int64_t* flag : {&narrow.narrow_x, &narrow.narrow_y, &narrow.narrow_states, &narrow.narrow_gates, &narrow.narrow_weights}) {
       *flag = 1;
       expect(padless_forward(&narrow), PADLESS_BAD_ENUM, "bfloat16 in float64 or in three products");
       *flag = 0;

@@ -167,7 +167,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool forged = b.next(3) != 0;
   p.cell = b.next(4);
   p.dtype = b.next(padless_computes(PADLESS_BFLOAT16_3) ? 4 : padless_computes(PADLESS_BFLOAT16) ? 3 : 2);
-  int64_t* const narrow[] = {&p.narrow_rows, &p.narrow_states, &p.narrow_gates, &p.narrow_weights};
+  int64_t* const narrow[] = {&p.narrow_x, &p.narrow_y, &p.narrow_states, &p.narrow_gates, &p.narrow_weights};
   for (int64_t* flag : narrow) *flag = (p.dtype == PADLESS_FLOAT32 || p.dtype == PADLESS_BFLOAT16) && b.next(2);
   const int narrow_weights = (int)p.narrow_weights;
   p.reverse = b.next(2);
@@ -178,7 +178,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   p.steps = p.batch ? b.next(10) : 0;
   if (p.steps > 5) p.steps = 1;  // the single steps of unpacked weights
   p.projection_size = p.cell == PADLESS_LSTM && b.next(2) ? b.next(48) : 0;
-  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, row_element = p.narrow_rows ? 2 : element;
+  const int64_t element = p.dtype == PADLESS_FLOAT64 ? 8 : 4, x_element = p.narrow_x ? 2 : element, y_element = p.narrow_y ? 2 : element;
   const int64_t weight = narrow_weights ? 2 : element;
   const int64_t h = p.hidden_size, in = p.input_size, projection = p.projection_size;
   const int64_t out = projection ? projection : h;
@@ -193,8 +193,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (int64_t t = 0; t < p.steps; ++t) ((int64_t*)step.p)[t] = t * p.batch;
   for (int64_t s = 0; s < p.batch; ++s) ((int64_t*)sequence.p)[s] = s, ((int64_t*)index.p)[s] = p.batch - 1 - s;
   const int64_t cells = p.steps * p.batch, x_stride = in + b.next(3), y_stride = out + b.next(3);
-  Exact x(cells * x_stride * row_element), y(cells * y_stride * row_element);
-  Exact dx(cells * x_stride * row_element), dy(cells * y_stride * row_element);
+  Exact x(cells * x_stride * x_element), y(cells * y_stride * y_element);
+  Exact dx(cells * x_stride * x_element), dy(cells * y_stride * y_element);
   const int64_t state = p.narrow_states ? 2 : element, h_bytes = p.batch * out * state, c_bytes = p.batch * h * state;
   Exact h0(h_bytes), c0(c_bytes), h_n(h_bytes), c_n(c_bytes), dh_n(h_bytes), dc_n(c_bytes), dh0(h_bytes), dc0(c_bytes);
   Exact w_ih(g * in * weight), w_hh(g * out * weight), b_ih(g * weight), b_hh(g * weight), w_hr(projection * h * weight);

@@ -26,7 +26,7 @@ __all__ = [
     "supported_isas",
 ]
 
-_ABI = 10
+_ABI = 11
 _PROBLEM = [
     "cell", "dtype", "reverse", "threads", "batch", "rows", "steps", "input_size", "hidden_size",
     "batch_sizes", "x", "x_rows", "x_stride", "x_step", "x_sequence", "y", "y_rows", "y_stride",
@@ -35,7 +35,7 @@ _PROBLEM = [
     "backward_weights_bytes", "gates", "gates_bytes", "cells", "cells_bytes", "scratch",
     "scratch_bytes", "dy", "dy_stride", "dh_n", "dh_n_stride", "dc_n", "dc_n_stride", "dh0",
     "dh0_stride", "dc0", "dc0_stride", "dx", "dx_stride", "dw_ih", "dw_hh", "db_ih", "db_hh",
-    "projection_size", "dw_hr", "narrow_rows", "narrow_states", "narrow_gates",
+    "projection_size", "dw_hr", "narrow_x", "narrow_y", "narrow_states", "narrow_gates",
     "w_ih", "w_hh", "b_ih", "b_hh", "narrow_weights",
 ]  # fmt: skip
 

@@ -257,7 +257,8 @@ def _problem(
     problem.c0, problem.c0_stride = _pointer_and_stride(initial.c)
     problem.gates, problem.gates_bytes = _pointer_and_bytes(gates)
     problem.cells, problem.cells_bytes = _pointer_and_bytes(cells)
-    problem.narrow_rows = x.data.dtype == torch.bfloat16
+    problem.narrow_x = x.data.dtype == torch.bfloat16
+    problem.narrow_y = y.data.dtype == torch.bfloat16
     problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
 

@@ -184,7 +184,7 @@ class PreparedLayer:
         problem.input_size = problem.x_stride = self._input
         problem.hidden_size = problem.y_stride = self._hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = self._hidden
-        problem.narrow_rows = problem.narrow_states = self._dtype is torch.bfloat16
+        problem.narrow_x = problem.narrow_y = problem.narrow_states = self._dtype is torch.bfloat16
         if packed is not None:
             problem.forward_weights_bytes = packed.nbytes
         else:
