@@ -110,7 +110,7 @@ def _is_readable(numbers: Tensor) -> bool:
         type(numbers) is Tensor
         and numbers.dtype is torch.int64
         and numbers.dim() == 1
-        and numbers.device.type == "cpu"
+        and numbers.is_cpu
         and numbers.is_contiguous()
         and not is_functorch_wrapped_tensor(numbers)
     )

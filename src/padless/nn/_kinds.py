@@ -193,12 +193,15 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> OpenBatch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
+    batch_sizes = (
+        layout.batch_sizes
+    )  # and, in the same call of the library, what the number of rows follows from
     step_stride, sequence_stride = layout.cell_strides(steps, module.batch_first)
     step = torch.arange(0, layout.steps * step_stride, step_stride, device="cpu")
     place = Place(step, layout.order * sequence_stride, size * steps, has_gaps=layout.rows < size * steps)
     return OpenBatch(
         input.reshape(size * steps, input.shape[2]),
-        Schedule(layout.batch_sizes, place, rows=layout.rows, order=layout.order.to(input.device)),
+        Schedule(batch_sizes, place, rows=layout.rows, order=layout.order.to(input.device)),
         lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
         lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
         is_padded=True,
