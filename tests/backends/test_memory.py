@@ -87,7 +87,7 @@ def _kept_for(call) -> list[torch.Tensor]:
 
 def test_packed_weights_are_freed_with_their_layer(monkeypatch):
     monkeypatch.setattr(_kept_weights, "_KEPT_BYTES", 1)  # the layer is larger than the limit
-    layer, batch = layer_and_batch()
+    layer, batch = layer_and_batch(proj_size=64)  # not a plain one, which keeps its own
     packed = [weakref.ref(each) for each in _kept_for(partial(layer, batch))]
     assert packed
     assert all(each() is not None for each in packed)
@@ -97,10 +97,10 @@ def test_packed_weights_are_freed_with_their_layer(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("way", ["layer", "scripted", "aliases", "compiled"])
+@pytest.mark.parametrize("way", ["projected", "scripted", "aliases", "compiled"])
 def test_packed_weights_are_kept_as_long_as_their_layer(way, monkeypatch):
     """Also if the weights of each call are other tensors with the same memory."""
-    layer, _ = layer_and_batch()
+    layer, _ = layer_and_batch(**({"proj_size": 64} if way == "projected" else {}))
     padded = torch.randn(300, 2, 128)  # more rows than take the short path
     call = lambda: layer(padded)  # noqa: E731
     if way == "scripted":

@@ -18,7 +18,7 @@ def layer_of(cell: str, *, dtype=torch.float32, **options):
 
 
 def states_of(layer, batch: int, dtype=torch.float32):
-    h = torch.randn(layer.num_layers, batch, 7, dtype=dtype)
+    h = torch.randn(layer.num_layers * (2 if layer.bidirectional else 1), batch, 7, dtype=dtype)
     return (h, torch.randn_like(h)) if layer.mode == "LSTM" else h
 
 
@@ -57,7 +57,9 @@ def counted(monkeypatch):
 
 
 def without_short_way(monkeypatch):
-    monkeypatch.setattr(_forward, "short_forward", lambda *arguments: None)
+    """Let the general path compute every call, also those of prepared layers."""
+    for name in ("short_forward", "infer_plain"):
+        monkeypatch.setattr(_forward, name, lambda *arguments: None)
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .layout import cached, slot_steps
+from .layout import Layout, cached, slot_steps
 
-__all__ = ["Place", "Schedule", "copied"]
+__all__ = ["Place", "Schedule", "back_to_back", "copied"]
 
 
 class Place(NamedTuple):
@@ -134,3 +134,10 @@ class Schedule:
         after = torch.cat([self.batch_sizes[1:], self.batch_sizes.new_zeros(1)])
         next_row = self.slots + torch.arange(self.rows, device="cpu") + self.batch_sizes[step]
         return torch.where(slot < after[step], next_row, slot)
+
+
+def back_to_back(layout: Layout, device: torch.device) -> Schedule:
+    """The steps of rows back to back, as in a `Packed`; its sequences of length 0 have no slot."""
+    step = torch.arange(layout.steps, device="cpu")
+    place = Place(step, layout.offsets.index_select(0, layout.order), layout.rows, has_gaps=False)
+    return Schedule(layout.batch_sizes, place, rows=layout.rows, order=layout.order.to(device))

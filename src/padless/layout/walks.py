@@ -110,7 +110,7 @@ def _is_readable(numbers: Tensor) -> bool:
         type(numbers) is Tensor
         and numbers.dtype is torch.int64
         and numbers.dim() == 1
-        and numbers.device.type == "cpu"
+        and numbers.is_cpu
         and numbers.is_contiguous()
         and not is_functorch_wrapped_tensor(numbers)
     )
@@ -145,7 +145,8 @@ def lengths_of_slots(batch_sizes: Any, order: Any, slots: Any, *, rows: int) -> 
         return None
     steps, order_at, slots_at = batch_sizes.numel(), 0, 0
     if order is None and slots is None:
-        batch = int(batch_sizes[0]) if steps else 0
+        # Read without torch: an element and its number as an int are two more tensors.
+        batch = c_int64.from_address(batch_sizes.data_ptr()).value if steps else 0
         if not 0 <= batch <= rows:
             return None
     else:

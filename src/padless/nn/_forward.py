@@ -17,7 +17,8 @@ from ..backends.autograd import is_autocasting, without_autocast
 from ..backends.contract import Cell, States
 from ..layout.checks import check_state, check_weights
 from ..recurrent import Options, reads_in_place, run
-from ._kinds import in_time_major, open_input
+from ._kinds import OpenBatch, in_time_major, open_input
+from ._plain import infer_plain
 from ._short import short_forward
 from ._traced import run_traced, traced_batch
 from ._weights import weight_shapes
@@ -81,6 +82,14 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     _find_weights(module)
     batch = open_input(module, input, lengths)
+    inferred = infer_plain(module, batch.rows, batch.schedule, hx)
+    if inferred is None:
+        return _forward_rows(module, batch, hx)
+    return _returned(module, batch, *inferred)
+
+
+def _forward_rows(module: RNNBase, batch: OpenBatch, hx: Any) -> tuple[Any, Any]:
+    """The layer's result for a checked input, by any backend."""
     states = _initial_states(
         module, batch.rows, batch.schedule.batch, hx, batch.is_padded, batch.is_unbatched
     )
@@ -107,9 +116,14 @@ def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, A
         output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
     else:
         output, finals = run(batch.rows, batch.schedule, states, weights, options)
+    return _returned(module, batch, output, finals)
+
+
+def _returned(module: RNNBase, batch: OpenBatch, output: Tensor, finals: States) -> tuple[Any, Any]:
+    """Output rows and final states as the caller gets them."""
     if batch.is_unbatched:
         finals = tuple(s.squeeze(1) for s in finals)
-    return batch.restore(output), finals if options.cell == "LSTM" else finals[0]
+    return batch.restore(output), finals if module.mode == "LSTM" else finals[0]
 
 
 def _find_weights(module: RNNBase) -> None:

@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from ..layout.checks import as_lengths, check_batch_sizes, check_inverse, check_permutation
 from ..layout.layout import Layout
 from ..layout.rows import RowMap, move_rows
-from ..layout.schedule import Place, Schedule, copied
+from ..layout.schedule import Place, Schedule, back_to_back, copied
+from ..layout.walks import lengths_of_slots
 from ..packed import Packed
 
 __all__ = ["OpenBatch", "check_dims", "check_kind", "in_time_major", "open_grid", "open_input"]
@@ -90,7 +91,22 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> OpenBatch:
     if not isinstance(data, Tensor) or data.layout != torch.strided:
         raise RuntimeError("the data of a PackedSequence must be a dense tensor")
     module.check_input(data, batch_sizes)
-    slots = check_batch_sizes(batch_sizes, rows=data.shape[0])
+    rows = data.shape[0]
+    lengths = (
+        lengths_of_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows) if data.is_cpu else None
+    )
+    if lengths is not None:
+        sizes, order = batch_sizes, sorted_indices  # valid, contiguous and on the CPU
+        slots = lengths.shape[0] if order is None else None
+        if torch.is_grad_enabled():  # backward reads them again
+            sizes, order = copied(sizes), None if order is None else copied(order)
+        # `_make` does not check again what the constructor would.
+        return OpenBatch(
+            data,
+            Schedule(sizes, rows=rows, slots=slots, order=order),
+            lambda output: PackedSequence._make((output, *packed[1:])),
+        )
+    slots = check_batch_sizes(batch_sizes, rows=rows)
     order = sorted_indices
     if order is not None:
         check_permutation(order, at_least=slots, name="sorted_indices")
@@ -100,24 +116,21 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> OpenBatch:
     elif unsorted_indices is not None:
         check_permutation(unsorted_indices, at_least=slots, name="unsorted_indices")
         order = torch.argsort(unsorted_indices.to(data.device))
-    schedule = Schedule(copied(batch_sizes), rows=data.shape[0], slots=slots, order=order)
-
-    def restore(output: Tensor) -> PackedSequence:
-        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
-
-    return OpenBatch(data, schedule, restore)
+    return OpenBatch(
+        data,
+        Schedule(copied(batch_sizes), rows=rows, slots=slots, order=order),
+        lambda output: PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices),
+    )
 
 
 def _open_packed(module: RNNBase, packed: Packed) -> OpenBatch:
     layout = packed._layout
     module.check_input(packed.data, layout.batch_sizes)
-    return _open_layout(
+    return OpenBatch(
         packed.data,
-        layout,
-        sequence=layout.offsets.index_select(0, layout.order),
-        step_stride=1,
-        to_time_major=lambda: layout.time_major,
-        restore=lambda output: Packed._of(output, layout),
+        layout.on(packed.data.device, back_to_back),
+        lambda output: Packed._of(output, layout),
+        lambda: layout.time_major,
     )
 
 
@@ -180,33 +193,16 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> OpenBatch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
+    batch_sizes = (
+        layout.batch_sizes
+    )  # and, in the same call of the library, what the number of rows follows from
     step_stride, sequence_stride = layout.cell_strides(steps, module.batch_first)
-    batch = _open_layout(
-        input.reshape(-1, input.shape[2]),
-        layout,
-        sequence=layout.order * sequence_stride,
-        step_stride=step_stride,
-        to_time_major=lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
-        restore=lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
-    )
-    return batch._replace(is_padded=True)
-
-
-def _open_layout(
-    rows: Tensor,
-    layout: Layout,
-    *,
-    sequence: Tensor,
-    step_stride: int,
-    to_time_major: Callable[[], RowMap],
-    restore: Callable[[Tensor], Any],
-) -> OpenBatch:
-    """Rows of a layout: row (t, slot) is number `t * step_stride + sequence[slot]`.
-
-    Sequences of length 0 come last in its order and have no slot.
-    """
-    batch_sizes, count = layout.batch_sizes, rows.shape[0]
     step = torch.arange(0, layout.steps * step_stride, step_stride, device="cpu")
-    place = Place(step, sequence, count, has_gaps=layout.rows < count)
-    schedule = Schedule(batch_sizes, place, rows=layout.rows, order=layout.order.to(rows.device))
-    return OpenBatch(rows, schedule, restore, to_time_major)
+    place = Place(step, layout.order * sequence_stride, size * steps, has_gaps=layout.rows < size * steps)
+    return OpenBatch(
+        input.reshape(size * steps, input.shape[2]),
+        Schedule(batch_sizes, place, rows=layout.rows, order=layout.order.to(input.device)),
+        lambda cells: cells.view(*input.shape[:2], cells.shape[1]),
+        lambda: layout.padded_time_major(steps, batch_first=module.batch_first).inverted(),
+        is_padded=True,
+    )

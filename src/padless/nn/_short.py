@@ -12,16 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import is_forced
 from ..backends.autograd import profiler_is_on
 from ..packed import Packed
+from ._plain import has_plain_states, has_plain_weights, is_recorded, network_of, state_tuple
 from ._steps import (
     SHORT_ROWS,
-    Network,
     infer,
     is_readable,
     prepared_layers,
@@ -45,17 +44,13 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     rows, steps, batch, is_sequence_major = opened
     kind = type(input)
     weights: list[Any] = module._flat_weights
-    states: tuple[Any, ...] = ()
-    if hx is not None:
-        states = hx if type(hx) is tuple and module.mode == "LSTM" else (hx,)
+    states = state_tuple(module, hx)
     if not _is_plain(module, rows, steps, batch, states, weights):
         return None
-    is_recorded = torch.is_grad_enabled() and (
-        rows.requires_grad or any(t.requires_grad for t in weights) or any(s.requires_grad for s in states)
-    )
-    if is_recorded and (not trains_by_steps(steps, rows.dtype) or is_forced()):
+    trains = is_recorded(rows, states, weights)
+    if trains and (not trains_by_steps(steps, rows.dtype) or is_forced()):
         return None
-    network = Network(module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias)
+    network = network_of(module)
     prepared = prepared_layers(module, network, rows.dtype, weights)
     if prepared is None:
         return None
@@ -65,7 +60,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
         shape: tuple[int, ...] = (steps * batch, width)
     else:
         shape = (batch, steps, width) if is_sequence_major else (steps, batch, width)
-    if is_recorded:
+    if trains:
         output, finals = train_step(network, rows, batch, states, weights, shape)
     else:
         if transposes:
@@ -92,7 +87,7 @@ def _opened(module: RNNBase, input: Any) -> tuple[Tensor, int, int, bool] | None
         return (input, second, first, True) if module.batch_first else (input, first, second, False)
     if kind is PackedSequence:
         rows, sizes = input.data, _equal_sizes(input)
-        if sizes is None or rows.dim() != 2 or rows.shape[0] != len(sizes) * sizes[0]:
+        if sizes is None or rows.shape[0] != len(sizes) * sizes[0]:
             return None
         return rows, len(sizes), sizes[0], False
     if kind is Packed and input.data.dim() == 2:
@@ -107,6 +102,8 @@ def _equal_sizes(packed: PackedSequence) -> list[int] | None:
     if (
         type(sizes) is not Tensor
         or type(packed.data) is not Tensor
+        or packed.data.dim() != 2
+        or packed.data.shape[0] > SHORT_ROWS
         or sizes.dim() != 1
         or not 0 < sizes.shape[0] <= SHORT_ROWS
         or sizes.dtype is not torch.int64
@@ -128,17 +125,8 @@ def _is_plain(
         return False
     if module.bidirectional or module.proj_size or (module.dropout and module.training):
         return False
-    if states:
-        dtype = rows.dtype
-        if len(states) != (2 if module.mode == "LSTM" else 1):
-            return False
-        shape = (module.num_layers, batch, module.hidden_size)
-        for s in states:
-            if type(s) is not Tensor or s.shape != shape or s.dtype is not dtype or not is_readable(s):
-                return False
-    parameters = module._parameters
-    for name, w in zip(module._flat_weights_names, weights, strict=True):
-        # Replaced weights (pruned, parametrized, by functional_call) are left to the general path.
-        if type(w) is not Parameter or parameters.get(name) is not w or w.is_neg():
-            return False
-    return runs_kernels(rows)
+    return (
+        has_plain_states(module, rows, batch, states)
+        and has_plain_weights(module, weights)
+        and runs_kernels(rows)
+    )

@@ -83,13 +83,14 @@ def runs_kernels(rows: Tensor) -> bool:
 
 
 class Network(NamedTuple):
-    """Shape and options of recurrent layers in one direction, without projection."""
+    """Shape and options of recurrent layers without projection."""
 
     mode: str
     input_size: int
     hidden_size: int
     num_layers: int
     bias: bool
+    bidirectional: bool = False
 
 
 def prepared_layers(
@@ -108,7 +109,14 @@ def prepared_layers(
         finalize(owner, _prepared.pop, id(owner), None)
     count = weights_per_layer(bias=network.bias, projected=False)
     prepared = [
-        PreparedLayer(cast(Cell, network.mode), weights, at, at + count, precision)
+        PreparedLayer(
+            cast(Cell, network.mode),
+            weights,
+            at,
+            at + count,
+            precision,
+            reverse=network.bidirectional and at // count % 2 == 1,
+        )
         for at in range(0, len(weights), count)
     ]
     _prepared[id(owner)] = configuration, prepared
@@ -202,9 +210,8 @@ def _train_on_cells(
 
 def _can_be_prepared(network: Network, weights: list[Tensor], dtype: torch.dtype) -> bool:
     """Whether all weights are plain tensors of the network's shapes; the kernels rely on it."""
-    shapes = weight_shapes(
-        network.mode, network.input_size, network.hidden_size, 0, network.num_layers, network.bias, False
-    )
+    mode, input_size, hidden_size, num_layers, bias, bidirectional = network
+    shapes = weight_shapes(mode, input_size, hidden_size, 0, num_layers, bias, bidirectional)
     return len(weights) == len(shapes) and all(
         w.shape == shape
         and w.dtype is dtype
