@@ -1,18 +1,19 @@
-"""An LSTM in bfloat16 products beside float32 and torch padded: `python benchmarks/bf16.py [infer|autocast|train|high]...`
+"""An LSTM in bfloat16 products beside float32 and torch padded: `python benchmarks/bf16.py [MODE]...`.
 
-infer: bfloat16 tensors in inference. autocast: a float32 layer trained under `torch.autocast("cpu")`. train: a bfloat16
-layer trained. high: a float32 layer under `torch.set_float32_matmul_precision("high")`, in inference and in training.
+infer: bfloat16 tensors in inference.
+autocast: a float32 layer trained under `torch.autocast("cpu")`.
+train: a bfloat16 layer trained.
+high: a float32 layer under `torch.set_float32_matmul_precision("high")`, in inference and in training.
 
-CPU time on one thread, the least of several runs in turns, each side warmed for 15 ms. Lengths are those of `padless bench`
-("short"); torch's padded layer computes the padding. Outputs are checked first.
+CPU time on one thread, the least of several runs in turns, each side warmed for 15 ms. Lengths are the "short" ones of
+`padless bench`; torch's padded layer computes the padding. Outputs are checked first.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from padless.bench.lengths import draw_lengths
 
 MODES = ("infer", "autocast", "train", "high")
 ROUNDS = 9
+Result = Callable[[], "Tensor | padless.Packed"]
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -38,20 +40,25 @@ def milliseconds(call: Callable[[], object]) -> float:
     return least
 
 
-@contextmanager
-def precision(name: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def with_precision(name: str, call: Result) -> Result:
+    """The call under torch's precision switch."""
+
+    def switched() -> Tensor | padless.Packed:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(name)
+        try:
+            return call()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return switched
 
 
 class Batch:
     """Layers with the same weights on the same sequences: padless and torch padded, float32 and bfloat16."""
 
     def __init__(self, shape: Shape) -> None:
+        self.shape = shape
         batch, steps, width = shape
         lengths = draw_lengths("short", batch, steps)
         rows = torch.randn(int(lengths.sum()), width)
@@ -65,18 +72,14 @@ class Batch:
         for layer in (self.narrow, self.torch_wide, self.torch_narrow):
             layer.load_state_dict(self.wide.state_dict())
 
-    def infer(
-        self, layer: torch.nn.Module, x: Tensor | padless.Packed
-    ) -> Callable[[], Tensor | padless.Packed]:
+    def infer(self, layer: torch.nn.Module, x: Tensor | padless.Packed) -> Result:
         def call() -> Tensor | padless.Packed:
             with torch.no_grad():
                 return layer(x)[0]
 
         return call
 
-    def train(
-        self, layer: torch.nn.Module, x: Tensor | padless.Packed, autocast: bool = False
-    ) -> Callable[[], Tensor | padless.Packed]:
+    def train(self, layer: torch.nn.Module, x: Tensor | padless.Packed, autocast: bool = False) -> Result:
         is_packed, lengths = isinstance(x, padless.Packed), self.packed.lengths
         data = (x.data if is_packed else x).detach().requires_grad_()
         # torch's layer gets no gradient at padding, and does not pay for a mask.
@@ -99,69 +102,72 @@ def compare(shape: Shape, mode: str) -> None:
     case = Batch(shape)
     low = case.packed.to(torch.bfloat16)
     if mode == "infer":
-        contestants = {
-            "padless bf16": case.infer(case.narrow, low),
-            "padless float32": case.infer(case.wide, case.packed),
-            "torch padded bf16": case.infer(case.torch_narrow, low.pad()),
-        }
+        report(
+            f"{mode} {label(case)}",
+            {
+                "padless bf16": case.infer(case.narrow, low),
+                "padless float32": case.infer(case.wide, case.packed),
+                "torch padded bf16": case.infer(case.torch_narrow, low.pad()),
+            },
+        )
     elif mode == "autocast":
-        contestants = {
-            "padless autocast": case.train(case.wide, case.packed, autocast=True),
-            "padless float32": case.train(case.wide, case.packed),
-            "torch padded autocast": case.train(case.torch_wide, case.padded, autocast=True),
-        }
+        report(
+            f"{mode} {label(case)}",
+            {
+                "padless autocast": case.train(case.wide, case.packed, autocast=True),
+                "padless float32": case.train(case.wide, case.packed),
+                "torch padded autocast": case.train(case.torch_wide, case.padded, autocast=True),
+            },
+        )
     elif mode == "train":
-        contestants = {
-            "padless bf16": case.train(case.narrow, low),
-            "padless float32": case.train(case.wide, case.packed),
-            "torch padded bf16": case.train(case.torch_narrow, low.pad()),
-        }
+        report(
+            f"{mode} {label(case)}",
+            {
+                "padless bf16": case.train(case.narrow, low),
+                "padless float32": case.train(case.wide, case.packed),
+                "torch padded bf16": case.train(case.torch_narrow, low.pad()),
+            },
+        )
     else:
         for kind, start in (("infer", case.infer), ("train", case.train)):
             highest = start(case.wide, case.packed)
-
-            def high(call: Callable[[], object] = start(case.wide, case.packed)) -> object:
-                with precision("high"):
-                    return call()
-
-            report(shape, case.fill, f"high {kind}", {"padless high": high, "padless highest": highest}, 2e-5)
-        return
-    report(shape, case.fill, mode, contestants, 0.05)
+            contestants = {"padless high": with_precision("high", highest), "padless highest": highest}
+            report(f"high, {kind} {label(case)}", contestants, tolerance=2e-5)
 
 
-def report(
-    shape: Shape, fill: float, mode: str, contestants: dict[str, Callable[[], object]], tolerance: float
-) -> None:
-    results = {name: call() for name, call in contestants.items()}
-    first = next(iter(results.values())).data.float()
-    for name, result in results.items():
-        rows = result if isinstance(result, padless.Packed) else None
-        if rows is None:
-            lengths = next(r for r in results.values() if isinstance(r, padless.Packed)).lengths
-            rows = padless.pack(result, lengths)
-        torch.testing.assert_close(rows.data.float(), first, rtol=tolerance, atol=tolerance, msg=name)
+def label(case: Batch) -> str:
+    batch, steps, width = case.shape
+    return f"{batch:4} {steps:3} {width:3}  fill {case.fill:.2f}"
+
+
+def report(title: str, contestants: dict[str, Result], tolerance: float = 0.05) -> None:
+    """Print the time of the first contestant, and how many times as long the others take."""
+    outputs = [call() for call in contestants.values()]
+    lengths = next(o for o in outputs if isinstance(o, padless.Packed)).lengths
+    rows = [o.data if isinstance(o, padless.Packed) else padless.pack(o, lengths).data for o in outputs]
+    for each in rows[1:]:
+        torch.testing.assert_close(each.float(), rows[0].float(), rtol=tolerance, atol=tolerance)
     times = dict.fromkeys(contestants, float("inf"))
     for _ in range(ROUNDS):
         for name, call in contestants.items():
             times[name] = min(times[name], milliseconds(call))
     own, *others = times
-    shown = "  ".join(f"{name} {times[name] / times[own]:5.2f}" for name in others)
-    print(
-        f"{mode:11} {shape.batch:3} {shape.steps:3} {shape.width:3}  fill {fill:.2f}  {own} {times[own]:7.3f} ms;  {shown}",
-        flush=True,
-    )
+    ratios = "  ".join(f"{name} {times[name] / times[own]:.2f}" for name in others)
+    print(f"{title}  {own} {times[own]:.3f} ms;  {ratios}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", nargs="*", choices=(*MODES, []), default=[])
+    parser.add_argument("mode", nargs="*", help="; ".join(MODES) + "; default: all")
     parser.add_argument("--shapes", default="", help="numbers of the shapes, such as 0,3; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shapes = [SHAPES[int(n)] for n in arguments.shapes.split(",") if n] or SHAPES
+    if unknown := set(arguments.mode) - set(MODES):
+        parser.error(f"unknown modes: {', '.join(sorted(unknown))}")
     for mode in arguments.mode or MODES:
         for shape in shapes:
             compare(shape, mode)

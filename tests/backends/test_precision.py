@@ -122,6 +122,23 @@ def test_autocast_multiplies_bfloat16_and_gives_gradients_in_the_parameters_dtyp
         assert not torch.equal(got[0].float(), layer(batch)[0].data)
 
 
+@each_cell
+@each_options
+def test_autocast_reads_rows_of_either_dtype_and_rounds_no_float32_output(cell, options):
+    layer, rows_at = new_layer(cell, **options), 3 if cell == "LSTM" else 2
+    with torch.autocast("cpu", torch.bfloat16):
+        wide, low = (all_of(layer, new_batch(dtype)) for dtype in (torch.float32, torch.bfloat16))
+    assert wide[rows_at].dtype == torch.float32 and low[rows_at].dtype == torch.bfloat16
+    # Of two directions the sum of both gradients is rounded, not each.
+    torch.testing.assert_close(wide.pop(rows_at), low.pop(rows_at).float(), rtol=0.02, atol=0.02)
+    for a, b in zip(wide, low, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+    output = wide[0].detach()
+    assert torch.equal(output, output.bfloat16().to(output.dtype)) == (
+        cell == "RNN"
+    )  # torch's RNN gives bfloat16
+
+
 def test_autocast_has_torchs_dtypes_on_padded_and_packed_input():
     ours, theirs = padless.nn.GRU(4, 8), torch.nn.GRU(4, 8)
     x = torch.randn(5, 3, 4)

@@ -208,7 +208,7 @@ def test_the_operator_takes_lowered_rows_on_every_backend(chosen):
     rows = torch.randn(7, 5).bfloat16().requires_grad_()
     with padless.backends.use(chosen), torch.autocast("cpu", torch.bfloat16):
         output, h_n, _, _ = torch.ops.padless.layer(
-            "GRU", rows, sizes, None, None, None, h0, None, *arguments, None, False, "gates", False
+            "GRU", rows, sizes, None, None, None, h0, None, *arguments, None, False, None, "gates", False
         )
         (output.float().square().sum() + h_n.square().sum()).backward()
     assert output.dtype == rows.grad.dtype == torch.bfloat16 and h_n.dtype == torch.float32

@@ -48,13 +48,14 @@ def test_opcheck_passes_for_layers(cell, projected, placed, hidden, keep, exact,
         pytest.skip(f"no {backend} backend here")
     arguments = layer_arguments(cell, placed=placed, projected=projected, hidden=hidden)
     with padless.backends.use(backend):
-        torch.library.opcheck(operators.layer, (*arguments, True, keep, exact))
+        torch.library.opcheck(operators.layer, (*arguments, True, None, keep, exact))
         plain = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
-        output, h_n, _, saved = operators.layer(*plain, False, keep, exact)
+        output, h_n, _, saved = operators.layer(*plain, False, None, keep, exact)
         needs = [a is not None for a in (plain[1], *plain[6:])]
         given = (
             *plain,
             False,
+            None,
             output,
             saved,
             torch.ones_like(output),
@@ -73,8 +74,8 @@ def test_opcheck_passes_for_bfloat16_rows_without_bfloat16_products():
     ]
     _kernels.force_isa("baseline")
     try:
-        torch.library.opcheck(operators.layer, (*arguments, True, "gates", False))
-        saved = operators.layer(*arguments, False, "gates", False)[3]
+        torch.library.opcheck(operators.layer, (*arguments, True, None, "gates", False))
+        saved = operators.layer(*arguments, False, None, "gates", False)[3]
     finally:
         _kernels.force_isa(os.environ.get("PADLESS_ISA"))
     assert saved.numel() == 64 + len(arguments[1]) * 16 * (4 + 4 * 2)  # cells in float32, gates in bfloat16
@@ -98,7 +99,7 @@ def test_forged_arguments_of_an_operator_are_refused(cell, place):
     whole = torch.randn(4, 6) if arguments[place] is None else arguments[place]
     arguments[place] = forged[place] if place in forged else whole[..., :-1]
     with pytest.raises((RuntimeError, padless.PadlessError)):
-        operators.layer(*arguments, False, "gates", False)
+        operators.layer(*arguments, False, None, "gates", False)
 
 
 @pytest.mark.parametrize("place", [4, 5])
@@ -106,7 +107,7 @@ def test_narrow_indices_are_refused(place):
     arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
     arguments[place] = arguments[place].int()  # a kernel would read past its end
     with pytest.raises(padless.LayoutError, match="int64"):
-        operators.layer(*arguments, False, "nothing", False)
+        operators.layer(*arguments, False, None, "nothing", False)
 
 
 @pytest.mark.parametrize("forged", [torch.tensor(4), torch.ones(5), torch.ones(5, 1, dtype=torch.int64)])
@@ -116,7 +117,7 @@ def test_batch_sizes_are_checked_before_they_are_used(forged):
     with pytest.raises(
         padless.LayoutError, match="batch_sizes must be a one-dimensional int64 tensor on the CPU"
     ):
-        operators.layer(*arguments, False, "nothing", False)
+        operators.layer(*arguments, False, None, "nothing", False)
 
 
 @pytest.mark.parametrize("place", [4, 5])
@@ -124,7 +125,7 @@ def test_steps_without_sequences_are_refused(place):
     arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))
     arguments[place] = None
     with pytest.raises(padless.LayoutError, match="step and sequence must be given together"):
-        operators.layer(*arguments, False, "nothing", False)
+        operators.layer(*arguments, False, None, "nothing", False)
 
 
 def test_two_slots_in_one_place_are_refused():
@@ -132,13 +133,13 @@ def test_two_slots_in_one_place_are_refused():
     arguments[5] = arguments[5].clone()
     arguments[5][1] = arguments[5][0]
     with pytest.raises(padless.LayoutError, match=r"sequence names row \d+ for two slots"):
-        operators.layer(*arguments, False, "nothing", False)
+        operators.layer(*arguments, False, None, "nothing", False)
 
 
 def test_what_a_layer_keeps_has_three_names():
     arguments = layer_arguments("LSTM", placed=True, projected=False, hidden=6)
     with pytest.raises(RuntimeError, match="keep must be one of nothing, cells, gates, got 'all'"):
-        operators.layer(*arguments, False, "all", False)
+        operators.layer(*arguments, False, None, "all", False)
 
 
 def test_forged_gradients_of_an_operator_are_refused():
@@ -146,14 +147,14 @@ def test_forged_gradients_of_an_operator_are_refused():
         a.detach() if isinstance(a, torch.Tensor) else a
         for a in layer_arguments("LSTM", placed=False, projected=False, hidden=16)
     ]
-    output, h_n, c_n, saved = operators.layer(*arguments, False, "gates", False)
+    output, h_n, c_n, saved = operators.layer(*arguments, False, None, "gates", False)
     needs = [a is not None for a in (arguments[1], *arguments[6:])]
     good = [output, saved, output, h_n, c_n]
-    torch.ops.padless.layer_backward(*arguments, False, *good, needs)
+    torch.ops.padless.layer_backward(*arguments, False, None, *good, needs)
     for place in range(5):
         bad = [t[:-1] if i == place else t for i, t in enumerate(good)]
         with pytest.raises(RuntimeError):
-            torch.ops.padless.layer_backward(*arguments, False, *bad, needs)
+            torch.ops.padless.layer_backward(*arguments, False, None, *bad, needs)
 
 
 @pytest.mark.parametrize(("byte", "value"), [(0, 3), (0, 255), (1, 3)])
@@ -162,12 +163,14 @@ def test_a_forged_header_of_what_forward_kept_is_refused(byte, value):
         a.detach() if isinstance(a, torch.Tensor) else a
         for a in layer_arguments("GRU", placed=False, projected=False, hidden=16)
     ]
-    output, h_n, _, saved = operators.layer(*arguments, False, "gates", False)
+    output, h_n, _, saved = operators.layer(*arguments, False, None, "gates", False)
     saved[byte] = value
     needs = [a is not None for a in (arguments[1], *arguments[6:])]
     for forged in (saved, saved.view(torch.int8), saved[:10], saved.view(8, -1)):
         with pytest.raises(RuntimeError, match="saved"):
-            torch.ops.padless.layer_backward(*arguments, False, output, forged, output, h_n, None, needs)
+            torch.ops.padless.layer_backward(
+                *arguments, False, None, output, forged, output, h_n, None, needs
+            )
 
 
 def test_opcheck_passes_for_index_arithmetic():

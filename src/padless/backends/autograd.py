@@ -10,11 +10,10 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 from torch.autograd.profiler import record_function
 
-from ..layout.schedule import Schedule
 from ..layout.walks import is_transformed
 from . import reference
 from ._slots import into_slots, out_of_slots
-from .contract import Backend, Cell, Gradients, Layer, LayerWeights, Precision, States
+from .contract import Backend, Gradients, Layer, LayerWeights, States
 
 __all__ = [
     "differentiable_backward",
@@ -44,7 +43,7 @@ def run_layer(backend: Backend, layer: Layer, *, out: Tensor | None = None) -> t
         tensors = _inputs(layer)
         if _requires_grad(tensors):
             output, *finals = _Layer.apply(
-                backend, layer.cell, layer.schedule, layer.reverse, layer.precision, *tensors
+                backend, layer._replace(rows=None, states=(), weights=None), *tensors
             )
             return output, tuple(finals)
         return backend.infer(layer, out=out)
@@ -77,10 +76,10 @@ def _requires_grad(tensors: tuple[Tensor | None, ...]) -> bool:
 
 def _composed(backend: Backend, layer: Layer) -> tuple[Tensor, States]:
     """`reference.run` for rows and states placed as `backend` expects them."""
-    low, full = layer.rows.dtype, layer.weights.w_ih.dtype
-    if low != full:  # autocast lowers only the rows
-        output, finals = _composed(backend, layer._replace(rows=layer.rows.to(full)))
-        return output.to(low), finals
+    full = layer.weights.w_ih.dtype
+    if layer.rows.dtype != full or layer.output_dtype not in (None, full):  # under autocast
+        output, finals = _composed(backend, layer._replace(rows=layer.rows.to(full), output_dtype=None))
+        return output.to(layer.output_dtype or layer.rows.dtype), finals
     if backend.STATES_BY == "sequence":
         in_slots = layer._replace(states=into_slots(layer.states, layer.schedule))
         output, finals = _composed_in_slots(in_slots)
@@ -132,20 +131,15 @@ class _Layer(torch.autograd.Function):
     def forward(
         ctx: Any,
         backend: Backend,
-        cell: Cell,
-        schedule: Schedule,
-        reverse: bool,
-        precision: Precision,
+        frame: Layer,  # the layer without its tensors, which would hold their graphs
         rows: Tensor,
         h0: Tensor,
         c0: Tensor | None,
         *weights: Any,  # the five of LayerWeights
     ) -> tuple[Tensor, ...]:
         states = (h0,) if c0 is None else (h0, c0)
-        layer = Layer(cell, rows, schedule, states, LayerWeights(*weights), reverse, precision)
-        output, finals, saved = backend.forward(layer)
-        ctx.backend, ctx.cell, ctx.schedule = backend, cell, schedule
-        ctx.reverse, ctx.precision = reverse, precision
+        output, finals, saved = backend.forward(_filled(frame, rows, states, weights))
+        ctx.backend, ctx.frame = backend, frame
         ctx.save_for_backward(rows, h0, c0, *weights, output, *saved)
         ctx.set_materialize_grads(False)
         return (output, *finals)
@@ -155,17 +149,20 @@ class _Layer(torch.autograd.Function):
         tensors = ctx.saved_tensors  # once: checkpointing recomputes them on every read
         rows, h0, c0, *weights, output = tensors[:9]
         states = (h0,) if c0 is None else (h0, c0)
-        layer = Layer(
-            ctx.cell, rows, ctx.schedule, states, LayerWeights(*weights), ctx.reverse, ctx.precision
-        )
-        needs = ctx.needs_input_grad[5:]
+        layer = _filled(ctx.frame, rows, states, weights)
+        needs = ctx.needs_input_grad[2:]
         # Gradients are computed in the precision of the forward, whatever autocast says now.
-        with _profiled(f"padless::{ctx.cell}_backward", ctx.backend), without_autocast(rows.device.type):
+        with _profiled(f"padless::{layer.cell}_backward", ctx.backend), without_autocast(rows.device.type):
             # With create_graph this gradient is itself differentiated.
             if torch.is_grad_enabled() or any(g is not None and is_batched(g) for g in grads):
-                return (None,) * 5 + differentiable_backward(ctx.backend, layer, grads, needs)
+                return (None, None, *differentiable_backward(ctx.backend, layer, grads, needs))
             saved = tensors[9:]
-            return (None,) * 5 + ctx.backend.backward(layer, output, saved, grads[0], grads[1:], needs)
+            return (None, None, *ctx.backend.backward(layer, output, saved, grads[0], grads[1:], needs))
+
+
+def _filled(frame: Layer, rows: Tensor, states: States, weights: Any) -> Layer:
+    """The layer with its tensors."""
+    return frame._replace(rows=rows, states=states, weights=LayerWeights(*weights))
 
 
 def is_batched(grad: Tensor) -> bool:

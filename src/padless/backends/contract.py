@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ..layout.schedule import Schedule
@@ -99,6 +100,7 @@ class Layer(NamedTuple):
         weights: torch's own parameters and gate order.
         reverse: whether time runs from each sequence's last row to its first.
         precision: how `native` multiplies float32 and bfloat16 numbers (`_precision`); others ignore it.
+        output_dtype: of the output; None: that of the rows. Only `native` takes float32 with bfloat16, under autocast.
     """
 
     cell: Cell
@@ -108,6 +110,7 @@ class Layer(NamedTuple):
     weights: LayerWeights
     reverse: bool
     precision: Precision = "highest"
+    output_dtype: torch.dtype | None = None
 
 
 class Backend(Protocol):

@@ -29,9 +29,9 @@ def computes(rows: Tensor) -> bool:
     return rows.dtype in _kernels.DTYPES or rows.dtype in _kernels.NARROW_DTYPES
 
 
-def new_output(rows: Tensor, schedule: Schedule, width: int) -> Tensor:
-    """New tensor `(M, width)` addressed like the rows; 0 in the gaps between them."""
-    new = _kernels.empty(rows, schedule.storage_rows, width)
+def new_output(rows: Tensor, schedule: Schedule, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    """New tensor `(M, width)` addressed like the rows and, by default, of their dtype; 0 in the gaps between them."""
+    new = _kernels.empty(rows, schedule.storage_rows, width, dtype)
     return new.zero_() if schedule.has_gaps else new
 
 
@@ -45,7 +45,7 @@ def infer(layer: Layer, *, out: Tensor | None = None) -> tuple[Tensor, States]:
         narrow = output.to(layer.rows.dtype) if out is None else out.copy_(output)
         return narrow, _like(layer.states, finals)
     if out is None:
-        out = new_output(layer.rows, layer.schedule, layer.weights.output)
+        out = new_output(layer.rows, layer.schedule, layer.weights.output, layer.output_dtype)
     return out, _forward(layer, out, None, None)
 
 
@@ -54,7 +54,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
 
     `saved`: gates and cells of N rows to write to; allocated if None.
     """
-    cell, rows, schedule, _, weights, _, _ = layer
+    cell, rows, schedule, _, weights, *_ = layer
     if _is_widened(layer):
         output, finals, saved = forward(_widened(layer), saved=saved)
         return output.to(rows.dtype), _like(layer.states, finals), saved
@@ -64,7 +64,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
         dtype = _compute_dtype(rows)
         gates = _kernels.empty(rows, schedule.rows, width, _kernels.gates_dtype(rows.dtype, layer.precision))
         saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
-    output = new_output(rows, schedule, weights.output)
+    output = new_output(rows, schedule, weights.output, layer.output_dtype)
     return output, _forward(layer, output, *saved), saved
 
 
@@ -98,7 +98,7 @@ def _like(tensors: Gradients, values: Gradients) -> Gradients:
 
 def _forward(layer: Layer, output: Tensor, gates: Tensor | None, cells: Tensor | None) -> States:
     """Write the output and return the final states."""
-    cell, rows, schedule, states, weights, reverse, precision = layer
+    cell, rows, schedule, states, weights, reverse, precision, _ = layer
     if schedule.steps == 0:
         return tuple(s.clone() for s in states)
     finals = tuple(s.new_empty(s.shape) for s in states)
@@ -135,7 +135,7 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of rows, h0, c0 and the five weights, if `needs` asks for them."""
-    cell, rows, schedule, states, weights, reverse, precision = layer
+    cell, rows, schedule, states, weights, reverse, precision, _ = layer
     wanted = (rows, states[0], states[1] if len(states) == 2 else None, *weights)
     if _is_widened(layer):
         wide_grad, *wide_finals = (None if g is None else g.float() for g in (grad_output, *grad_finals))

@@ -9,10 +9,12 @@ may come from a saved program, so it checks every index that reaches a kernel.
 
 Arguments of `padless::layer` in addition to the tensors of a layer:
 
-    reverse  whether time runs from each sequence's last row to its first
-    keep     what is saved for backward: "gates", "cells" (gates are recomputed) or "nothing"
-    exact    whether the saved bytes have the size of the batch's real rows in the precision in use, for compilers
-             that support data-dependent sizes, or of all rows `(M, I)` in the widest dtype
+    reverse       whether time runs from each sequence's last row to its first
+    output_dtype  under bfloat16 autocast: the dtype of the output. Rows may be float32 or bfloat16, and products are of
+                  bfloat16 numbers if there are kernels for them. None: as the rows
+    keep          what is saved for backward: "gates", "cells" (gates are recomputed) or "nothing"
+    exact         whether the saved bytes have the size of the batch's real rows in the precision in use, for compilers
+                  that support data-dependent sizes, or of all rows `(M, I)` in the widest dtype
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from ._precision import precision_of
 from ._saved import KEEPS, new_saved, opened, saved_size, zero_unused
 from ._slots import into_slots, out_of_slots
 from .autograd import without_autocast
-from .contract import GATES, Gradients, Layer, LayerWeights, States
+from .contract import GATES, Gradients, Layer, LayerWeights, Precision, States
 
 __all__ = ["layer"]
 
 _LAYER = (
     "str cell, Tensor rows, Tensor batch_sizes, Tensor? order, Tensor? step, Tensor? sequence, Tensor h0, Tensor? c0, "
-    "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_hr, bool reverse"
+    "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_hr, bool reverse, "
+    "ScalarType? output_dtype"
 )
 _library = Library("padless", "FRAGMENT")
 _library.define(f"layer({_LAYER}, str keep, bool exact) -> (Tensor, Tensor, Tensor, Tensor)")
@@ -66,6 +69,7 @@ def _checked(
     b_hh: Tensor | None,
     w_hr: Tensor | None,
     reverse: bool,
+    output_dtype: torch.dtype | None,
 ) -> Layer:
     """The arguments as a layer; batch sizes may end in zeros, for steps that no sequence has."""
     if (step is None) != (sequence is None):
@@ -85,7 +89,7 @@ def _checked(
     batch = slots if order is None else len(order)
     states = (h0,) if c0 is None else (h0, c0)
     weights = LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)
-    _check_shapes(cell, rows, states, weights, batch)
+    _check_shapes(cell, rows, states, weights, batch, output_dtype)
     return Layer(
         cell,  # type: ignore[arg-type]
         rows,
@@ -93,8 +97,15 @@ def _checked(
         states,
         weights,
         reverse,
-        precision_of(rows.dtype) if rows.device.type == "cpu" and choose("cpu") == "native" else "highest",
+        _precision(rows, output_dtype),
+        output_dtype,
     )
+
+
+def _precision(rows: Tensor, output_dtype: torch.dtype | None) -> Precision:
+    if rows.device.type != "cpu" or choose("cpu") != "native":
+        return "highest"
+    return precision_of(rows.dtype if output_dtype is None else torch.bfloat16)
 
 
 def _check_indices(name: str, indices: Tensor) -> None:
@@ -121,7 +132,14 @@ def _checked_place(step: Tensor, sequence: Tensor, steps: int, slots: int, stora
     return Place(copied(step[:steps]), sequence, storage, has_gaps=count < storage)
 
 
-def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights, batch: int) -> None:
+def _check_shapes(
+    cell: str,
+    rows: Tensor,
+    states: States,
+    weights: LayerWeights,
+    batch: int,
+    output_dtype: torch.dtype | None,
+) -> None:
     """Raise RuntimeError unless states and weights fit one another and the rows; the kernels trust them."""
     w_ih, w_hh, b_ih, b_hh, w_hr = weights
     if cell not in _kernels.CELLS or len(states) != (2 if cell == "LSTM" else 1):
@@ -137,8 +155,9 @@ def _check_shapes(cell: str, rows: Tensor, states: States, weights: LayerWeights
     shapes = ((gates, rows.shape[1]), (gates, width), (gates,), (gates,), (width, hidden))
     given = [each for each in zip(weights, LayerWeights._fields, shapes, strict=True) if each[0] is not None]
     check_weights(*zip(*given, strict=True), rows.device)  # type: ignore[call-arg]
-    if rows.dtype != w_ih.dtype and (rows.dtype, w_ih.dtype) != (torch.bfloat16, torch.float32):  # autocast
-        raise RuntimeError(f"the rows have dtype {rows.dtype}, but the weights have {w_ih.dtype}")
+    for name, dtype in (("rows have", rows.dtype), ("output has", output_dtype or rows.dtype)):
+        if dtype != w_ih.dtype and (dtype, w_ih.dtype) != (torch.bfloat16, torch.float32):  # autocast
+            raise RuntimeError(f"the {name} dtype {dtype}, but the weights have {w_ih.dtype}")
     for state, name, size in zip(states, ("h0", "c0"), (width, hidden), strict=False):
         check_state(state, (batch, size), rows, name, any_dtype=True)
         if state.dtype != w_ih.dtype:
@@ -158,15 +177,17 @@ def _for_portable(layer: Layer) -> tuple[Layer, Tensor]:
     """The layer as the portable backend takes it, and the place of each of its time-major rows, `(N,)`."""
     at = layer.schedule.addresses.to(layer.rows.device)
     states = into_slots(layer.states, layer.schedule)
-    rows = layer.rows.index_select(0, at).to(layer.weights.w_ih.dtype)  # autocast lowers only the rows
-    return layer._replace(rows=rows, states=states, schedule=layer.schedule.in_time_major()), at
+    rows = layer.rows.index_select(0, at).to(layer.weights.w_ih.dtype)  # autocast lowers only rows and output
+    return layer._replace(
+        rows=rows, states=states, schedule=layer.schedule.in_time_major(), output_dtype=None
+    ), at
 
 
 def _portable_forward(layer: Layer) -> tuple[Tensor, States]:
     inner, at = _for_portable(layer)
     rows, finals = portable.infer(inner)
     output = rows.new_zeros(layer.schedule.storage_rows, rows.shape[1]).index_copy_(0, at, rows)
-    return output.to(layer.rows.dtype), tuple(
+    return output.to(layer.output_dtype or layer.rows.dtype), tuple(
         s.clone() for s in out_of_slots(finals, layer.states, layer.schedule)
     )
 
@@ -227,14 +248,14 @@ def _kept(keep: str, rows: Tensor) -> str:
 
 @register_fake("padless::layer")
 def _fake_layer(*arguments: Any) -> tuple[Tensor, ...]:
-    cell, rows, _, _, _, _, h0, c0, *weights, _, keep, exact = arguments
+    cell, rows, _, _, _, _, h0, c0, *weights, _, output_dtype, keep, exact = arguments
     weights = LayerWeights(*weights)
     if exact and keep != "nothing":
         size = get_ctx().new_dynamic_size(min=2)  # at least a header
     else:
         size = saved_size(cell, rows, weights.hidden, _kept(keep, rows))
     c_n = rows.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
-    output = rows.new_empty(rows.shape[0], weights.output)
+    output = rows.new_empty(rows.shape[0], weights.output, dtype=output_dtype)
     return output, h0.new_empty(h0.shape), c_n, torch.empty(size, dtype=torch.uint8, device="cpu")
 
 
@@ -245,8 +266,9 @@ def _backward(*arguments: Any) -> list[Tensor]:
     layer = _checked(*given)
     rows, schedule, states = layer.rows, layer.schedule, layer.states
     grad_finals = (grad_h, grad_c)[: len(states)]
+    output_dtype = layer.output_dtype or rows.dtype
     for name, tensor in (("output", output), ("grad_output", grad_output)):
-        _check_like(name, tensor, (schedule.storage_rows, layer.weights.output), rows.dtype)
+        _check_like(name, tensor, (schedule.storage_rows, layer.weights.output), output_dtype)
     for name, tensor, state in zip(("grad_h", "grad_c"), grad_finals, states, strict=False):
         _check_like(name, tensor, tuple(state.shape), state.dtype)
     layer, kept = opened(saved, layer)  # in the precision of forward, whatever torch's setting is now
@@ -278,8 +300,8 @@ def _fake_backward(*arguments: Any) -> list[Tensor]:
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, *tensors, reverse, _, _ = inputs
-    ctx.cell, ctx.reverse = cell, reverse
+    cell, *tensors, reverse, output_dtype, _, _ = inputs
+    ctx.cell, ctx.reverse, ctx.output_dtype = cell, reverse, output_dtype
     ctx.save_for_backward(*tensors, output[0], output[3])
     ctx.set_materialize_grads(False)
 
@@ -289,12 +311,14 @@ def _gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     given, (output, saved) = tensors[:12], tensors[12:]
     needs = [ctx.needs_input_grad[1], *ctx.needs_input_grad[6:13]]
     grad_c = None if given[6] is None else grads[2]
-    found = _layer_backward(ctx.cell, *given, ctx.reverse, output, saved, grads[0], grads[1], grad_c, needs)
+    found = _layer_backward(
+        ctx.cell, *given, ctx.reverse, ctx.output_dtype, output, saved, grads[0], grads[1], grad_c, needs
+    )
     rows, *others = (
         grad if need and t is not None else None
         for grad, need, t in zip(found, needs, (given[0], *given[5:]), strict=True)
     )
-    return None, rows, None, None, None, None, *others, None, None, None
+    return None, rows, None, None, None, None, *others, None, None, None, None
 
 
 register_autograd("padless::layer", _gradients, setup_context=_keep_inputs)

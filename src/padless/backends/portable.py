@@ -113,7 +113,7 @@ def _both_biases(weights: LayerWeights) -> Tensor | None:
 
 
 def _lstm_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
-    _, rows, schedule, states, weights, reverse, _ = layer
+    _, rows, schedule, states, weights, reverse, *_ = layer
     h0, c0 = states
     width = c0.shape[1]
     gates = linear(rows, weights.w_ih, _both_biases(weights))
@@ -143,7 +143,7 @@ def _lstm_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
 def _lstm_backward(
     layer: Layer, previous: Tensor, output: Tensor, saved: Saved, grad_output: Tensor, running: States
 ) -> CellGradients:
-    _, _, schedule, states, weights, reverse, _ = layer
+    _, _, schedule, states, weights, reverse, *_ = layer
     gates, cells = saved
     dh, dc = running
     width = cells.shape[1]
@@ -190,7 +190,7 @@ def _lstm_backward(
 
 
 def _gru_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
-    _, rows, schedule, states, weights, reverse, _ = layer
+    _, rows, schedule, states, weights, reverse, *_ = layer
     (h0,) = states
     width, sizes = h0.shape[1], schedule.sizes
     gates = linear(rows, weights.w_ih, weights.b_ih)
@@ -239,7 +239,7 @@ def _gru_backward(
 
 
 def _rnn_forward(layer: Layer) -> tuple[Tensor, States, Saved]:
-    cell, rows, schedule, states, weights, reverse, _ = layer
+    cell, rows, schedule, states, weights, reverse, *_ = layer
     (h0,) = states
     output = linear(rows, weights.w_ih, _both_biases(weights))
     parts, w_hh = output.split(schedule.sizes), weights.w_hh.t()

@@ -17,7 +17,7 @@ __all__ = ["run"]
 
 def run(layer: Layer) -> tuple[Tensor, States]:
     """Output `(N, P)` and final states of one layer and direction."""
-    cell, rows, schedule, states, weights, reverse, _ = layer
+    cell, rows, schedule, states, weights, reverse, *_ = layer
     step = {"LSTM": _lstm, "GRU": _gru, "RNN_TANH": _rnn_tanh, "RNN_RELU": _rnn_relu}[cell]
     if schedule.steps == 0:
         width = states[0].shape[1]

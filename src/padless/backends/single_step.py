@@ -87,7 +87,8 @@ class _Step:
         problem.hidden_size = problem.y_stride = problem.dy_stride = hidden
         problem.h0_stride = problem.c0_stride = problem.h_n_stride = problem.c_n_stride = hidden
         problem.dh0_stride = problem.dc0_stride = problem.dh_n_stride = problem.dc_n_stride = hidden
-        problem.narrow_x = problem.narrow_y = problem.narrow_states = problem.narrow_gates = problem.narrow_weights = narrow
+        problem.narrow_x = problem.narrow_y = problem.narrow_states = narrow
+        problem.narrow_gates = problem.narrow_weights = narrow
         problem.gates_bytes = batch * self.gates[1] * self.dtype.itemsize
         problem.cells_bytes = batch * self.cells[1] * self.cells_dtype.itemsize
         # The size of the scratch depends on whether these are null.

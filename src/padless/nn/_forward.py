@@ -67,8 +67,10 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
     states = _initial_states(module, batch.rows, batch.batch, hx, batch.is_padded, batch.is_unbatched)
     weights = [getattr(module, name) for name in module._flat_weights_names]
 
-    def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
-        return run_traced(module, batch._replace(rows=rows), states, weights)
+    def compute(
+        rows: Tensor, states: States, output_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, States]:
+        return run_traced(module, batch._replace(rows=rows), states, weights, output_dtype)
 
     if is_autocasting(batch.rows.device.type):
         output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
@@ -109,9 +111,9 @@ def _forward_rows(module: RNNBase, batch: OpenBatch, hx: Any) -> tuple[Any, Any]
     if is_autocasting(device_type) and choose(device_type) != "torch":
         schedule = batch.schedule
 
-        def compute(rows: Tensor, states: States) -> tuple[Tensor, States]:
+        def compute(rows: Tensor, states: States, output_dtype: torch.dtype | None) -> tuple[Tensor, States]:
             with without_autocast(device_type):
-                return run(rows, schedule, states, weights, options)
+                return run(rows, schedule, states, weights, options._replace(output_dtype=output_dtype))
 
         output, finals = _autocasted(compute, module, batch.rows, states, weights, is_padded=batch.is_padded)
     else:
@@ -208,7 +210,7 @@ def _check_state_dims(mode: str, states: States, *, is_unbatched: bool) -> None:
 
 
 def _autocasted(
-    compute: Callable[[Tensor, States], tuple[Tensor, States]],
+    compute: Callable[[Tensor, States, torch.dtype | None], tuple[Tensor, States]],
     module: RNNBase,
     rows: Tensor,
     states: States,
@@ -216,20 +218,23 @@ def _autocasted(
     *,
     is_padded: bool,
 ) -> tuple[Tensor, States]:
-    """`compute(rows, states)` with the dtypes of autocast: rows and states in, output and final states out."""
+    """`compute(rows, states, output_dtype)` with the dtypes of autocast, which may be None: the rows'."""
     device_type = rows.device.type
     low, full = torch.get_autocast_dtype(device_type), weights[0].dtype
     # `_forced.now` is read here so that Dynamo recompiles when it changes.
-    lowers = full == torch.float32 and _lowers_rows(device_type, low, backends._forced.now)
-    output, finals = compute(rows.to(low if lowers else full), tuple(s.to(full) for s in states))
+    lowers = full == torch.float32 and _lowers_products(device_type, low, backends._forced.now)
     output_dtype, *state_dtypes = _autocast_dtypes(
         cast(Cell, module.mode), low, is_padded=is_padded, projected=module.proj_size > 0
     )
+    # The kernels round float32 rows when they read them: cheaper than a copy of the rows and one of their gradient.
+    if not (lowers and rows.dtype == low):
+        rows = rows.to(full)
+    output, finals = compute(rows, tuple(s.to(full) for s in states), output_dtype if lowers else None)
     return output.to(output_dtype), tuple(s.to(d) for s, d in zip(finals, state_dtypes, strict=True))
 
 
-def _lowers_rows(device_type: str, low: torch.dtype, forced: str | None) -> bool:
-    """Whether autocast lowers the rows of a float32 layer to its dtype; compiled: evaluated once for each `forced`.
+def _lowers_products(device_type: str, low: torch.dtype, forced: str | None) -> bool:
+    """Whether autocast lowers the products of a float32 layer to its dtype; compiled: evaluated once for each `forced`.
 
     Kernels that multiply bfloat16 numbers round the weights when packing them; without such kernels float32 is as fast
     and more exact.
@@ -238,7 +243,7 @@ def _lowers_rows(device_type: str, low: torch.dtype, forced: str | None) -> bool
 
 
 # What `torch.compiler.assume_constant_result` sets; calling it would import Dynamo.
-_lowers_rows._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_lowers_products._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast_dtypes(

@@ -96,10 +96,10 @@ def _open_packed_sequence(module: RNNBase, packed: PackedSequence) -> OpenBatch:
         lengths_of_slots(batch_sizes, sorted_indices, unsorted_indices, rows=rows) if data.is_cpu else None
     )
     if lengths is not None:
-        sizes, order = batch_sizes, sorted_indices  # valid, contiguous and on the CPU
+        # They are valid, contiguous and on the CPU. Copied, because another thread may change them during the call, and
+        # the caller before backward.
+        sizes, order = copied(batch_sizes), None if sorted_indices is None else copied(sorted_indices)
         slots = lengths.shape[0] if order is None else None
-        if torch.is_grad_enabled():  # backward reads them again
-            sizes, order = copied(sizes), None if order is None else copied(order)
         # `_make` does not check again what the constructor would.
         return OpenBatch(
             data,
@@ -193,9 +193,7 @@ def _open_ragged(module: RNNBase, input: Tensor, lengths: Any) -> OpenBatch:
     batch_dim, step_dim = (0, 1) if module.batch_first else (1, 0)
     size, steps = input.shape[batch_dim], input.shape[step_dim]
     layout = Layout(as_lengths(lengths, batch=size, steps=steps))
-    batch_sizes = (
-        layout.batch_sizes
-    )  # and, in the same call of the library, what the number of rows follows from
+    batch_sizes = layout.batch_sizes  # first, since one call of the library computes the number of rows too
     step_stride, sequence_stride = layout.cell_strides(steps, module.batch_first)
     step = torch.arange(0, layout.steps * step_stride, step_stride, device="cpu")
     place = Place(step, layout.order * sequence_stride, size * steps, has_gaps=layout.rows < size * steps)

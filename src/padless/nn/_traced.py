@@ -164,9 +164,16 @@ def _of_padded(module: RNNBase, input: Tensor, lengths: Any) -> TracedBatch:
 
 
 def run_traced(
-    module: RNNBase, batch: TracedBatch, states: tuple[Tensor, ...], weights: list[Tensor]
+    module: RNNBase,
+    batch: TracedBatch,
+    states: tuple[Tensor, ...],
+    weights: list[Tensor],
+    output_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output `(M, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`."""
+    """Output `(M, D*P)` of the last layer, placed like the rows, and final states `(L*D, B, *)`.
+
+    `output_dtype`: that of the last layer under autocast, which multiplies bfloat16 numbers.
+    """
     rows = batch.rows
     directions = 2 if module.bidirectional else 1
     keep, exact = "nothing", False
@@ -181,6 +188,8 @@ def run_traced(
         exact = _takes_sizes_from_values()
     finals: list[tuple[Tensor, ...]] = []
     for number in range(module.num_layers):
+        is_last = number == module.num_layers - 1
+        dtype = None if output_dtype is None else output_dtype if is_last else torch.bfloat16
         outputs = []
         for direction in range(directions):
             place = number * directions + direction
@@ -188,11 +197,11 @@ def run_traced(
             output, h_n, c_n, _ = operators.layer(
                 module.mode, rows, batch.batch_sizes, batch.order, batch.step, batch.sequence,
                 states[0][place], states[1][place] if len(states) == 2 else None,
-                *mine, direction == 1, keep, exact,
+                *mine, direction == 1, dtype, keep, exact,
             )  # fmt: skip
             outputs.append(output)
             finals.append((h_n, c_n)[: len(states)])
         rows = outputs[0] if directions == 1 else torch.cat(outputs, 1)
-        if module.dropout and module.training and number < module.num_layers - 1:
+        if module.dropout and module.training and not is_last:
             rows = functional.dropout(rows, module.dropout, training=True)
     return rows, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))

@@ -221,11 +221,14 @@ def layer(
     b_hh: Value | None,
     w_hr: Value | None,
     reverse: bool,
+    output_dtype: int | None,
     keep: str,
     exact: bool,
 ) -> tuple[Value, ...]:
     if w_hr is not None:
         raise NotImplementedError("ONNX has no LSTM with a projection (proj_size)")
+    if output_dtype is not None:
+        raise NotImplementedError("ONNX's layers have one dtype; export the model outside of autocast")
     slots = _range(_size(h0, 0))
     runs = _is_run(batch_sizes, slots)
     if step is None or sequence is None:

@@ -27,6 +27,9 @@ class Options(NamedTuple):
     training: bool
     bidirectional: bool
     projected: bool
+    output_dtype: torch.dtype | None = (
+        None  # of the last layer under autocast, which multiplies bfloat16 numbers
+    )
 
     @property
     def directions(self) -> int:
@@ -95,20 +98,23 @@ def _run_layers(
 ) -> tuple[Tensor, States]:
     """Like `run`, with states in the form that `backend` takes and returns."""
     initial = list(zip(*(s.unbind(0) for s in states), strict=True))
-    precision = precision_of(rows.dtype) if backend is native else "highest"
+    autocast = options.output_dtype is not None
+    precision = precision_of(torch.bfloat16 if autocast else rows.dtype) if backend is native else "highest"
     finals: list[States] = []
     for layer in range(options.num_layers):
+        is_last = layer == options.num_layers - 1
+        dtype = None if not autocast else options.output_dtype if is_last else torch.bfloat16
         # In inference the two directions write to the two halves of one output.
         joined, outputs = None, []
         if options.bidirectional and backend is native and not autograd.is_recorded(rows, *states, *weights):
-            joined = native.new_output(rows, schedule, 2 * weights[1].shape[1])
+            joined = native.new_output(rows, schedule, 2 * weights[1].shape[1], dtype)
         for direction in range(options.directions):
             place = layer * options.directions + direction
             mine = layer_weights(weights, place, bias=options.bias, projected=options.projected)
             reverse = direction == 1
             output, final = autograd.run_layer(
                 backend,
-                Layer(options.cell, rows, schedule, initial[place], mine, reverse, precision),
+                Layer(options.cell, rows, schedule, initial[place], mine, reverse, precision, dtype),
                 out=None if joined is None else joined.chunk(2, 1)[direction],
             )
             outputs.append(output)
@@ -117,7 +123,7 @@ def _run_layers(
             rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         else:
             rows = joined
-        if options.dropout and options.training and layer < options.num_layers - 1:
+        if options.dropout and options.training and not is_last:
             # On the same rows in the same order as in torch, so that a seed gives the same mask.
             rows = functional.dropout(rows, options.dropout, training=True)
     if options.directions == 1 and rows.requires_grad:
