@@ -101,7 +101,10 @@
       for (int64_t g = own.begin; g < own.end; g += sum_tile) {
         T* const block = sums_of(sums, run, g, v, vectors);
         Start<T> start = start_of(nv, first ? nullptr : block, nv * W);
-        multiply_panel(panel, 0, sum_left.from(g - own.begin), minimum(sum_tile, own.end - g), start, block, nv * W);
+        const bool reads_next = !first && g + sum_tile < own.end;
+        LinesAhead ahead = {reads_next ? (const char*)sums_of(sums, run, g + sum_tile, v, vectors) : nullptr, sum_tile * nv * W / 16, 0};
+        multiply_panel(panel, 0, sum_left.from(g - own.begin), minimum(sum_tile, own.end - g), start, block, nv * W, {},
+                       ahead.meanwhile());
       }
     }
   }

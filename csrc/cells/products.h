@@ -23,6 +23,17 @@ struct Meanwhile {
   }
 };
 
+// Prefetches cache lines meanwhile, evenly: all at once they would keep the loads of tiles waiting.
+struct LinesAhead {
+  const char* next;
+  int64_t lines, done;
+  Meanwhile meanwhile() { return {next ? advance : nullptr, this}; }
+  static void advance(void* work, int64_t done, int64_t of) {
+    LinesAhead& own = *(LinesAhead*)work;
+    for (const int64_t to = own.lines * done / of; own.done < to; ++own.done) __builtin_prefetch(own.next + 64 * own.done, 1);
+  }
+};
+
 #if defined(PADLESS_AMX)
 
 // Loads tile N with the start of the sums of vector v, for its first (half = 0) or second 16 rows; zeros where there is none.
@@ -165,8 +176,8 @@ PADLESS_INLINE void multiply_panel_at(const typename ElementOf<T, Parts>::Type* 
 }
 template <class T, int Parts>
 PADLESS_INLINE void multiply_panel(const Panels<T, Parts>& w, int64_t panel, const Operand<T, Parts>& a, int64_t n, Start<T>& start,
-                                   T* out, int64_t out_stride, const Prefetch& prefetch = {}) {
-  multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, prefetch);
+                                   T* out, int64_t out_stride, const Prefetch& prefetch = {}, const Meanwhile& meanwhile = {}) {
+  multiply_panel_at(w.at(panel), w, panel, a, n, start, out, out_stride, prefetch, meanwhile);
 }
 
 // Where the sums of the hidden product of a panel start: at those of the input product, `in`, or at zero where the cell adds these.
