@@ -244,24 +244,24 @@ static void pack_forward(const padless::Layer& layer, const Given<T>& w_ih, cons
 template <int Parts>
 static void pack_tile_columns(const Panels<float, Parts>& panels, const Given<float>& weights, int64_t columns, int64_t first, int64_t count,
                               int64_t to) {
-  // A row of a tile holds two rows of the panel. One of them may belong to other weights, so what is stored already is kept.
-  for (int64_t p = 0; p < panels.count(); ++p) {
-    const int64_t vectors = panels.size(p);
-    uint16_t* panel = const_cast<uint16_t*>(panels.at(p));
-    for (int64_t row = to - to % 2; row < to + count; row += 2)
+  // A row of a tile holds two rows of the panel. Where one of them is not ours, what is stored already is kept.
+  for (int64_t row = to - to % 2; row < to + count; row += 2) {
+    const bool has_even = row >= to, has_odd = row + 1 < to + count;
+    const Given<float> line = weights.from((first + row - to) * columns), next = weights.from((first + row + 1 - to) * columns);
+    for (int64_t p = 0; p < panels.count(); ++p) {
+      const int64_t vectors = panels.size(p);
+      uint16_t* panel = const_cast<uint16_t*>(panels.at(p));
       for (int64_t v = 0; v < vectors; ++v) {
         const int64_t at = (panels.first(p) + v) * 16;
-        const auto half = [&](int64_t r) {
-          const bool ours = r >= to && r < to + count;
-          const Given<float> line = weights.from((first + r - to) * columns);
-          return load_halved<Parts>(ours ? line.at : nullptr, at, columns - at, line.narrow);
-        };
-        const Halved<Parts> even = half(row), odd = half(row + 1);
+        const Halved<Parts> even = load_halved<Parts>(has_even ? line.at : nullptr, at, columns - at, line.narrow);
+        const Halved<Parts> odd = load_halved<Parts>(has_odd ? next.at : nullptr, at, columns - at, next.narrow);
         for (int q = 0; q < Parts; ++q) {
           uint16_t* tile = panel + ((row / 32 * vectors + v) * Parts + q) * 512 + row % 32 / 2 * 32;
-          store_pairs(tile, (VecU32)load((const float*)tile) | paired(even.part[q], odd.part[q]));
+          const VecU32 pairs = paired(even.part[q], odd.part[q]);
+          store_pairs(tile, has_even && has_odd ? pairs : (VecU32)load((const float*)tile) | pairs);
         }
       }
+    }
   }
 }
 
@@ -292,7 +292,9 @@ static void pack_backward(const padless::Layer& layer, const Given<T>& w_ih, con
   const int64_t input = layer.input, hidden = layer.hidden;
   const BackwardWeights<T, Parts> w(layer, packed);
   write_header<T, Parts>(packed, kBackwardPack, layer);
-  if constexpr (Parts > 0) __builtin_memset((char*)packed + sizeof(PackedHeader), 0, w.bytes - sizeof(PackedHeader));
+  // Rows of tiles that are not written, or not whole.
+  if (Parts && (w.hidden.k_count % 32 || w.projection.k_count % 32))
+    __builtin_memset((char*)packed + sizeof(PackedHeader), 0, w.bytes - sizeof(PackedHeader));
   pack_columns(w.hidden, w_hh, output_width(layer), 0, w.hidden.k_count, 0);
   pack_columns(w.projection, w_hr, hidden, 0, layer.projection, 0);
   if (layer.cell == PADLESS_GRU) {  // gradients are stored in the order n, r, z
