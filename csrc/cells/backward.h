@@ -19,7 +19,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   typedef typename ElementOf<T, Parts>::Type Element;
   static constexpr int64_t kind = Cell<T, Parts>::kind;
   static constexpr int W = kWidth<T>, gates = gate_count(kind);
-  static constexpr int sum_tile = Parts ? most_rows(Parts, 4) : kAccumulators / 4;  // rows of dW in a tile
+  static constexpr int sum_tile = Parts ? kTileRows : kAccumulators / 4;  // rows of dW in a block
 
   const padless_problem& p;
   const padless::Team team;
@@ -38,6 +38,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   Operand<T, Parts> gradient_rows[2], d_output_rows[2];
   Operand<T, Parts> sum_left;
   Element* sum_right;
+  T* block_rows;            // a block of rows of dW
   T *step_sums, *step_rows;  // with unpacked weights: blocks of columns of sums, and of the rows that gradients are multiplied by
   bool sums_begun = false;  // whether dW and db hold the sums of earlier rows
 
@@ -99,18 +100,21 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
       sum_left = {cursor.take<Element>(Parts * rows * sum_stride(Parts)), sum_stride(Parts), rows * sum_stride(Parts)};
       sum_right = cursor.take<Element>(Parts * sum_rows(Parts) * 4 * W);
     }
+    const int64_t widest = maximum(maximum(input, output), projects() ? hidden : 0);
+    block_rows = Parts ? cursor.take<T>(sum_tile * vectors_of<T>(widest) * W) : nullptr;
     step_sums = unpacked() ? cursor.take<T>(maximum(capacity, kStepSums) * kStepColumns) : nullptr;
     step_rows = unpacked() ? cursor.take<T>(capacity * kStepColumns) : nullptr;
   }
   int64_t zero_count() const { return maximum(state_stride, 4 * W); }
-  // Where dW is summed: in the caller's memory if its rows are whole vectors, else in padded rows here. Products of bfloat16 numbers have
-  // blocks of rows here.
+  // Where dW is summed: in the caller's memory, or here if its rows are not whole vectors or, with products of bfloat16 numbers, not
+  // whole blocks. GRU's two runs of rows have one block more.
   T* take_sums(ScratchCursor& cursor, void* dw, int64_t rows, int64_t columns) const {
-    if (!Parts && (unpacked() || !padded(columns))) return (T*)dw;
-    // With GRU's two runs of rows one more block.
+    if (unpacked() || sums_in_place(rows, columns)) return (T*)dw;
     return cursor.take<T>((Parts ? (sum_blocks(rows) + 1) * sum_tile : rows) * vectors_of<T>(columns) * W);
   }
-  static bool padded(int64_t columns) { return columns % W != 0; }
+  static bool sums_in_place(int64_t rows, int64_t columns) {
+    return columns % W == 0 && (!Parts || (kind == PADLESS_GRU ? rows / gates : rows) % sum_tile == 0);
+  }
   static int64_t sum_blocks(int64_t rows) { return (rows + sum_tile - 1) / sum_tile; }
 
   bool projects() const { return kind == PADLESS_LSTM && p.projection_size > 0; }

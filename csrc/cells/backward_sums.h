@@ -37,7 +37,7 @@
   static constexpr int kRunsIn = kind == PADLESS_GRU ? 2 : 1;
   Run run_in(int i) const {
     if (kind != PADLESS_GRU) return {0, 0, gates * hidden, 0};
-    return i == 0 ? Run{0, 2 * hidden, hidden, 0} : Run{hidden, 0, 2 * hidden, sum_blocks(hidden)};
+    return i == 0 ? Run{0, 2 * hidden, hidden, sum_blocks(2 * hidden)} : Run{hidden, 0, 2 * hidden, 0};
   }
   Run run_hidden() const { return {kind == PADLESS_GRU ? hidden : 0, 0, gates * hidden, 0}; }
 
@@ -219,28 +219,36 @@
     }
   }
 
-  // Copies sums that are not in the caller's memory to it; if there was no row at all, sums are 0.
-  void finish_sum(T* to, T* sums, int64_t columns, const Run& run) const {
-    if (!to || (sums_begun && !Parts && !padded(columns))) return;
+  // Brings sums into the caller's rows; if there was no row at all, sums are 0. `rows` of the whole matrix.
+  void finish_sum(T* to, T* sums, int64_t rows, int64_t columns, const Run& run) const {
+    if (!to) return;
     const Share own = share(run.count, sum_tile);
-    if (Parts && sums_begun) {
-      const int64_t vectors = vectors_of<T>(columns);
-      for (int64_t g = own.begin; g < own.end; ++g)
-        for (int64_t v = 0; v < vectors; v += 4) {
-          const int64_t width = minimum(4, vectors - v) * W;
-          copy(to + (run.row + g) * columns + v * W, sums_of(sums, run, g, v, vectors) + g % sum_tile * width,
-               minimum(width, columns - v * W));
-        }
-      return;
-    }
+    if (Parts && sums_begun) return finish_blocks(to, sums, sums_in_place(rows, columns), columns, run, own);
+    if (sums_begun && sums_in_place(rows, columns)) return;
     for (int64_t g = run.row + own.begin; g < run.row + own.end; ++g)
       copy_or_zero(to + g * columns, sums_begun ? sums + g * vectors_of<T>(columns) * W : nullptr, columns);
   }
+  // The same from blocks, which take as much memory as their rows where they are in the caller's memory.
+  void finish_blocks(T* to, T* sums, bool in_place, int64_t columns, const Run& run, const Share& own) const {
+    const int64_t vectors = vectors_of<T>(columns);
+    for (int64_t g = own.begin; g < own.end; g += sum_tile) {
+      const T* block = sums_of(sums, run, g, 0, vectors);
+      if (in_place) {
+        copy(block_rows, block, sum_tile * columns);
+        block = block_rows;
+      }
+      for (int64_t v = 0; v < vectors; v += 4) {
+        const int64_t width = minimum(4, vectors - v) * W, count = minimum(width, columns - v * W);
+        for (int64_t r = 0; r < minimum(sum_tile, own.end - g); ++r)
+          copy(to + (run.row + g + r) * columns + v * W, block + v * W * sum_tile + r * width, count);
+      }
+    }
+  }
   void finish_sums() const {
     if (unpacked()) return;
-    for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, input, run_in(r));
-    finish_sum((T*)p.dw_hh, sum_hh, output, run_hidden());
-    if (projects()) finish_sum((T*)p.dw_hr, sum_hr, hidden, {0, 0, output, 0});
+    for (int r = 0; r < kRunsIn; ++r) finish_sum((T*)p.dw_ih, sum_ih, gates * hidden, input, run_in(r));
+    finish_sum((T*)p.dw_hh, sum_hh, gates * hidden, output, run_hidden());
+    if (projects()) finish_sum((T*)p.dw_hr, sum_hr, output, hidden, {0, 0, output, 0});
     if (!sums_begun && team.rank == 0) {
       if (p.db_ih) copy_or_zero<T>((T*)p.db_ih, nullptr, gates * hidden);
       if (p.db_hh) copy_or_zero<T>((T*)p.db_hh, nullptr, gates * hidden);
