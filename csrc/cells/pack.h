@@ -174,6 +174,8 @@ static void pack_tiles_transposed(const Panels<float, Parts>& panels, const Give
           for (int64_t c = 0; c < 16; ++c) {
             const bool inside = unit + c < hidden;
             const Given<float> row = weights.from((g * hidden + unit + c) * panels.k_count);
+            if (inside && k + 64 <= panels.k_count)  // the next block: 64 rows in turns are too many streams for the processor
+              for (int64_t i = 32; i < 64; i += 16) __builtin_prefetch(row.from(k + i).at);
             for (int64_t i = 0; i < 32; i += 16) {
               const Halved<Parts> h = load_halved<Parts>(inside ? row.at : nullptr, k + i, panels.k_count - k - i, row.narrow);
               for (int q = 0; q < Parts; ++q) store_halves(&lines[q][c][i], h.part[q], 16);
