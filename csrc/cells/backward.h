@@ -68,7 +68,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     const int64_t spare = Parts ? kTileRows * p.threads : 0;  // AMX reads whole tiles of rows
     dh = cursor.take<T>((most_active(p) + spare) * state_stride);
     dc = cursor.take<T>((most_active(p) + spare) * state_stride);
-    zeros = cursor.take<T>(zero_count());
+    zeros = cursor.take<T>(kZeros);
     gates_again = recomputes() ? cursor.take<T>(capacity * saved_count(kind) * gate_width) : nullptr;
     sum_ih = take_sums(cursor, p.dw_ih, gates * hidden, input);
     sum_hh = take_sums(cursor, p.dw_hh, gates * hidden, output);
@@ -105,7 +105,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
     step_sums = unpacked() ? cursor.take<T>(maximum(capacity, kStepSums) * kStepColumns) : nullptr;
     step_rows = unpacked() ? cursor.take<T>(capacity * kStepColumns) : nullptr;
   }
-  int64_t zero_count() const { return maximum(state_stride, 4 * W); }
+  static constexpr int kZeros = 4 * W;  // a row of a panel, for products that start at zero
   // Where dW is summed: in the caller's memory, or here if its rows are not whole vectors or, with products of bfloat16 numbers, not
   // whole blocks. GRU's two runs of rows have one block more.
   T* take_sums(ScratchCursor& cursor, void* dw, int64_t rows, int64_t columns) const {
@@ -378,7 +378,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   void run() {
     const TileScope<Parts> scope;
     pass_gradients_through();
-    if (team.rank == 0) copy_or_zero<T>(zeros, nullptr, zero_count());
+    if (team.rank == 0) copy_or_zero<T>(zeros, nullptr, kZeros);
     if constexpr (Parts > 0)
       for (int i = 0; i < 2; ++i) {
         clear_end(gradient_rows[i], gradient_count(kind) * hidden);

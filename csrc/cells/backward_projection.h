@@ -21,7 +21,7 @@
       }
       const Blocks blocks = blocks_of(n, Parts, nv);
       for (int64_t b = 0, i = 0; b < blocks.blocks; i += blocks.size(b++)) {
-        multiply(w, panel, rows.from(i), blocks.size(b), zeros, 0, product);
+        multiply(w, panel, rows.from(i), blocks.size(b), nullptr, 0, product);
         use(panel, i, blocks.size(b), product);
       }
     }

@@ -1,6 +1,6 @@
 // Products of rows with packed panels. Parts = 0 is the FMA tile of tile.h. Parts = 1 and 2 are products of bfloat16 numbers
 // with float32 sums, by AMX or (one part) by vdpbf16ps; with 2 parts every number is the sum of a high and a low one, and the three
-// larger of the four products are added. All add to a start, in an order that does not depend on the other rows.
+// larger of the four products are added. All add to a start or to zero, in an order that does not depend on the other rows.
 #pragma once
 
 // Whether the hidden product starts at zero, and the cell adds the input product to it. Otherwise the hidden product continues the

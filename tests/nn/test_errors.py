@@ -90,10 +90,13 @@ PADDED: dict[str, Callable[[str], tuple[Any, ...]]] = {
 
 @pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
 @pytest.mark.parametrize("what", PADDED)
-def test_padded_call_is_refused_in_torchs_class_and_words(cell: str, what: str) -> None:
-    errors = [
-        caught(lambda home=home: getattr(home, cell)(3, 4)(*PADDED[what](cell))) for home in (padless.nn, nn)
-    ]
+@pytest.mark.parametrize("records", [True, False])
+def test_padded_call_is_refused_in_torchs_class_and_words(cell: str, what: str, records: bool) -> None:
+    with torch.set_grad_enabled(records):  # inference has a path of its own
+        errors = [
+            caught(lambda home=home: getattr(home, cell)(3, 4)(*PADDED[what](cell)))
+            for home in (padless.nn, nn)
+        ]
     assert type(errors[0]) is type(errors[1])
     assert str(errors[0]) == str(errors[1])
 

@@ -102,6 +102,30 @@ def test_forged_arguments_of_an_operator_are_refused(cell, place):
         operators.layer(*arguments, False, None, "gates", False)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "output_dtype"),
+    [(torch.float32, torch.float16), (torch.float32, torch.float64), (torch.bfloat16, torch.float32)],
+)
+def test_an_output_dtype_that_the_kernels_do_not_write_is_refused(dtype, output_dtype):
+    arguments = [
+        a.to(dtype) if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        for a in layer_arguments("LSTM", placed=True, projected=False, hidden=6)
+    ]
+    with pytest.raises((RuntimeError, padless.PadlessError), match="dtype"):
+        operators.layer(*arguments, False, output_dtype, "nothing", False)
+
+
+@pytest.mark.parametrize("keep", ["nothing", "gates"])
+def test_float16_is_computed_in_float32_whatever_output_dtype_says(keep):
+    arguments = [
+        a.detach().half() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        for a in layer_arguments("LSTM", placed=True, projected=False, hidden=6)
+    ]
+    want, *_ = operators.layer(*arguments, False, None, keep, False)
+    got, *_ = operators.layer(*arguments, False, torch.float16, keep, False)
+    assert got.dtype == torch.float16 and torch.equal(got, want)
+
+
 @pytest.mark.parametrize("place", [4, 5])
 def test_narrow_indices_are_refused(place):
     arguments = list(layer_arguments("LSTM", placed=True, projected=False, hidden=6))

@@ -258,9 +258,23 @@ def _problem(
     problem.gates, problem.gates_bytes = _pointer_and_bytes(gates)
     problem.cells, problem.cells_bytes = _pointer_and_bytes(cells)
     problem.narrow_x = x.data.dtype == torch.bfloat16
-    problem.narrow_y = y.data.dtype == torch.bfloat16
+    problem.narrow_y = _is_narrow(y.data, x.data)
     problem.narrow_gates = gates is not None and gates.dtype == torch.bfloat16
     return problem
+
+
+def _is_narrow(output: Tensor, rows: Tensor) -> bool:
+    """Whether the output is bfloat16.
+
+    Raises:
+        BackendError: it has a dtype that the kernels do not write for such rows.
+    """
+    wide = torch.float32 if rows.dtype in NARROW_DTYPES else rows.dtype
+    if output.dtype is wide:
+        return False
+    if wide is not torch.float32 or output.dtype is not torch.bfloat16:
+        raise BackendError(f"the output of {rows.dtype} rows must be bfloat16 or {wide}, got {output.dtype}")
+    return True
 
 
 def _are_narrow(rows: Tensor, *states: States) -> bool:
@@ -314,7 +328,7 @@ def forward(
         cells: `(rows, cells_width)` for an LSTM, whenever backward follows.
         hidden: H if y is a projection of the hidden units; None: they are y.
         precision: how float32 numbers are multiplied, one of `PRECISIONS` that the machine `computes`. With "highest"
-            and "medium" x and y may both be bfloat16, and so may all states. Packed weights are for one precision.
+            and "medium" x, y and all states may each be bfloat16. Packed weights are for one precision.
     """
     problem = _problem(
         cell, batch_sizes, state_rows, rows, x, y, state_index, initial, gates, cells, hidden, reverse,

@@ -1,9 +1,9 @@
 """One layer by the C++ kernels: forward, backward and inference on CPU tensors; no autograd.
 
-The kernels compute in float32 and float64. They read and write bfloat16 rows too, whose gates they save in bfloat16;
-float16 tensors are converted to float32 for the kernels, and their output is rounded. Sums and cells are float32 either
-way. Other dtypes go to the portable backend (`computes`). Tensors are checked in `nn`; the C side checks sizes
-and offsets again.
+The kernels compute in float32 and float64. They read and write bfloat16 rows too, and save gates in bfloat16 where rows
+are bfloat16 or are rounded to it for products. float16 tensors are converted to float32 for the kernels, and their
+output is rounded. Sums and cells are float32 either way. Other dtypes go to the portable backend (`computes`). Tensors
+are checked in `nn`; the C side checks sizes and offsets again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _is_widened(layer: Layer) -> bool:
 
 def _widened(layer: Layer) -> Layer:
     """The layer with rows and states in float32; weights are widened when they are packed."""
-    return layer._replace(rows=layer.rows.float(), states=tuple(s.float() for s in layer.states))
+    states = tuple(s.float() for s in layer.states)
+    return layer._replace(rows=layer.rows.float(), states=states, output_dtype=None)
 
 
 def _compute_dtype(rows: Tensor) -> torch.dtype:

@@ -97,15 +97,15 @@ def _checked(
         states,
         weights,
         reverse,
-        _precision(rows, output_dtype),
+        _precision(rows, is_autocast=output_dtype is not None and w_ih.dtype == torch.float32),
         output_dtype,
     )
 
 
-def _precision(rows: Tensor, output_dtype: torch.dtype | None) -> Precision:
+def _precision(rows: Tensor, *, is_autocast: bool) -> Precision:
     if rows.device.type != "cpu" or choose("cpu") != "native":
         return "highest"
-    return precision_of(rows.dtype if output_dtype is None else torch.bfloat16)
+    return precision_of(torch.bfloat16 if is_autocast else rows.dtype)
 
 
 def _check_indices(name: str, indices: Tensor) -> None:

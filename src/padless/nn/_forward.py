@@ -84,7 +84,10 @@ def _traced_forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple
 def _forward(module: RNNBase, input: Any, hx: Any, lengths: Any) -> tuple[Any, Any]:
     _find_weights(module)
     batch = open_input(module, input, lengths)
-    inferred = infer_plain(module, batch.rows, batch.schedule, hx)
+    # The states of an unbatched input have two dimensions.
+    inferred = (
+        None if batch.is_unbatched and hx is not None else infer_plain(module, batch.rows, batch.schedule, hx)
+    )
     if inferred is None:
         return _forward_rows(module, batch, hx)
     return _returned(module, batch, *inferred)

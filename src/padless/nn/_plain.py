@@ -18,7 +18,14 @@ from ..backends.prepared import infer_layers
 from ..layout.schedule import Schedule
 from ._steps import Network, is_readable, prepared_layers, runs_kernels
 
-__all__ = ["has_plain_states", "has_plain_weights", "infer_plain", "is_recorded", "network_of", "state_tuple"]
+__all__ = [
+    "has_plain_states",
+    "has_plain_weights",
+    "infer_plain",
+    "is_recorded_by_autograd",
+    "network_of",
+    "state_tuple",
+]
 
 
 def infer_plain(module: RNNBase, rows: Tensor, schedule: Schedule, hx: Any) -> tuple[Tensor, States] | None:
@@ -30,7 +37,7 @@ def infer_plain(module: RNNBase, rows: Tensor, schedule: Schedule, hx: Any) -> t
     weights: list[Any] = module._flat_weights
     states = state_tuple(module, hx)
     # The general path labels its parts for the profiler. The kernels do not read float16.
-    if type(rows) is not Tensor or is_recorded(rows, states, weights) or profiler_is_on():
+    if type(rows) is not Tensor or is_recorded_by_autograd(rows, states, weights) or profiler_is_on():
         return None
     if module.proj_size or (module.dropout and module.training) or rows.dtype is torch.float16:
         return None
@@ -67,7 +74,7 @@ def state_tuple(module: RNNBase, hx: Any) -> tuple[Any, ...]:
     return hx if type(hx) is tuple and module.mode == "LSTM" else (hx,)
 
 
-def is_recorded(rows: Tensor, states: tuple[Any, ...], weights: list[Any]) -> bool:
+def is_recorded_by_autograd(rows: Tensor, states: tuple[Any, ...], weights: list[Any]) -> bool:
     """Whether autograd records the call; objects that are not tensors do not count."""
     return torch.is_grad_enabled() and any(
         getattr(t, "requires_grad", False) for t in (*weights, rows, *states)

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..backends import is_forced
 from ..backends.autograd import profiler_is_on
 from ..packed import Packed
-from ._plain import has_plain_states, has_plain_weights, is_recorded, network_of, state_tuple
+from ._plain import has_plain_states, has_plain_weights, is_recorded_by_autograd, network_of, state_tuple
 from ._steps import (
     SHORT_ROWS,
     infer,
@@ -47,7 +47,7 @@ def short_forward(module: RNNBase, input: Any, hx: Any) -> tuple[Any, Any] | Non
     states = state_tuple(module, hx)
     if not _is_plain(module, rows, steps, batch, states, weights):
         return None
-    trains = is_recorded(rows, states, weights)
+    trains = is_recorded_by_autograd(rows, states, weights)
     if trains and (not trains_by_steps(steps, rows.dtype) or is_forced()):
         return None
     network = network_of(module)

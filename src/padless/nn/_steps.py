@@ -1,7 +1,7 @@
-"""Small calls of plain layers: kept preparations for inference, and single training steps.
+"""Plain layers: kept preparations for inference, and single training steps.
 
-Shared by the modules' short path and by `install`; see docs/decisions/0026-one-step-at-a-time.md,
-0037-small-calls-in-bfloat16.md and 0042-a-single-step-trains-on-the-kernels.md.
+Shared by the modules and by `install`; see docs/decisions/0026-one-step-at-a-time.md, 0037-small-calls-in-bfloat16.md,
+0042-a-single-step-trains-on-the-kernels.md and 0044-inference-on-prepared-layers.md.
 """
 
 from __future__ import annotations
