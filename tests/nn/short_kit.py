@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import padless
-from padless.nn import _forward, _short
+from padless.nn import _forward
 
 NARROW = [torch.bfloat16, torch.float16]
 each_cell = pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
@@ -42,17 +42,16 @@ def assert_same_bits(got, expected, at=None):
         assert torch.equal(a, b), (at, which)
 
 
-def counted(monkeypatch):
-    """A list that says of every call from now on whether it took the short way."""
-    taken = []
-    short = _short.short_forward
+def counted(monkeypatch, way="short_forward"):
+    """A list that says of every call from now on whether it took the short way, or another one of the forward."""
+    taken, compute = [], getattr(_forward, way)
 
     def spy(*arguments):
-        result = short(*arguments)
+        result = compute(*arguments)
         taken.append(result is not None)
         return result
 
-    monkeypatch.setattr(_forward, "short_forward", spy)
+    monkeypatch.setattr(_forward, way, spy)
     return taken
 
 

@@ -12,9 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import padless
 from padless.backends import _kernels
 from padless.errors import LayoutError
-from padless.nn import _forward
 
-from .short_kit import assert_same_bits, each_cell, flat, layer_of, states_of, without_short_way
+from .short_kit import assert_same_bits, counted, each_cell, flat, layer_of, states_of, without_short_way
 
 LENGTHS = [9, 0, 40, 3, 40, 1, 0, 17]
 KINDS = ["sorted", "unsorted", "Packed", "lengths", "lengths, steps first", "padded", "nested"]
@@ -45,19 +44,6 @@ def call_of(layer, kind, dtype, lengths=LENGTHS):
     return lambda hx=None: layer(x, hx, **options), len(lengths)
 
 
-def counted(monkeypatch):
-    """A list that says of every call from now on whether prepared layers computed it."""
-    taken, infer = [], _forward.infer_plain
-
-    def spy(*arguments):
-        result = infer(*arguments)
-        taken.append(result is not None)
-        return result
-
-    monkeypatch.setattr(_forward, "infer_plain", spy)
-    return taken
-
-
 @torch.no_grad()
 def both_ways(call, hx, monkeypatch):
     """Results of the prepared layers and of the general path."""
@@ -85,7 +71,7 @@ def test_prepared_layers_have_the_bits_of_the_general_path(
     layer = layer_of(cell, dtype=dtype, **options)
     call, batch = call_of(layer, kind, dtype)
     hx = states_of(layer, batch, dtype) if with_state else None
-    taken = counted(monkeypatch)
+    taken = counted(monkeypatch, "infer_plain")
     plain, general = both_ways(call, hx, monkeypatch)
     assert taken == [True]
     assert type(plain[0]) is type(general[0])
@@ -111,7 +97,7 @@ def test_every_instruction_set_and_precision(cell, kind, switch, each_isa, monke
 
 @each_cell
 def test_an_unbatched_sequence(cell, monkeypatch):
-    layer, x, taken = layer_of(cell), torch.randn(300, 5), counted(monkeypatch)
+    layer, x, taken = layer_of(cell), torch.randn(300, 5), counted(monkeypatch, "infer_plain")
     plain, general = both_ways(lambda hx: layer(x, hx), None, monkeypatch)
     assert taken == [True]
     assert [t.dim() for t in flat(plain)] == [2] * len(flat(plain))
@@ -120,7 +106,7 @@ def test_an_unbatched_sequence(cell, monkeypatch):
 
 @each_cell
 def test_states_that_are_not_contiguous(cell, monkeypatch):
-    layer, taken = layer_of(cell, num_layers=2), counted(monkeypatch)
+    layer, taken = layer_of(cell, num_layers=2), counted(monkeypatch, "infer_plain")
     call, batch = call_of(layer, "Packed", torch.float32)
     hx = states_of(layer, batch)
     apart = tuple(torch.stack([s, s], -1)[..., 0] for s in (hx if cell == "LSTM" else (hx,)))
@@ -207,15 +193,17 @@ def test_wrong_states_are_refused_with_the_errors_of_the_general_path(cell, monk
         assert str(plain.value) == str(general.value)
 
 
-@each_cell
-@pytest.mark.parametrize("why", ["training", "projection", "float16", "portable", "autocast", "no steps"])
+OTHER_CALLS = ["training", "float16", "portable", "autocast", "no steps"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"), [("LSTM", "projection"), *((c, w) for c in ("LSTM", "GRU", "RNN") for w in OTHER_CALLS)]
+)
 def test_other_calls_take_the_general_path(cell, why, monkeypatch):
-    if why == "projection" and cell != "LSTM":
-        pytest.skip("only an LSTM has projections")
     dtype = torch.float16 if why == "float16" else torch.float32
     layer = layer_of(cell, dtype=dtype, **({"proj_size": 3} if why == "projection" else {}))
     call, _ = call_of(layer, "Packed", dtype, [0, 0] if why == "no steps" else LENGTHS)
-    taken = counted(monkeypatch)
+    taken = counted(monkeypatch, "infer_plain")
     backend = "portable" if why == "portable" else None
     with (
         torch.set_grad_enabled(why == "training"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch.export import Dim
@@ -9,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 import padless
 import padless.onnx
+from padless.backends import _kernels
 from padless.rnn import pack_padded_sequence, pad_packed_sequence
 
 pytest.importorskip("onnxscript", reason="extra `onnx`")
@@ -95,6 +98,16 @@ def test_a_projection_is_refused(tmp_path):
     model = Model("LSTM", "packed", proj_size=3).eval()
     with pytest.raises(Exception, match="no LSTM with a projection"):
         padless.onnx.export(model, batch(3, 5), tmp_path / "model.onnx", verbose=False)
+
+
+def test_autocast_is_refused(tmp_path):
+    model = Model("LSTM", "packed").eval()
+    _kernels.force_isa("amx_emulated")  # where autocast multiplies bfloat16 numbers
+    try:
+        with torch.autocast("cpu", torch.bfloat16), pytest.raises(Exception, match="outside of autocast"):
+            padless.onnx.export(model, batch(3, 5), tmp_path / "model.onnx", verbose=False)
+    finally:
+        _kernels.force_isa(os.environ.get("PADLESS_ISA"))
 
 
 def test_options_of_torchs_export_may_be_spelled_out(tmp_path):
