@@ -100,39 +100,20 @@ class Batch:
 
 def compare(shape: Shape, mode: str) -> None:
     case = Batch(shape)
-    low = case.packed.to(torch.bfloat16)
-    if mode == "infer":
-        report(
-            f"{mode} {label(case)}",
-            {
-                "padless bf16": case.infer(case.narrow, low),
-                "padless float32": case.infer(case.wide, case.packed),
-                "torch padded bf16": case.infer(case.torch_narrow, low.pad()),
-            },
-        )
-    elif mode == "autocast":
-        report(
-            f"{mode} {label(case)}",
-            {
-                "padless autocast": case.train(case.wide, case.packed, autocast=True),
-                "padless float32": case.train(case.wide, case.packed),
-                "torch padded autocast": case.train(case.torch_wide, case.padded, autocast=True),
-            },
-        )
-    elif mode == "train":
-        report(
-            f"{mode} {label(case)}",
-            {
-                "padless bf16": case.train(case.narrow, low),
-                "padless float32": case.train(case.wide, case.packed),
-                "torch padded bf16": case.train(case.torch_narrow, low.pad()),
-            },
-        )
-    else:
+    if mode == "high":
         for kind, start in (("infer", case.infer), ("train", case.train)):
             highest = start(case.wide, case.packed)
             contestants = {"padless high": with_precision("high", highest), "padless highest": highest}
             report(f"high, {kind} {label(case)}", contestants, tolerance=2e-5)
+        return
+    low, name = case.packed.to(torch.bfloat16), "autocast" if mode == "autocast" else "bf16"
+    start = case.infer if mode == "infer" else case.train
+    own, theirs = start(case.narrow, low), start(case.torch_narrow, low.pad())
+    if mode == "autocast":
+        own = case.train(case.wide, case.packed, autocast=True)
+        theirs = case.train(case.torch_wide, case.padded, autocast=True)
+    contestants = {f"padless {name}": own, "padless float32": start(case.wide, case.packed)}
+    report(f"{mode} {label(case)}", {**contestants, f"torch padded {name}": theirs})
 
 
 def label(case: Batch) -> str:
