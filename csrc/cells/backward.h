@@ -38,7 +38,7 @@ template <class T, template <class, int> class Cell, int Parts> struct Backward 
   Operand<T, Parts> gradient_rows[2], d_output_rows[2];
   Operand<T, Parts> sum_left;
   Element* sum_right;
-  T* block_rows;            // a block of rows of dW
+  T* block_rows;             // a block of rows of dW
   T *step_sums, *step_rows;  // with unpacked weights: blocks of columns of sums, and of the rows that gradients are multiplied by
   bool sums_begun = false;  // whether dW and db hold the sums of earlier rows
 

@@ -113,6 +113,11 @@ def gates_dtype(rows_dtype: torch.dtype, precision: Precision) -> torch.dtype:
     """The dtype in which gates are saved for backward: bfloat16 if rows are, or are rounded to it in products."""
     if rows_dtype == torch.bfloat16 or precision == "medium":
         return torch.bfloat16
+    return wide_dtype(rows_dtype)
+
+
+def wide_dtype(rows_dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums, cells and weight gradients inside the kernels, for rows of this dtype."""
     return torch.float32 if rows_dtype in NARROW_DTYPES else rows_dtype
 
 
@@ -269,7 +274,7 @@ def _is_narrow(output: Tensor, rows: Tensor) -> bool:
     Raises:
         BackendError: it has a dtype that the kernels do not write for such rows.
     """
-    wide = torch.float32 if rows.dtype in NARROW_DTYPES else rows.dtype
+    wide = wide_dtype(rows.dtype)
     if output.dtype is wide:
         return False
     if wide is not torch.float32 or output.dtype is not torch.bfloat16:
@@ -284,7 +289,7 @@ def _are_narrow(rows: Tensor, *states: States) -> bool:
         BackendError: they have several dtypes, or one that the kernels do not read.
     """
     dtypes = {t.dtype for pair in states for t in pair if t is not None}
-    wide = torch.float32 if rows.dtype in NARROW_DTYPES else rows.dtype
+    wide = wide_dtype(rows.dtype)
     if dtypes <= {wide}:
         return False
     if wide != torch.float32 or dtypes != {torch.bfloat16}:

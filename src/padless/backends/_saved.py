@@ -38,7 +38,7 @@ def _parts(
     cell: str, dtype: torch.dtype, hidden: int, keep: str, precision: Precision
 ) -> tuple[_Part, _Part]:
     """Cells and gates for rows of this dtype, in the dtypes that `native.forward` uses."""
-    wide = torch.float32 if dtype in _kernels.NARROW_DTYPES else dtype
+    wide = _kernels.wide_dtype(dtype)
     cells = _kernels.cells_width(cell, hidden) if keep != "nothing" else 0
     gates = _kernels.saved_width(cell, hidden) if keep == "gates" else 0
     return _Part(cells, wide), _Part(gates, _kernels.gates_dtype(dtype, precision))

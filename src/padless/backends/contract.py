@@ -88,6 +88,11 @@ def layer_weights(weights: list[Tensor], place: int, *, bias: bool, projected: b
     return LayerWeights(w_ih, w_hh, b_ih, b_hh, w_hr)
 
 
+def layer_output_dtype(output_dtype: torch.dtype | None, *, is_last: bool) -> torch.dtype | None:
+    """The dtype of a layer's output in a network whose last layer has `output_dtype`, under autocast; else None."""
+    return output_dtype if output_dtype is None or is_last else torch.bfloat16
+
+
 class Layer(NamedTuple):
     """One layer in one direction with its input: everything that a backend needs to compute it.
 

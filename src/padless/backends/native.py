@@ -61,7 +61,7 @@ def forward(layer: Layer, *, saved: Saved | None = None) -> tuple[Tensor, States
     if saved is None:
         hidden = weights.hidden
         width = 0 if is_recomputing() else _kernels.saved_width(cell, hidden)
-        dtype = _compute_dtype(rows)
+        dtype = _kernels.wide_dtype(rows.dtype)
         gates = _kernels.empty(rows, schedule.rows, width, _kernels.gates_dtype(rows.dtype, layer.precision))
         saved = gates, _kernels.empty(rows, schedule.rows, _kernels.cells_width(cell, hidden), dtype)
     output = new_output(rows, schedule, weights.output, layer.output_dtype)
@@ -77,11 +77,6 @@ def _widened(layer: Layer) -> Layer:
     """The layer with rows and states in float32; weights are widened when they are packed."""
     states = tuple(s.float() for s in layer.states)
     return layer._replace(rows=layer.rows.float(), states=states, output_dtype=None)
-
-
-def _compute_dtype(rows: Tensor) -> torch.dtype:
-    """The dtype of sums, cells and weight gradients inside the kernels."""
-    return torch.float32 if rows.dtype in _kernels.NARROW_DTYPES else rows.dtype
 
 
 @overload
@@ -142,7 +137,9 @@ def backward(
         wide_grad, *wide_finals = (None if g is None else g.float() for g in (grad_output, *grad_finals))
         wide_grads = backward(_widened(layer), output.float(), saved, wide_grad, tuple(wide_finals), needs)
         return _like(wanted, wide_grads)
-    wide = _compute_dtype(rows)  # of the sums over rows: the gradients of the weights, from place 3 on
+    wide = _kernels.wide_dtype(
+        rows.dtype
+    )  # of the sums over rows: the gradients of the weights, from place 3 on
     grads = [
         torch.empty_like(t, dtype=t.dtype if i < 3 else wide, memory_format=torch.contiguous_format)
         if need and t is not None

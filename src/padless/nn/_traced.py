@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import backends
 from ..backends import operators
 from ..backends._recompute import is_recomputing
-from ..backends.contract import layer_weights
+from ..backends.contract import layer_output_dtype, layer_weights
 from ..layout.checks import traced_lengths
 from ..layout.operators import grid_schedule, rows_schedule
 from ..packed import Packed
@@ -189,7 +189,7 @@ def run_traced(
     finals: list[tuple[Tensor, ...]] = []
     for number in range(module.num_layers):
         is_last = number == module.num_layers - 1
-        dtype = None if output_dtype is None else output_dtype if is_last else torch.bfloat16
+        dtype = layer_output_dtype(output_dtype, is_last=is_last)
         outputs = []
         for direction in range(directions):
             place = number * directions + direction

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ..backends import autograd, choose, native, portable, torch_
 from ..backends._precision import precision_of
 from ..backends._slots import into_slots, out_of_slots
-from ..backends.contract import Backend, Cell, Layer, States, layer_weights
+from ..backends.contract import Backend, Cell, Layer, States, layer_output_dtype, layer_weights
 from ..layout.schedule import Schedule
 
 __all__ = ["Options", "reads_in_place", "run"]
@@ -103,7 +103,7 @@ def _run_layers(
     finals: list[States] = []
     for layer in range(options.num_layers):
         is_last = layer == options.num_layers - 1
-        dtype = None if not autocast else options.output_dtype if is_last else torch.bfloat16
+        dtype = layer_output_dtype(options.output_dtype, is_last=is_last)
         # In inference the two directions write to the two halves of one output.
         joined, outputs = None, []
         if options.bidirectional and backend is native and not autograd.is_recorded(rows, *states, *weights):
