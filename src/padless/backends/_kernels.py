@@ -58,6 +58,7 @@ __all__ = [
     "saved_width",
     "supported_isas",
     "threads_for",
+    "wide_dtype",
 ]
 
 CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}

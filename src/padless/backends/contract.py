@@ -36,6 +36,7 @@ __all__ = [
     "Saved",
     "States",
     "StatesBy",
+    "layer_output_dtype",
     "layer_weights",
     "weights_per_layer",
 ]
